@@ -1,0 +1,3 @@
+"""The trainers that come with the package. Importing this module registers them; it imports no torch."""
+
+from trainers.config import ClassifierConfig  # noqa: F401
