@@ -1,0 +1,24 @@
+"""What the service keeps in Optuna's studies and trials: the names of the user attributes, each in one place.
+
+Any Optuna client sees them. A *lineage* is one unit of a study's budget, numbered from 0: a trial and the retries of
+it. The last attempt of a lineage is the one that counts; the earlier ones are FAIL and say why in ``REASON``.
+"""
+
+# Of a study.
+EXPERIMENT = "hpo:experiment"  # str
+SAMPLER = "hpo:sampler"  # str, the name in the study file's list
+REPEAT = "hpo:repeat"  # int from 0
+STUDY_FILE = "hpo:study_file"  # dict, hpo.spec.StudyFile.to_json()
+
+# Of a trial.
+LINEAGE = "lineage"  # int from 0; for grid search the cell's index, below len(try_first) the index of a tried-first one
+ATTEMPT = "attempt"  # int from 0
+CONFIG = "config"  # dict, the whole validated configuration
+SEED = "seed"  # int, the training seed; the same for every attempt of a lineage
+START_EPOCH = "start_epoch"  # int, epochs that earlier attempts had finished when this one started
+EPOCHS = "epochs"  # int, epochs that the lineage has finished; this attempt trained EPOCHS - START_EPOCH
+SECONDS = "seconds"  # float, worker-seconds that this attempt took
+METRICS = "metrics"  # dict, all metrics of the epoch that gave the value
+REASON = "reason"  # str, why it was pruned, failed or was given back
+WORKER = "worker"  # str, host:pid
+AUDITED = "audited"  # int, the epoch after which the pruner would have pruned a trial that was continued for the audit

@@ -1,0 +1,62 @@
+"""The exception tree. A message says what is wrong, where, what was expected and how to mend it.
+
+HPOError
+├── UsageError                arguments that make no sense together; exit code 2
+│   └── StudyFileError        a study file with mistakes, all of them at once; exit code 2
+├── StorageError              the database: unreachable, refused, not ours; exit code 1
+├── ExperimentError           an experiment: unknown, changed, failed; exit code 1
+├── CheckpointError           a checkpoint that cannot be written or read; exit code 1
+└── DashboardError            the dashboard cannot start; exit code 1
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class HPOError(Exception):
+    """An expected failure: the command line prints its message in place of a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(HPOError):
+    """The arguments of a command or call make no sense."""
+
+    exit_code = 2
+
+
+class StudyFileError(UsageError):
+    """A study file has mistakes.
+
+    Attributes:
+        source: the file's path, or what else names the text.
+        mistakes: one line for each mistake, ``TOML path: what is wrong; what was expected``.
+    """
+
+    def __init__(self, source: str, mistakes: Sequence[str]) -> None:
+        self.source = source
+        self.mistakes = list(mistakes)
+        count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
+        super().__init__("\n".join([f"{source}: {count}", *(f"  {mistake}" for mistake in self.mistakes)]))
+
+
+class StorageError(HPOError):
+    """The database cannot be reached, refuses us, or does not hold what it should."""
+
+
+class ExperimentError(HPOError):
+    """An experiment does not exist, differs from its file, or cannot go on."""
+
+
+class CheckpointError(HPOError):
+    """A checkpoint cannot be written or read."""
+
+
+class DashboardError(HPOError):
+    """The dashboard cannot start."""
+
+
+def near_miss(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'tpe'?)`` where a known name is close, else an empty string."""
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
