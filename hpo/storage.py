@@ -211,6 +211,8 @@ CREATE TABLE IF NOT EXISTS hpo_trials (
     lineage integer NOT NULL,
     attempt integer NOT NULL,
     worker text,
+    failures integer NOT NULL DEFAULT 0, -- how often the lineage has failed before this attempt
+    error text,                          -- with what the attempt before this one failed
     retried boolean NOT NULL DEFAULT false,
     UNIQUE (study_id, lineage, attempt)
 );

@@ -1,0 +1,119 @@
+"""What was run, as the statistics see it: studies and their trials without a storage behind them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from trainers.protocol import Direction
+
+TrialState = Literal["complete", "pruned", "failed", "running", "waiting"]
+Axis = Literal["trials", "epochs", "seconds"]
+
+AXES: dict[Axis, str] = {
+    "trials": "finished trials",
+    "epochs": "epochs trained",
+    "seconds": "worker-seconds",
+}
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One attempt at one unit of a study's budget.
+
+    Attributes:
+        number: Optuna's number in the study.
+        lineage: the unit of the budget; the attempts of a lineage share it, and the last of them counts.
+        attempt: from 0.
+        state: how it stands.
+        value: the final value of a complete trial; of a pruned one the value where it stopped; else None.
+        params: what the sampler chose.
+        distributions: what each parameter was chosen from (``optuna.distributions``); only the importance looks at it.
+        config: the whole configuration, or {} where none was stored.
+        epochs: epochs that the lineage had finished when this attempt ended.
+        start_epoch: epochs that it had finished before this attempt.
+        seconds: worker-seconds of this attempt.
+        start, end: POSIX timestamps, or None.
+        intermediate: value by epoch.
+        reason: why it was pruned or failed.
+        audited: the epoch after which it would have been pruned, had it not been continued for the audit.
+        seed: the training seed, or None.
+        trial_id: the storage's own identity, or None.
+    """
+
+    number: int
+    lineage: int
+    state: TrialState
+    value: float | None = None
+    attempt: int = 0
+    params: Mapping[str, Any] = field(default_factory=dict)
+    distributions: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+    start_epoch: int = 0
+    seconds: float = 0.0
+    start: float | None = None
+    end: float | None = None
+    intermediate: Mapping[int, float] = field(default_factory=dict)
+    reason: str | None = None
+    audited: int | None = None
+    seed: int | None = None
+    trial_id: int | None = None
+
+    @property
+    def trained_epochs(self) -> int:
+        """Epochs that this attempt itself trained."""
+        return max(0, self.epochs - self.start_epoch)
+
+    @property
+    def finished(self) -> bool:
+        return self.state in ("complete", "pruned")
+
+    def identity(self) -> str:
+        """Equal for two trials that trained the same configuration, whatever their seeds."""
+        return json.dumps(self.config or self.params, sort_keys=True, default=str)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """One repeat of one sampler in one experiment.
+
+    Attributes:
+        budget: ``{"trials": n}`` or ``{"epochs": n}``; {} where it is not known.
+        metric: what is optimized, as the study file calls it.
+        study_file: the stored study file as JSON; {} where there is none.
+        trials: all attempts, by number.
+        study_id: the storage's own identity, or None.
+    """
+
+    experiment: str
+    sampler: str
+    repeat: int
+    direction: Direction
+    trials: tuple[TrialRecord, ...] = ()
+    budget: Mapping[str, int] = field(default_factory=dict)
+    metric: str = "value"
+    study_file: Mapping[str, Any] = field(default_factory=dict)
+    study_id: int | None = None
+    name: str = ""
+
+    @property
+    def maximize(self) -> bool:
+        return self.direction == "maximize"
+
+    def last_attempts(self) -> list[TrialRecord]:
+        """The attempt that counts of each lineage, in order of the lineages."""
+        last: dict[int, TrialRecord] = {}
+        for trial in self.trials:
+            known = last.get(trial.lineage)
+            if known is None or (trial.attempt, trial.number) > (known.attempt, known.number):
+                last[trial.lineage] = trial
+        return [last[lineage] for lineage in sorted(last)]
+
+    def best(self) -> TrialRecord | None:
+        """The best complete trial, the earliest of equals; None where none is complete."""
+        complete = [t for t in self.last_attempts() if t.state == "complete" and t.value is not None]
+        if not complete:
+            return None
+        sign = -1.0 if self.maximize else 1.0
+        return min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))

@@ -1,0 +1,354 @@
+"""Who trains what: each change of a trial's state is one transaction, so a kill at any point loses nothing.
+
+A study's budget is a number of *lineages*, 0 to N - 1, and ``hpo_trials`` holds one row for each attempt at one, with
+a unique constraint: what must exist and does not is made when it is claimed, under the row lock on the study that
+Optuna itself takes to number trials. Beginning, ending and retrying a trial write Optuna's own tables directly,
+because Optuna's calls are one transaction for each value and two for a retry, and between two transactions a process
+can die.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from hpo import attributes
+from hpo.errors import ExperimentError
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that is RUNNING in the caller's name. ``fresh``: it holds nothing yet; else it is a retry or enqueued."""
+
+    study_id: int
+    trial_id: int
+    number: int
+    lineage: int
+    attempt: int
+    fresh: bool
+
+
+@dataclass
+class Writes:
+    """What is to be written of one running trial."""
+
+    params: dict[str, tuple[float, str]] = field(default_factory=dict)  # name -> internal value, distribution as JSON
+    user_attrs: dict[str, Any] = field(default_factory=dict)
+    system_attrs: dict[str, Any] = field(default_factory=dict)
+    reports: dict[int, float] = field(default_factory=dict)  # step -> value
+
+    def __bool__(self) -> bool:
+        return bool(self.params or self.user_attrs or self.system_attrs or self.reports)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one study of an experiment stands, in lineages and epochs."""
+
+    study_id: int
+    num_lineages: int | None
+    num_epochs: int | None
+    epochs_per_trial: int
+    next_lineage: int
+    epochs_spent: int
+    running: int
+    waiting: int
+
+    @property
+    def room(self) -> bool:
+        """Whether one more lineage may begin: neither trials nor epochs can then exceed the budget."""
+        active = self.running + self.waiting
+        return (self.num_lineages is None or self.next_lineage < self.num_lineages) and (
+            self.num_epochs is None or self.epochs_spent + (active + 1) * self.epochs_per_trial <= self.num_epochs
+        )
+
+    @property
+    def finished(self) -> bool:
+        return not self.running and not self.waiting and not self.room
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that has been given out, in [0, 1]."""
+        if self.num_epochs is not None:
+            reserved = self.epochs_spent + (self.running + self.waiting) * self.epochs_per_trial
+            return min(1.0, reserved / max(1, self.num_epochs))
+        return self.next_lineage / max(1, self.num_lineages or 0)
+
+
+def _run(connection: sa.Connection, sql: str, **parameters: Any) -> sa.CursorResult[Any]:
+    return connection.execute(sa.text(sql), parameters)
+
+
+STANDINGS = """
+SELECT s.study_id, s.num_lineages, s.num_epochs, s.epochs_per_trial, s.next_lineage, s.epochs_spent,
+  (SELECT count(*) FROM trials t JOIN hpo_trials USING (trial_id) WHERE t.study_id = s.study_id AND state = 'RUNNING'),
+  (SELECT count(*) FROM trials t WHERE t.study_id = s.study_id AND state = 'WAITING')
+FROM hpo_studies s WHERE s.study_id = ANY(:study_ids) ORDER BY s.study_id
+"""
+
+
+def standings(connection: sa.Connection, study_ids: Sequence[int]) -> list[Standing]:
+    """Where each of the studies stands, in the order of their ids; deleted ones are missing."""
+    return [Standing(*row) for row in _run(connection, STANDINGS, study_ids=list(study_ids))]
+
+
+def open_study(
+    connection: sa.Connection, study_id: int, num_lineages: int | None, num_epochs: int | None, epochs_per_trial: int
+) -> None:
+    """Writes a study's budget, or a larger one over it; may be repeated."""
+    _run(
+        connection,
+        """
+        INSERT INTO hpo_studies (study_id, num_lineages, num_epochs, epochs_per_trial) VALUES (:s, :n, :e, :p)
+        ON CONFLICT (study_id) DO UPDATE SET num_lineages = :n, num_epochs = :e, epochs_per_trial = :p
+        """,
+        s=study_id,
+        n=num_lineages,
+        e=num_epochs,
+        p=epochs_per_trial,
+    )
+
+
+def claim(engine: sa.Engine, study_ids: Sequence[int], worker: str, limit: int = 1) -> tuple[list[Claim], bool]:
+    """Claims up to ``limit`` trials for ``worker``, of the studies that have got least of their budgets so far.
+
+    Returns the claims and whether every study is finished. Retries and what a person enqueued come first.
+
+    Raises:
+        ExperimentError: where every study has been deleted.
+    """
+    claims: list[Claim] = []
+    with engine.begin() as connection:
+        known = {standing.study_id: standing for standing in standings(connection, study_ids)}
+        if not known:
+            raise ExperimentError("the experiment was deleted while this worker ran")
+        while len(claims) < limit:
+            open_ones = [s for s in known.values() if s.waiting or s.room]
+            if not open_ones:
+                break
+            study_id = min(open_ones, key=lambda s: (not s.waiting, s.progress, s.study_id)).study_id
+            # From here on nobody else changes what the study has: what was read without the lock is read again.
+            _run(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
+            now = standings(connection, [study_id])
+            if not now:
+                del known[study_id]
+                continue
+            taken = (_take_waiting(connection, now[0], worker) if now[0].waiting else None) or (
+                _begin(connection, now[0], worker) if now[0].room else None
+            )
+            if taken is None:
+                del known[study_id]
+                continue
+            claims.append(taken)
+            known[study_id] = standings(connection, [study_id])[0]
+        finished = not claims and all(s.finished for s in standings(connection, study_ids))
+    return claims, finished
+
+
+def _take_waiting(connection: sa.Connection, standing: Standing, worker: str) -> Claim | None:
+    rows = _run(
+        connection,
+        """
+        SELECT t.trial_id, t.number, h.lineage, h.attempt FROM trials t LEFT JOIN hpo_trials h USING (trial_id)
+        WHERE t.study_id = :s AND t.state = 'WAITING' ORDER BY h.lineage NULLS LAST, t.number LIMIT 1
+        """,
+        s=standing.study_id,
+    ).all()
+    if not rows:
+        return None
+    trial_id, number, lineage, attempt = rows[0]
+    if lineage is None:
+        # Enqueued by a person with plain Optuna: it takes a place in the budget, as the trial it is.
+        if standing.num_lineages is not None and standing.next_lineage >= standing.num_lineages:
+            return None
+        lineage, attempt = standing.next_lineage, 0
+        _new_lineage(connection, standing.study_id, trial_id, lineage)
+    _run(
+        connection,
+        "UPDATE trials SET state = 'RUNNING', datetime_start = now() AT TIME ZONE 'UTC' WHERE trial_id = :t",
+        t=trial_id,
+    )
+    _hold(connection, trial_id, lineage, attempt, worker)
+    return Claim(standing.study_id, trial_id, number, lineage, attempt, fresh=False)
+
+
+def _begin(connection: sa.Connection, standing: Standing, worker: str) -> Claim:
+    lineage = standing.next_lineage
+    trial_id, number = _insert_trial(connection, standing.study_id, "RUNNING")
+    _new_lineage(connection, standing.study_id, trial_id, lineage)
+    _hold(connection, trial_id, lineage, 0, worker)
+    return Claim(standing.study_id, trial_id, number, lineage, 0, fresh=True)
+
+
+def _insert_trial(connection: sa.Connection, study_id: int, state: str) -> tuple[int, int]:
+    """Adds a trial; the caller holds the study's row, as Optuna does, so that its number is its own."""
+    row = _run(
+        connection,
+        """
+        INSERT INTO trials (study_id, number, state, datetime_start) VALUES (
+            :s, (SELECT count(*) FROM trials WHERE study_id = :s), CAST(:state AS trialstate),
+            CASE WHEN :state = 'RUNNING' THEN now() AT TIME ZONE 'UTC' END)
+        RETURNING trial_id, number
+        """,
+        s=study_id,
+        state=state,
+    ).one()
+    return row[0], row[1]
+
+
+def _new_lineage(connection: sa.Connection, study_id: int, trial_id: int, lineage: int) -> None:
+    _run(
+        connection,
+        "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt) VALUES (:t, :s, :lineage, 0)",
+        t=trial_id,
+        s=study_id,
+        lineage=lineage,
+    )
+    _run(connection, "UPDATE hpo_studies SET next_lineage = :n WHERE study_id = :s", n=lineage + 1, s=study_id)
+
+
+def _hold(connection: sa.Connection, trial_id: int, lineage: int, attempt: int, worker: str) -> None:
+    _run(connection, "UPDATE hpo_trials SET worker = :w WHERE trial_id = :t", w=worker, t=trial_id)
+    _run(
+        connection,
+        """
+        INSERT INTO trial_heartbeats (trial_id, heartbeat) VALUES (:t, now() AT TIME ZONE 'UTC')
+        ON CONFLICT (trial_id) DO UPDATE SET heartbeat = now() AT TIME ZONE 'UTC'
+        """,
+        t=trial_id,
+    )
+    held = {attributes.LINEAGE: lineage, attributes.ATTEMPT: attempt, attributes.WORKER: worker}
+    _write_attributes(connection, "trial_user_attributes", {trial_id: held})
+
+
+def write(connection: sa.Connection, writes: Mapping[int, Writes]) -> set[int]:
+    """Writes what running trials have gathered; may be repeated. Returns the trials that are no longer running.
+
+    Nothing is written of those: they were given to somebody else, finished or deleted.
+    """
+    rows = _run(
+        connection,
+        "SELECT trial_id FROM trials WHERE trial_id = ANY(:ids) AND state = 'RUNNING' ORDER BY trial_id FOR NO KEY UPDATE",
+        ids=list(writes),
+    )
+    alive = {row[0] for row in rows}
+    kept = {trial_id: item for trial_id, item in writes.items() if trial_id in alive}
+    if params := [(t, name, *param) for t, item in kept.items() for name, param in item.params.items()]:
+        ids, names, values, distributions = map(list, zip(*params, strict=True))
+        _run(
+            connection,
+            """
+            INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
+            SELECT * FROM unnest(CAST(:a AS int[]), CAST(:b AS text[]), CAST(:c AS float8[]), CAST(:d AS text[]))
+            ON CONFLICT (trial_id, param_name) DO NOTHING
+            """,
+            a=ids,
+            b=names,
+            c=values,
+            d=distributions,
+        )
+    if reports := [(t, step, *_stored(value)) for t, item in kept.items() for step, value in item.reports.items()]:
+        ids, steps, values, kinds = map(list, zip(*reports, strict=True))
+        _run(
+            connection,
+            """
+            INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
+            SELECT a, b, c, CAST(d AS trialintermediatevaluetype) FROM unnest(
+                CAST(:a AS int[]), CAST(:b AS int[]), CAST(:c AS float8[]), CAST(:d AS text[])) AS rows (a, b, c, d)
+            ON CONFLICT (trial_id, step) DO UPDATE SET intermediate_value = excluded.intermediate_value,
+                intermediate_value_type = excluded.intermediate_value_type
+            """,
+            a=ids,
+            b=steps,
+            c=values,
+            d=kinds,
+        )
+    _write_attributes(connection, "trial_user_attributes", {t: item.user_attrs for t, item in kept.items()})
+    _write_attributes(connection, "trial_system_attributes", {t: item.system_attrs for t, item in kept.items()})
+    return set(writes) - alive
+
+
+def _write_attributes(connection: sa.Connection, table: str, values: Mapping[int, Mapping[str, Any]]) -> None:
+    rows = [(t, key, json.dumps(value)) for t, attrs in values.items() for key, value in attrs.items()]
+    if not rows:
+        return
+    ids, keys, texts = map(list, zip(*rows, strict=True))
+    _run(
+        connection,
+        f"""
+        INSERT INTO {table} (trial_id, key, value_json)
+        SELECT * FROM unnest(CAST(:a AS int[]), CAST(:b AS text[]), CAST(:c AS text[]))
+        ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
+        """,
+        a=ids,
+        b=keys,
+        c=texts,
+    )
+
+
+def _stored(value: float) -> tuple[float | None, str]:
+    """A value as Optuna stores it: what is not finite is a word beside a null."""
+    if value != value:
+        return None, "NAN"
+    if value in (float("inf"), float("-inf")):
+        return None, "INF_POS" if value > 0 else "INF_NEG"
+    return value, "FINITE"
+
+
+def finish(
+    connection: sa.Connection, trial_id: int, state: TrialState, value: float | None, epochs: int, writes: Writes
+) -> bool:
+    """Ends a trial for good, with all that is still to be written of it. Returns False where it was not running.
+
+    ``epochs`` is what the lineage has trained; it is added to what the study has spent.
+    """
+    if write(connection, {trial_id: writes}):
+        return False
+    if not _end(connection, trial_id, state):
+        return False
+    if value is not None:
+        stored, kind = _stored(value)
+        _run(
+            connection,
+            "INSERT INTO trial_values (trial_id, objective, value, value_type) "
+            "VALUES (:t, 0, :v, CAST(:k AS trialvaluetype))",
+            t=trial_id,
+            v=stored,
+            k=kind,
+        )
+    _run(
+        connection,
+        "UPDATE hpo_studies SET epochs_spent = epochs_spent + :e "
+        "WHERE study_id = (SELECT study_id FROM hpo_trials WHERE trial_id = :t)",
+        e=epochs,
+        t=trial_id,
+    )
+    return True
+
+
+def _end(connection: sa.Connection, trial_id: int, state: TrialState) -> bool:
+    ended = _run(
+        connection,
+        "UPDATE trials SET state = CAST(:state AS trialstate), datetime_complete = now() AT TIME ZONE 'UTC' "
+        "WHERE trial_id = :t AND state = 'RUNNING'",
+        state=state.name,
+        t=trial_id,
+    )
+    return ended.rowcount == 1
+
+
+def beat(connection: sa.Connection, trial_ids: Iterable[int]) -> set[int]:
+    """Beats for the trials and returns those that are no longer running."""
+    ids = list(trial_ids)
+    rows = _run(
+        connection,
+        """
+        UPDATE trial_heartbeats b SET heartbeat = now() AT TIME ZONE 'UTC' FROM trials t
+        WHERE t.trial_id = b.trial_id AND t.state = 'RUNNING' AND b.trial_id = ANY(:ids) RETURNING b.trial_id
+        """,
+        ids=ids,
+    )
+    return set(ids) - {row[0] for row in rows}
