@@ -84,6 +84,7 @@ class StudyRecord:
         study_file: the stored study file as JSON; {} where there is none.
         trials: all attempts, by number.
         study_id: the storage's own identity, or None.
+        epochs_per_trial: most epochs that one trial can take.
     """
 
     experiment: str
@@ -96,6 +97,7 @@ class StudyRecord:
     study_file: Mapping[str, Any] = field(default_factory=dict)
     study_id: int | None = None
     name: str = ""
+    epochs_per_trial: int = 1
 
     @property
     def maximize(self) -> bool:
@@ -109,6 +111,15 @@ class StudyRecord:
             if known is None or (trial.attempt, trial.number) > (known.attempt, known.number):
                 last[trial.lineage] = trial
         return [last[lineage] for lineage in sorted(last)]
+
+    def is_finished(self) -> bool:
+        """Whether its budget is used up: nothing runs and no further trial is to begin."""
+        last = self.last_attempts()
+        if not last or any(trial.state in ("running", "waiting") for trial in last):
+            return False
+        spent = sum(trial.epochs for trial in last)
+        budget = self.budget.get("epochs")
+        return len(last) >= self.budget.get("trials", 0) and (budget is None or spent + self.epochs_per_trial > budget)
 
     def best(self) -> TrialRecord | None:
         """The best complete trial, the earliest of equals; None where none is complete."""

@@ -11,8 +11,9 @@ Which interval for what, and why, at the ten repeats that experiments have (cove
 
 So means and paired differences get Student's t, and the median and the interquartile mean, which have no such formula,
 get a bootstrap whose percentiles are moved outwards as far as t lies beyond the normal (Hesterberg 2015, "What Teachers
-Should Know About the Bootstrap", section 5.3). Bands resample within strata, the tasks, as Agarwal et al. (2021, "Deep
-Reinforcement Learning at the Edge of the Statistical Precipice") do. Every resampling is seeded: same data, same digits.
+Should Know About the Bootstrap": the expanded percentile interval). Bands resample within strata, the tasks, as Agarwal
+et al. (2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice") do. Every resampling is seeded:
+same data, same digits.
 """
 
 import math
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.stats
+import scipy.stats  # type: ignore[import-untyped]
 
 Array = npt.NDArray[np.float64]
 
@@ -67,7 +68,7 @@ def sorted_iqm(ordered: Array, axis: int = 0) -> Array:
 
 
 def iqm(values: Array, axis: int = 0) -> Array:
-    """Interquartile mean: the mean without the lowest and highest quarter (Agarwal et al. 2021, section 4.3)."""
+    """Interquartile mean: the mean without the lowest and highest quarter (Agarwal et al. 2021)."""
     return sorted_iqm(np.sort(values, axis=axis), axis)
 
 
@@ -89,7 +90,7 @@ def expanded_levels(n: int, num_strata: int = 1, confidence: float = CONFIDENCE)
     """The two percentile levels at which a bootstrap of ``n`` values in ``num_strata`` is read.
 
     A bootstrap distribution is too narrow by sqrt((n - 1) / n) and normal where Student's t is right; both are put
-    right by reading it further out, at Phi(-sqrt(n / (n - 1)) t) (Hesterberg 2015, section 5.3).
+    right by reading it further out, at Phi(-sqrt(n / (n - 1)) t) (Hesterberg 2015).
     """
     freedom = n - num_strata
     if freedom < 1:
@@ -100,7 +101,7 @@ def expanded_levels(n: int, num_strata: int = 1, confidence: float = CONFIDENCE)
 
 
 def quantiles(resampled: Array, low: float, high: float) -> tuple[Array, Array]:
-    """The order statistics outside both levels, along the first axis; never between two values, so infinities are fine."""
+    """The order statistics outside both levels along the first axis; never a mixture, so infinities are fine."""
     ordered = np.sort(resampled, axis=0)
     last = ordered.shape[0] - 1
     return ordered[math.floor(low * last)], ordered[math.ceil(high * last)]
@@ -142,7 +143,8 @@ def median_interval(values: Sequence[float] | Array, confidence: float = CONFIDE
     if sample.size < 2:
         return None
     band = bootstrap_bands(sample[:, None], confidence=confidence, resamples=4 * RESAMPLES)["median"]
-    assert band.low is not None and band.high is not None
+    assert band.low is not None
+    assert band.high is not None
     return Interval(float(band.low[0]), float(band.high[0]))
 
 

@@ -1,0 +1,338 @@
+"""Everything that is said about one experiment, computed from its records alone."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hpo.compare import significance
+from hpo.compare.curves import Curve, Estimate, Steps, TargetCost, cost_to_target, curve, grid, share_of_budget, steps
+from hpo.compare.importance import importance
+from hpo.compare.records import AXES, Axis, StudyRecord
+from hpo.compare.significance import Probability, SignedRank, Verdict
+from hpo.compare.spending import Cost, Noise, cost, noise_within, pooled_spread
+from hpo.compare.stats import CONFIDENCE, Interval, mean_interval, median_interval
+from hpo.errors import ExperimentError
+
+BASELINE = "random"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sample of one value for each repeat or seed, with intervals where there are at least two."""
+
+    n: int
+    mean: float
+    mean_interval: Interval | None
+    median: float
+    median_interval: Interval | None
+
+
+def summarize(values: Sequence[float], confidence: float = CONFIDENCE) -> Summary | None:
+    """None for no values."""
+    if not values:
+        return None
+    return Summary(
+        len(values),
+        float(np.mean(values)),
+        mean_interval(values, confidence),
+        float(np.median(values)),
+        median_interval(values, confidence),
+    )
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The best complete trial of a sampler over its repeats."""
+
+    study: str
+    study_id: int | None
+    trial: int
+    repeat: int
+    value: float
+    config: Mapping[str, Any]
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A sampler's best configuration trained again: ``reported`` is what the search said of it."""
+
+    reported: float
+    validation: Summary
+    test: Summary | None
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SamplerComparison:
+    """One sampler. ``final`` holds the best value of each repeat that has one; ``carried`` marks an early end."""
+
+    name: str
+    repeats: tuple[int, ...]
+    study_ids: tuple[int, ...]
+    budget: Mapping[str, int]
+    curves: Mapping[Axis, Curve]
+    final: Mapping[int, float]
+    summary: Summary | None
+    speed_up: Mapping[Axis, Estimate]
+    target: TargetCost | None
+    cost: Cost
+    best: BestTrial | None
+    retrained: Retrained | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two samplers, paired by repeat; ``difference`` is the mean of first minus second, in the metric's unit.
+
+    ``verdict`` is about the first. ``resolvable`` is False where the difference is inside the noise floor, None where
+    no noise floor is known. ``smallest`` is the least difference that these repeats could have shown; None where none.
+    """
+
+    first: str
+    second: str
+    n: int
+    difference: float | None
+    interval: Interval | None
+    wilcoxon: SignedRank | None
+    p_corrected: float | None
+    probability: Probability | None
+    verdict: Verdict
+    resolvable: bool | None
+    smallest: float | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One experiment compared; ``notes`` are sentences that a reader must not miss."""
+
+    experiment: str
+    metric: str
+    maximize: bool
+    confidence: float
+    finished: bool
+    samplers: Mapping[str, SamplerComparison]
+    pairs: Sequence[Pair]
+    importance: Mapping[str, Mapping[str, float]]
+    noise: Noise | None
+    notes: Sequence[str] = field(default_factory=tuple)
+    studies: Mapping[str, int] = field(default_factory=dict)
+    study_file: Mapping[str, Any] = field(default_factory=dict)
+
+
+def compare_studies(
+    studies: Sequence[StudyRecord],
+    retrained: Mapping[str, Retrained] | None = None,
+    *,
+    seed_values: Mapping[str, Sequence[float]] | None = None,
+    confidence: float = CONFIDENCE,
+) -> Comparison:
+    """Compares the samplers of one experiment.
+
+    ``retrained`` and ``seed_values`` come from training best configurations again: by sampler, what came of it and the
+    validation value of each seed, from which the noise floor is then taken.
+
+    Raises:
+        ExperimentError: for no studies, or studies that optimize different things or search different spaces.
+    """
+    check_comparable(studies)
+    by_sampler: dict[str, list[StudyRecord]] = {}
+    for name in sampler_order(studies):
+        by_sampler[name] = sorted((s for s in studies if s.sampler == name), key=lambda study: study.repeat)
+    maximize, first = studies[0].maximize, studies[0]
+    paths = {name: [steps(study) for study in group] for name, group in by_sampler.items()}
+    everything = [path for group in paths.values() for path in group]
+    points = {axis: grid(max(path.total(axis) for path in everything), axis != "seconds") for axis in AXES}
+    noise = pooled_spread((seed_values or {}).values(), "the best configurations trained again with fresh seeds")
+    noise = noise or noise_within(studies)
+    target = first.study_file.get("target")
+    samplers = {}
+    for name, group in by_sampler.items():
+        best_of = {study.repeat: study.best() for study in group}
+        final = {
+            repeat: trial.value for repeat, trial in best_of.items() if trial is not None and trial.value is not None
+        }
+        samplers[name] = SamplerComparison(
+            name=name,
+            repeats=tuple(study.repeat for study in group),
+            study_ids=tuple(study.study_id for study in group if study.study_id is not None),
+            budget=group[0].budget,
+            curves={axis: curve(paths[name], axis, points[axis], maximize, confidence) for axis in AXES},
+            final=final,
+            summary=summarize(list(final.values()), confidence),
+            speed_up=_speed_up(by_sampler, paths, name, maximize, confidence),
+            target=None if target is None else cost_to_target(paths[name], float(target), maximize, confidence),
+            cost=cost(group),
+            best=_best(group),
+            retrained=(retrained or {}).get(name),
+        )
+    finished = all(study.is_finished() for study in studies)
+    return Comparison(
+        experiment=first.experiment,
+        metric=first.metric,
+        maximize=maximize,
+        confidence=confidence,
+        finished=finished,
+        samplers=samplers,
+        pairs=compare_pairs(samplers, maximize, noise, confidence),
+        importance={name: importance(group) for name, group in by_sampler.items()},
+        noise=noise,
+        notes=_notes(samplers, finished),
+        studies={study.name: study.study_id for study in studies if study.study_id is not None},
+        study_file=first.study_file,
+    )
+
+
+def sampler_order(studies: Sequence[StudyRecord]) -> list[str]:
+    """The samplers in the study file's order, others after them."""
+    listed = studies[0].study_file.get("samplers") or []
+    names = [entry if isinstance(entry, str) else entry.get("label") or entry.get("name") for entry in listed]
+    present = list(dict.fromkeys(study.sampler for study in studies))
+    return [name for name in names if name in present] + [name for name in present if name not in names]
+
+
+def check_comparable(studies: Sequence[StudyRecord]) -> None:
+    """Raises ExperimentError where the studies cannot be compared with each other."""
+    if not studies:
+        raise ExperimentError("there are no studies to compare")
+    first = studies[0]
+    for study in studies[1:]:
+        for what, mine, theirs in (
+            ("metric", first.metric, study.metric),
+            ("direction", first.direction, study.direction),
+            ("search space", first.study_file.get("space"), study.study_file.get("space")),
+        ):
+            if mine != theirs:
+                shown = "" if what == "search space" else f": {mine} and {theirs}"
+                raise ExperimentError(
+                    f"the studies {first.name!r} and {study.name!r} differ in their {what}{shown}; values of different "
+                    "questions are not compared: run them as two experiments"
+                )
+
+
+def compare_pairs(
+    samplers: Mapping[str, SamplerComparison], maximize: bool, noise: Noise | None, confidence: float = CONFIDENCE
+) -> list[Pair]:
+    """Every pair of samplers over the repeats that both have finished values of, p values corrected over the pairs."""
+    names = list(itertools.combinations(samplers, 2))
+    differences = []
+    for a, b in names:
+        common = sorted(samplers[a].final.keys() & samplers[b].final.keys())
+        differences.append(np.array([samplers[a].final[r] - samplers[b].final[r] for r in common]))
+    tests = [significance.wilcoxon(d) if d.size > 1 else None for d in differences]
+    corrected = iter(significance.holm([test.p_value for test in tests if test is not None]))
+    pairs = []
+    for (a, b), values, test in zip(names, differences, tests, strict=True):
+        common = sorted(samplers[a].final.keys() & samplers[b].final.keys())
+        p_corrected = next(corrected) if test is not None else None
+        difference = float(values.mean()) if values.size else None
+        verdict: Verdict = "no difference that these repeats could show"
+        if test is not None and p_corrected is not None and p_corrected <= significance.ALPHA:
+            # The direction is that of the rank sums, which the test is about; a mean can point the other way.
+            verdict = "better" if (test.sign > 0) == maximize else "worse"
+        smallest = significance.smallest_difference(values, len(names))
+        interval = mean_interval(values, confidence)
+        resolvable = None if noise is None or difference is None else abs(difference) > noise.spread
+        pairs.append(
+            Pair(
+                a,
+                b,
+                int(values.size),
+                difference,
+                interval,
+                test,
+                p_corrected,
+                significance.probability_better(
+                    [samplers[a].final[r] for r in common], [samplers[b].final[r] for r in common], maximize, confidence
+                ),
+                verdict,
+                resolvable,
+                smallest,
+                _sentence(a, b, values, verdict, p_corrected, smallest, resolvable, noise, len(names)),
+            )
+        )
+    return pairs
+
+
+def _sentence(
+    a: str,
+    b: str,
+    differences: Any,
+    verdict: str,
+    p_corrected: float | None,
+    smallest: float | None,
+    resolvable: bool | None,
+    noise: Noise | None,
+    num_pairs: int,
+) -> str:
+    n = len(differences)
+    if n == 0:
+        return f"{a} against {b}: no repeat has a finished trial of both yet"
+    size = abs(float(differences.mean()))
+    fewest = significance.fewest_repeats(num_pairs)
+    if n == 1:
+        return f"{a} against {b}: no difference that one repeat could show, whatever its size; it takes {fewest}"
+    if verdict == "no difference that these repeats could show":
+        sentence = f"{a} against {b}: {verdict}"
+        if smallest is None:
+            sentence += f": {n} repeats cannot show any, it takes {fewest}"
+        else:
+            sentence += f"; the smallest that they could have shown is {smallest:.3g}"
+    else:
+        sentence = f"{a} is {verdict} than {b} by {size:.3g} (p = {p_corrected:.2g})"
+    if resolvable is False and noise is not None:
+        sentence += f"; not resolvable: {size:.2g} is inside the noise floor of {noise.spread:.2g}"
+    return sentence
+
+
+def _speed_up(
+    studies: Mapping[str, Sequence[StudyRecord]],
+    paths: Mapping[str, Sequence[Steps]],
+    name: str,
+    maximize: bool,
+    confidence: float,
+) -> dict[Axis, Estimate]:
+    if BASELINE not in studies or name == BASELINE:
+        return {}
+    mine = {study.repeat: path for study, path in zip(studies[name], paths[name], strict=True)}
+    theirs = {study.repeat: path for study, path in zip(studies[BASELINE], paths[BASELINE], strict=True)}
+    common = sorted(mine.keys() & theirs.keys())
+    found = {
+        axis: share_of_budget([theirs[r] for r in common], [mine[r] for r in common], axis, maximize, confidence)
+        for axis in AXES
+    }
+    return {axis: estimate for axis, estimate in found.items() if estimate is not None}
+
+
+def _best(studies: Sequence[StudyRecord]) -> BestTrial | None:
+    best: BestTrial | None = None
+    for study in studies:
+        trial = study.best()
+        if trial is None or trial.value is None:
+            continue
+        if best is None or (trial.value > best.value if study.maximize else trial.value < best.value):
+            best = BestTrial(
+                study.name, study.study_id, trial.number, study.repeat, trial.value, trial.config, trial.params
+            )
+    return best
+
+
+def _notes(samplers: Mapping[str, SamplerComparison], finished: bool) -> tuple[str, ...]:
+    notes = []
+    empty = [name for name, sampler in samplers.items() if not sampler.final]
+    if len(empty) == len(samplers):
+        notes.append("No trial has finished yet: there is nothing to compare so far.")
+    elif empty:
+        notes.append(f"No finished trial yet: {', '.join(empty)}.")
+    if not finished:
+        notes.append("The experiment is not finished: these numbers will change.")
+    if all(len(sampler.repeats) == 1 for sampler in samplers.values()):
+        notes.append(
+            "One repeat only: curves have no intervals and no verdict is possible. "
+            "Set `repeats` in the study file to see what is more than chance."
+        )
+    return tuple(notes)
