@@ -1,0 +1,46 @@
+"""Hyperparameter optimization: exact budgets, many trials at once, comparisons that hold.
+
+``hpo.launch("study.toml")``, ``hpo.load("name")``, and for a trainer of your own ``hpo.trainer``, ``hpo.Config`` and
+``hpo.Run``. Names are imported when they are used, so that ``hpo --help`` and a trainer without torch start at once.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpo.api import LoadedExperiment, launch, load, train
+    from hpo.errors import HPOError, StudyFileError
+    from hpo.settings import Settings
+    from trainers.protocol import Config, Run, trainer
+
+__all__ = [
+    "Config",
+    "HPOError",
+    "LoadedExperiment",
+    "Run",
+    "Settings",
+    "StudyFileError",
+    "launch",
+    "load",
+    "train",
+    "trainer",
+]
+
+_HOMES = {
+    "Config": "trainers.protocol",
+    "HPOError": "hpo.errors",
+    "LoadedExperiment": "hpo.api",
+    "Run": "trainers.protocol",
+    "Settings": "hpo.settings",
+    "StudyFileError": "hpo.errors",
+    "launch": "hpo.api",
+    "load": "hpo.api",
+    "train": "hpo.api",
+    "trainer": "trainers.protocol",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hpo' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -9,6 +9,7 @@ EXPERIMENT = "hpo:experiment"  # str
 SAMPLER = "hpo:sampler"  # str, the name in the study file's list
 REPEAT = "hpo:repeat"  # int from 0
 STUDY_FILE = "hpo:study_file"  # dict, hpo.spec.StudyFile.to_json()
+KEY = "hpo:key"  # str, names the study's checkpoints; random, so that a study made again finds none of the old one
 
 # Of a trial.
 LINEAGE = "lineage"  # int from 0; for grid search the cell's index, below len(try_first) the index of a tried-first one
@@ -22,3 +23,4 @@ METRICS = "metrics"  # dict, all metrics of the epoch that gave the value
 REASON = "reason"  # str, why it was pruned, failed or was given back
 WORKER = "worker"  # str, host:pid
 AUDITED = "audited"  # int, the epoch after which the pruner would have pruned a trial that was continued for the audit
+TRAINED_ON = "trained_on"  # dict, what the last digits depend on: device, threads, slots, processor, torch's version

@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,5 +161,3 @@ def _decoded(data: bytes) -> Checkpoint:
     else:
         raise CheckpointError(f"a format that this version does not know: {form!r}")
     return Checkpoint(epoch, content["state"], content["history"])
-
-

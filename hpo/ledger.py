@@ -231,7 +231,8 @@ def write(connection: sa.Connection, writes: Mapping[int, Writes]) -> set[int]:
     """
     rows = _run(
         connection,
-        "SELECT trial_id FROM trials WHERE trial_id = ANY(:ids) AND state = 'RUNNING' ORDER BY trial_id FOR NO KEY UPDATE",
+        "SELECT trial_id FROM trials WHERE trial_id = ANY(:ids) AND state = 'RUNNING' "
+        "ORDER BY trial_id FOR NO KEY UPDATE",
         ids=list(writes),
     )
     alive = {row[0] for row in rows}
@@ -327,6 +328,15 @@ def finish(
         t=trial_id,
     )
     return True
+
+
+def ended_as(connection: sa.Connection, trial_id: int, state: TrialState, worker: str) -> bool:
+    """Whether this worker has ended the trial so already: an answer can get lost after the work was done."""
+    query = (
+        "SELECT 1 FROM trials JOIN hpo_trials USING (trial_id) "
+        "WHERE trial_id = :t AND state = CAST(:state AS trialstate) AND worker = :w AND NOT retried"
+    )
+    return bool(_run(connection, query, t=trial_id, state=state.name, w=worker).all())
 
 
 def _end(connection: sa.Connection, trial_id: int, state: TrialState) -> bool:

@@ -31,9 +31,11 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, sa.exc.DBAPIError):
         # 57P0x: the server is being stopped or started; 40xxx: deadlock or serialization; 53xxx: out of resources.
         code = getattr(error.orig, "pgcode", None) or ""
-        return error.connection_invalidated or isinstance(
-            error, (sa.exc.InterfaceError, sa.exc.OperationalError)
-        ) or code[:2] in ("57", "40", "53", "08")
+        return (
+            error.connection_invalidated
+            or isinstance(error, (sa.exc.InterfaceError, sa.exc.OperationalError))
+            or code[:2] in ("57", "40", "53", "08")
+        )
     return isinstance(error, sa.exc.TimeoutError)
 
 
@@ -85,10 +87,12 @@ class Recorder:
         """Has what the view gathered written soon; does not wait."""
         self.submit(lambda: None).add_done_callback(_log_failure)
 
-    def stop(self, *, hurry: bool = False) -> None:
-        """Ends the thread once all jobs are done; with ``hurry`` a database that is away is not waited for."""
-        if hurry:
-            self._hurry.set()
+    def hurry(self) -> None:
+        """From now on a database that is away is not waited for."""
+        self._hurry.set()
+
+    def stop(self) -> None:
+        """Ends the thread once all jobs are done; may be repeated."""
         self._jobs.put(None)
         self._thread.join()
 

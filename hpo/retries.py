@@ -89,7 +89,8 @@ def _copy(connection: sa.Connection, trial_id: int, successor: int) -> None:
     """
     for sql in (
         "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
-        "SELECT :new, param_name, param_value, distribution_json FROM trial_params WHERE trial_id = :old ORDER BY param_id",
+        "SELECT :new, param_name, param_value, distribution_json FROM trial_params WHERE trial_id = :old "
+        "ORDER BY param_id",
         "INSERT INTO trial_user_attributes (trial_id, key, value_json) SELECT :new, key, value_json "
         "FROM trial_user_attributes WHERE trial_id = :old AND key = ANY(:kept)",
         "INSERT INTO trial_system_attributes (trial_id, key, value_json) SELECT :new, key, value_json "
@@ -121,7 +122,9 @@ def sweep(engine: sa.Engine, study_ids: list[int], grace_seconds: float, max_ret
         with engine.begin() as connection:
             # Looked at again under the lock: the worker may have come back, or somebody else swept it.
             _run(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
-            again = _run(connection, STALE + " AND t.trial_id = :t", study_ids=study_ids, grace=grace_seconds, t=trial_id)
+            again = _run(
+                connection, STALE + " AND t.trial_id = :t", study_ids=study_ids, grace=grace_seconds, t=trial_id
+            )
             reason = f"its worker {worker} gave no sign of life for {grace_seconds:g} s"
             swept += bool(again.all()) and retry_or_fail(connection, trial_id, reason, max_retries)
     return swept

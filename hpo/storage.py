@@ -130,9 +130,12 @@ class Storage(RDBStorage):
         try:
             with self.engine.connect() as connection:
                 rows = connection.execute(sa.text(READ_TRIALS.format(" AND ".join(conditions))), parameters).all()
-                if not rows and not connection.execute(
-                    sa.text("SELECT 1 FROM studies WHERE study_id = :study_id"), {"study_id": study_id}
-                ).all():
+                if (
+                    not rows
+                    and not connection.execute(
+                        sa.text("SELECT 1 FROM studies WHERE study_id = :study_id"), {"study_id": study_id}
+                    ).all()
+                ):
                     raise KeyError("Record does not exist.")
         except sa.exc.SQLAlchemyError as error:
             # What Optuna's own storage raises for a database that does not answer.

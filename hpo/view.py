@@ -53,6 +53,13 @@ class WorkerView(BaseStorage):
         self._directions: dict[int, list[StudyDirection]] = {}
         self._lost: set[int] = set()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy in another process starts with nothing of its own and reads everything anew."""
+        return {"backend": self.backend, "auto_refresh": self.auto_refresh}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["backend"], auto_refresh=state["auto_refresh"])  # type: ignore[misc]
+
     # Own trials.
 
     def adopt(self, claim: Claim) -> FrozenTrial:
@@ -246,9 +253,7 @@ class WorkerView(BaseStorage):
                 return
         self.backend.set_trial_system_attr(trial_id, key, value)
 
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         return self.backend.set_trial_state_values(trial_id, state, values)
 
     # What passes through.

@@ -1,0 +1,166 @@
+"""The Python API: the same verbs as the command line, with real ``optuna.Study`` objects behind them."""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hpo.errors import UsageError
+from hpo.export import BestTrial, as_text, best_trials, exported, train_file
+from hpo.launch import LaunchOptions
+from hpo.launch import launch as run_launcher
+from hpo.launch.table import Progress
+from hpo.progress import PlainProgress
+from hpo.settings import Settings
+from hpo.spec import load_study_file
+from hpo.status import snapshot
+from hpo.storage import open_storage
+from hpo.study import Experiment, create_experiment, load_experiment
+from trainers.protocol import TRAINERS, load_trainers
+
+
+class LoadedExperiment:
+    """An experiment in a storage, finished or not."""
+
+    def __init__(self, experiment: Experiment, settings: Settings) -> None:
+        self._experiment = experiment
+        self._settings = settings
+
+    def __repr__(self) -> str:
+        return f"LoadedExperiment({self.name!r}, {len(self._experiment.studies)} studies)"
+
+    @property
+    def name(self) -> str:
+        return self._experiment.name
+
+    @functools.cached_property
+    def studies(self) -> dict[str, optuna.Study]:
+        """The Optuna studies by name, on which every Optuna tool works."""
+        storage = optuna.storages.get_storage(self._experiment.storage)
+        pruner = optuna.pruners.NopPruner()
+        return {
+            study.name: optuna.load_study(study_name=study.name, storage=storage, pruner=pruner)
+            for study in self._experiment.studies
+        }
+
+    def status(self) -> dict[str, Any]:
+        """What ``hpo status --json`` prints."""
+        return snapshot(self._experiment, self._settings.checkpoints)
+
+    def best(self, sampler: str | None = None) -> BestTrial:
+        """The best completed trial, of one sampler or of all. Raises ExperimentError where there is none yet."""
+        return best_trials(self._experiment, sampler)[0]
+
+    def exported_texts(self, *, sampler: str | None = None, top: int = 1, form: str = "toml") -> list[str]:
+        """The best ``top`` configurations, each as the text of a file."""
+        found = best_trials(self._experiment, sampler, top)
+        return [
+            as_text(exported(self._experiment, best, self._settings, rank), form)
+            for rank, best in enumerate(found, start=1)
+        ]
+
+    def export(
+        self, path: str | Path, *, sampler: str | None = None, top: int = 1, form: str | None = None
+    ) -> list[tuple[Path, BestTrial]]:
+        """Writes the best configuration to ``path``; with ``top`` K also ``path``-2 … ``path``-K beside it.
+
+        The form follows the ending (``.json``, else TOML). Returns the files with what they hold.
+        """
+        path = Path(path)
+        if not path.parent.is_dir():
+            raise UsageError(f"there is no folder {path.parent} to write {path.name} in")
+        form = form or ("json" if path.suffix == ".json" else "toml")
+        texts = self.exported_texts(sampler=sampler, top=top, form=form)
+        found = best_trials(self._experiment, sampler, top)
+        written = []
+        for rank, (text, best) in enumerate(zip(texts, found, strict=True), start=1):
+            target = path if rank == 1 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
+            aside = target.with_name(f".{target.name}.{os.getpid()}")
+            aside.write_text(text)
+            os.replace(aside, target)
+            written.append((target, best))
+        return written
+
+
+def launch(
+    study_file: str | Path,
+    *,
+    launcher: str = "local",
+    workers: int | None = None,
+    progress: Progress | None = None,
+    settings: Settings | None = None,
+    **options: Any,
+) -> LoadedExperiment:
+    """Runs a study file to its end, as ``hpo launch`` does.
+
+    ``options`` are those of :class:`hpo.launch.LaunchOptions`; ``settings`` default to the environment's.
+
+    Raises:
+        StudyFileError: for mistakes in the file, all of them at once, before anything is written.
+        HPOError: where the experiment cannot be finished.
+    """
+    settings = settings or settings_from_environment()
+    return launch_with(study_file, launcher, settings, LaunchOptions(workers, **options), progress or PlainProgress())
+
+
+def launch_with(
+    study_file: str | Path, launcher: str, settings: Settings, options: LaunchOptions, progress: Progress
+) -> LoadedExperiment:
+    """As :func:`launch`, with everything given."""
+    load_trainers(settings.trainers)
+    parsed = load_study_file(study_file)
+    if (check := TRAINERS[parsed.trainer].check) is not None:
+        for config in parsed.example_configs():
+            check(config, settings.data_dir, settings.download)
+    if settings.slots is not None and settings.slots < 1:
+        raise UsageError(f"--slots must be at least 1, not {settings.slots}")
+    storage = open_storage(settings.storage, home=settings.home)
+    experiment, changes = create_experiment(storage, parsed)
+    for change in changes:
+        progress.line(f"{experiment.name} extended: {change}")
+    run_launcher(launcher, experiment, settings, options, progress)
+    return LoadedExperiment(experiment, settings)
+
+
+def load(name: str, *, settings: Settings | None = None) -> LoadedExperiment:
+    """The experiment of that name. Raises ExperimentError, with the near miss, where there is none."""
+    settings = settings or settings_from_environment()
+    load_trainers(settings.trainers)
+    return LoadedExperiment(load_experiment(open_storage(settings.storage, home=settings.home), name), settings)
+
+
+def train(
+    file: str | Path,
+    *,
+    seeds: int | None = None,
+    settings: Settings | None = None,
+    report: Callable[[int, int, dict[str, float]], None] | None = None,
+    diagnose: str | Path | None = None,
+) -> dict[str, Any]:
+    """Trains an exported file, as ``hpo train`` does; returns what ``hpo train --json`` prints."""
+    settings = settings or settings_from_environment()
+    load_trainers(settings.trainers)
+    study_file = load_study_file(file)
+    if (check := TRAINERS[study_file.trainer].check) is not None:
+        for config in study_file.example_configs():
+            check(config, settings.data_dir, settings.download)
+    result = train_file(study_file, settings, seeds, report)
+    if diagnose is not None:
+        from hpo.diagnosis import diagnose_file
+
+        diagnose_file(study_file, settings, Path(diagnose))
+    return result
+
+
+def settings_from_environment() -> Settings:
+    """The lasting settings, from ``HPO_STORAGE``, ``HPO_HOME``, ``HPO_DATA`` and ``HPO_TRAINERS``."""
+    data = os.environ.get("HPO_DATA")
+    return Settings(
+        storage=os.environ.get("HPO_STORAGE") or None,
+        data_dir=Path(data) if data else None,
+        trainers=os.environ.get("HPO_TRAINERS", ""),
+        checkpoint_dir=os.environ.get("HPO_CHECKPOINT_DIR") or None,
+    )

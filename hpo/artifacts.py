@@ -1,0 +1,38 @@
+"""Files that belong to a trial or study, kept where the dashboard finds them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import optuna
+from optuna.artifacts import FileSystemArtifactStore, upload_artifact
+from optuna.storages import BaseStorage
+
+# The key prefix under which Optuna and its dashboard look for artifacts among the system attributes.
+PREFIX = "artifacts:"
+
+
+def artifact_store(folder: Path) -> FileSystemArtifactStore:
+    """The store in ``folder``, which is made where it is absent."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileSystemArtifactStore(str(folder))
+
+
+def attach(storage: BaseStorage, trial_id: int, path: Path, folder: Path) -> None:
+    """Copies the file at ``path`` into the store and notes it on the trial, which must be running."""
+    upload_artifact(
+        artifact_store=artifact_store(folder),
+        file_path=str(path),
+        study_or_trial=storage.get_trial(trial_id),
+        storage=storage,
+    )
+
+
+def attach_to_study(study: optuna.Study, path: Path, folder: Path) -> None:
+    """Copies the file at ``path`` into the store and notes it on the study; one of the same name is replaced."""
+    store = artifact_store(folder)
+    for key, value in study._storage.get_study_system_attrs(study._study_id).items():
+        if key.startswith(PREFIX) and value and json.loads(value).get("filename") == path.name:
+            shutil.copyfile(path, folder / key.removeprefix(PREFIX))
+            return
+    upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=study)

@@ -1,0 +1,394 @@
+"""The commands, each as thin as its Python call. Nothing heavy is imported before a command needs it."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from hpo.errors import ExperimentError, HPOError, UsageError
+from hpo.options import (
+    CheckpointOption,
+    DataOption,
+    DownloadOption,
+    GraceOption,
+    HeartbeatOption,
+    HomeOption,
+    JsonOption,
+    MemoryOption,
+    SlotsOption,
+    StorageOption,
+    TrainersOption,
+)
+
+if TYPE_CHECKING:
+    from hpo.settings import Settings
+    from hpo.study import Experiment
+
+app = typer.Typer(
+    name="hpo",
+    help="Hyperparameter optimization: exact budgets, many trials at once, comparisons that hold.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "HPO", "help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def launch(
+    study_file: Annotated[Path, typer.Argument(help="The study file, TOML.")],
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", envvar="HPO_WORKERS", help="Worker processes.", show_default="one a GPU, or a core"),
+    ] = None,
+    launcher: Annotated[
+        str, typer.Option("--launcher", envvar="HPO_LAUNCHER", help="local, inline or ray; see hpo list.")
+    ] = "local",
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            "--gpus", envvar="HPO_GPUS", help="GPUs to use, such as 0,1; 'none' for the CPU.", show_default="all"
+        ),
+    ] = None,
+    per_gpu: Annotated[int, typer.Option("--per-gpu", envvar="HPO_PER_GPU", help="Workers that share one GPU.")] = 1,
+    max_restarts: Annotated[
+        int, typer.Option("--max-restarts", envvar="HPO_MAX_RESTARTS", help="Dead workers that are replaced.")
+    ] = 10,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", envvar="HPO_RAY_ADDRESS", help="Ray cluster, such as ray://host:10001."),
+    ] = None,
+    slots: SlotsOption = None,
+    storage: StorageOption = None,
+    home: HomeOption = None,
+    data_dir: DataOption = None,
+    trainers: TrainersOption = "",
+    checkpoint_dir: CheckpointOption = None,
+    download: DownloadOption = False,
+    heartbeat_seconds: HeartbeatOption = 5.0,
+    grace_seconds: GraceOption = 30.0,
+    memory_limit_mb: MemoryOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a study file to its end; run it again to go on after an interruption."""
+    from hpo import api
+    from hpo.launch import LAUNCHERS, LaunchOptions
+    from hpo.progress import choose_progress, status_table
+    from hpo.settings import Settings
+
+    if launcher not in LAUNCHERS:
+        raise UsageError(f"--launcher must be one of {', '.join(LAUNCHERS)}, not {launcher!r}")
+    settings = Settings(
+        storage,
+        home,
+        data_dir,
+        trainers,
+        checkpoint_dir,
+        download,
+        heartbeat_seconds,
+        grace_seconds,
+        memory_limit_mb,
+        slots,
+    )
+    chosen = None if gpus == "none" else () if gpus is None else tuple(gpu.strip() for gpu in gpus.split(","))
+    options = LaunchOptions(workers, chosen, per_gpu, max_restarts, ray_address)
+    with choose_progress(as_json=as_json) as progress:
+        loaded = api.launch_with(study_file, launcher, settings, options, progress)
+    status = loaded.status()
+    if as_json:
+        _print_json(status)
+        return
+    _print(status_table(status))
+    _print(f"\nbest configuration:  hpo export {_quoted(loaded.name)} --output best.toml")
+    _print(f"comparison:          hpo compare {_quoted(loaded.name)}")
+    _print("dashboard:           hpo dashboard")
+
+
+@app.command()
+def status(
+    experiment: Annotated[str | None, typer.Argument(help="The experiment; all of them without it.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", envvar="HPO_WATCH", help="Go on showing it until it is finished.")
+    ] = False,
+    storage: StorageOption = None,
+    home: HomeOption = None,
+    trainers: TrainersOption = "",
+    checkpoint_dir: CheckpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where an experiment stands."""
+    import time
+
+    from hpo.launch.table import is_finished
+    from hpo.progress import choose_progress, status_table
+    from hpo.status import snapshot
+    from hpo.study import experiment_names
+
+    settings = _settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
+    if experiment is None:
+        names = experiment_names(_open(settings))
+        if as_json:
+            _print_json({"experiments": names})
+        else:
+            _print("\n".join(names) or "no experiment yet: hpo launch STUDY_FILE")
+        return
+    found = _load(settings, experiment)
+    if watch:
+        with choose_progress(as_json=as_json) as progress:
+            while not is_finished(now := snapshot(found)):
+                progress.update(now)
+                time.sleep(1.0)
+    now = snapshot(found, settings.checkpoints)
+    if as_json:
+        _print_json(now)
+        return
+    _print(status_table(now))
+    if now["checkpoint_bytes"]:
+        _print(f"checkpoints: {now['checkpoint_bytes'] / 1e6:.1f} MB in {settings.checkpoints}")
+
+
+@app.command()
+def export(
+    experiment: Annotated[str, typer.Argument(help="The experiment.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", envvar="HPO_OUTPUT", help="File to write; standard output without it."),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option("--sampler", envvar="HPO_SAMPLER", help="The best of this sampler.", show_default="of all"),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", envvar="HPO_TOP", help="The best K, each in a file of its own.")] = 1,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", envvar="HPO_FORMAT", help="toml or json.", show_default="by the file's ending, else toml"
+        ),
+    ] = None,
+    storage: StorageOption = None,
+    home: HomeOption = None,
+    data_dir: DataOption = None,
+    trainers: TrainersOption = "",
+) -> None:
+    """Write the best configuration as a file that trains again to the same result."""
+    from hpo.api import LoadedExperiment
+
+    settings = _settings(storage, home, trainers=trainers, data_dir=data_dir)
+    loaded = LoadedExperiment(_load(settings, experiment), settings)
+    if output is None:
+        sys.stdout.write("\n".join(loaded.exported_texts(sampler=sampler, top=top, form=form or "toml")))
+        return
+    for path, best in loaded.export(output, sampler=sampler, top=top, form=form):
+        _print(f"{path}: {best.value:.6g} by {best.sampler}, trial {best.number} of {best.study}")
+
+
+@app.command()
+def train(
+    file: Annotated[Path, typer.Argument(help="An exported file, or a study file with an empty space.")],
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", envvar="HPO_SEEDS", help="Train with N fresh seeds instead of the file's own."),
+    ] = None,
+    diagnose: Annotated[
+        Path | None,
+        typer.Option("--diagnose", envvar="HPO_DIAGNOSE", help="Folder for diagnostics of the trained network."),
+    ] = None,
+    home: HomeOption = None,
+    data_dir: DataOption = None,
+    trainers: TrainersOption = "",
+    download: DownloadOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a configuration and look at the test set; says whether an exported value was reproduced."""
+    from hpo import api
+    from hpo.settings import Settings
+
+    settings = Settings(home=home, data_dir=data_dir, trainers=trainers, download=download)
+
+    def report(index: int, epoch: int, metrics: dict[str, float]) -> None:
+        if not as_json:
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "seconds")
+            print(f"seed {index}, epoch {epoch}: {shown}", file=sys.stderr, flush=True)
+
+    result = api.train(file, seeds=seeds, settings=settings, report=report, diagnose=diagnose)
+    if as_json:
+        _print_json(result)
+        return
+    for name in ("val_accuracy", "test_accuracy", *[n for n in result["mean"] if n.startswith(("val_", "test_"))]):
+        if name in result["mean"]:
+            spread = result["std"].pop(name, None)
+            mean = result["mean"].pop(name)
+            _print(
+                f"{name}: {mean:.6g}"
+                + (f" ± {spread:.3g} (standard deviation, n = {result['n']})" if spread is not None else "")
+            )
+    if result["metric"] in result["mean"]:
+        _print(f"{result['metric']}: {result['mean'][result['metric']]:.6g}")
+    if result["reproduced"] is not None:
+        word = "reproduced" if result["reproduced"] else "not reproduced to the last bit"
+        _print(f"{word}: expected {result['expected']!r}, obtained {result['obtained']!r}")
+    if diagnose is not None:
+        _print(f"diagnostics: {diagnose}")
+
+
+@app.command("list")
+def list_parts(trainers: TrainersOption = "", as_json: JsonOption = False) -> None:
+    """Show the trainers, networks, data sets, samplers, pruners and launchers, a line each."""
+    from hpo.parts import parts
+
+    listed = parts(trainers)
+    if as_json:
+        _print_json(listed)
+        return
+    from rich.table import Table
+
+    for title, entries in listed.items():
+        table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
+        for name, description in entries.items():
+            table.add_row(f"  {name}", description)
+        _print(table)
+
+
+@app.command()
+def delete(
+    experiment: Annotated[str, typer.Argument(help="The experiment.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", envvar="HPO_YES", help="Do not ask.")] = False,
+    storage: StorageOption = None,
+    home: HomeOption = None,
+    trainers: TrainersOption = "",
+    checkpoint_dir: CheckpointOption = None,
+) -> None:
+    """Delete an experiment: its studies, checkpoints and artifacts."""
+    from hpo.deletion import delete_experiment, find
+
+    settings = _settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
+    found = find(_open(settings), experiment)
+    question = f"delete {experiment!r} with {len(found.study_ids)} studies and {found.num_trials} trials?"
+    if not yes and not typer.confirm(question, err=True):
+        raise ExperimentError("nothing was deleted")
+    delete_experiment(found, settings)
+    _print(f"deleted {experiment!r}")
+
+
+@app.command()
+def worker(
+    experiment: Annotated[str, typer.Argument(help="The experiment.")],
+    slots: SlotsOption = None,
+    storage: StorageOption = None,
+    home: HomeOption = None,
+    data_dir: DataOption = None,
+    trainers: TrainersOption = "",
+    checkpoint_dir: CheckpointOption = None,
+    download: DownloadOption = False,
+    heartbeat_seconds: HeartbeatOption = 5.0,
+    grace_seconds: GraceOption = 30.0,
+    memory_limit_mb: MemoryOption = None,
+) -> None:
+    """Run one worker in the foreground: what Docker, Slurm or Kubernetes starts."""
+    from hpo.settings import Settings
+    from hpo.worker import Worker
+    from hpo.workplace import worker_options
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.getLogger("hpo").setLevel(logging.INFO)
+    settings = Settings(
+        storage,
+        home,
+        data_dir,
+        trainers,
+        checkpoint_dir,
+        download,
+        heartbeat_seconds,
+        grace_seconds,
+        memory_limit_mb,
+        slots,
+    )
+    code = Worker(_load(settings, experiment), worker_options(settings)).run()
+    if code:
+        raise SystemExit(code)
+
+
+def _settings(storage: str | None, home: Path | None, **others: Any) -> "Settings":
+    from hpo.settings import Settings
+
+    return Settings(storage, home, **others)
+
+
+def _open(settings: "Settings") -> Any:
+    from hpo.storage import open_storage
+
+    return open_storage(settings.storage, home=settings.home)
+
+
+def _load(settings: "Settings", name: str) -> "Experiment":
+    from hpo.study import load_experiment
+    from trainers.protocol import load_trainers
+
+    load_trainers(settings.trainers)
+    return load_experiment(_open(settings), name)
+
+
+def _print(content: Any) -> None:
+    from rich.console import Console
+
+    if isinstance(content, str):
+        print(content)
+        return
+    Console(width=None if sys.stdout.isatty() else 160).print(content)
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2))
+
+
+def _quoted(name: str) -> str:
+    import shlex
+
+    return shlex.quote(name)
+
+
+def _hide_password_from_process_list() -> None:
+    """An address given as an argument shows in ``ps``: the process then gets a title in which it is masked."""
+    if any("://" in argument and "@" in argument for argument in sys.argv[1:]):
+        import setproctitle
+
+        from hpo.storage import masked
+
+        def shown(argument: str) -> str:
+            option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+            return option + equals + (masked(value) if "://" in value else value)
+
+        setproctitle.setproctitle(" ".join(["hpo", *map(shown, sys.argv[1:])]))
+
+
+def main() -> NoReturn:
+    """Runs the command line; expected failures are one message and an exit code, surprises keep their traceback."""
+    from trainers.protocol import TrainerError
+
+    _hide_password_from_process_list()
+    try:
+        app(standalone_mode=True)
+    except HPOError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except TrainerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted; what was done is kept, the same command goes on", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    else:
+        code = 0
+    sys.stdout.flush()
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Deleting an experiment: its studies, its checkpoints and its artifacts. Needs none of its trainers."""
+
+import json
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from hpo import attributes
+from hpo.artifacts import PREFIX
+from hpo.checkpoint import CheckpointFolder
+from hpo.errors import ExperimentError, near_miss
+from hpo.settings import Settings
+from hpo.storage import Storage
+from hpo.study import delete_studies, experiment_names, experiment_rows
+
+
+@dataclass(frozen=True)
+class Found:
+    """What would be deleted."""
+
+    storage: Storage
+    study_ids: list[int]
+    keys: list[str]
+    num_trials: int
+    artifact_ids: list[str]
+
+
+def find(storage: Storage, name: str) -> Found:
+    """Raises ExperimentError where there is no such experiment."""
+    rows = experiment_rows(storage, name)
+    if not rows:
+        raise ExperimentError(
+            f"there is no experiment {name!r} at {storage.address}{near_miss(name, experiment_names(storage))}"
+        )
+    ids = [study_id for study_id, _, _ in rows]
+    with storage.engine.connect() as connection:
+
+        def scalars(sql: str) -> list[str]:
+            return [row[0] for row in connection.execute(sa.text(sql), {"ids": ids, "like": PREFIX + "%"})]
+
+        num_trials = int(scalars("SELECT count(*) FROM trials WHERE study_id = ANY(:ids)")[0])
+        notes = scalars(
+            "SELECT a.value_json FROM trial_system_attributes a JOIN trials USING (trial_id) "
+            "WHERE study_id = ANY(:ids) AND key LIKE :like UNION ALL "
+            "SELECT value_json FROM study_system_attributes WHERE study_id = ANY(:ids) AND key LIKE :like"
+        )
+    artifact_ids = [json.loads(json.loads(note))["artifact_id"] for note in notes if json.loads(note)]
+    return Found(storage, ids, [attrs[attributes.KEY] for _, _, attrs in rows], num_trials, artifact_ids)
+
+
+def delete_experiment(found: Found, settings: Settings) -> None:
+    """Deletes what was found; workers that still run on it end by themselves."""
+    delete_studies(found.storage, found.study_ids)
+    for key in found.keys:
+        CheckpointFolder(settings.checkpoints, key).remove_all()
+    for artifact_id in found.artifact_ids:
+        (settings.artifacts / artifact_id).unlink(missing_ok=True)

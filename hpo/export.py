@@ -1,0 +1,261 @@
+"""The best configuration as a file, and a file trained again.
+
+An exported file is a study file with an empty space plus ``[provenance]``, so ``hpo train`` and a next study read it
+without a second format.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import statistics
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+import tomli_w
+
+import hpo
+from hpo import attributes
+from hpo.errors import ExperimentError, UsageError, near_miss
+from hpo.settings import Settings
+from hpo.spec import StudyFile, configure
+from hpo.study import Experiment
+from trainers.protocol import TRAINERS, BuildOptions, EpochEnd, Failed, Run
+
+BEST = """
+SELECT t.study_id, t.number, v.value,
+  (SELECT json_object_agg(key, value_json)::text FROM trial_user_attributes WHERE trial_id = t.trial_id)
+FROM trials t JOIN trial_values v USING (trial_id)
+WHERE t.study_id = ANY(:study_ids) AND t.state = 'COMPLETE' AND v.value IS NOT NULL
+ORDER BY v.value {}, t.study_id, t.number LIMIT :top
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class BestTrial:
+    """A finished trial with its configuration; ``attrs`` are its user attributes."""
+
+    study: str
+    sampler: str
+    number: int
+    value: float
+    config: dict[str, Any]
+    seed: int
+    attrs: dict[str, Any]
+
+
+def best_trials(experiment: Experiment, sampler: str | None = None, top: int = 1) -> list[BestTrial]:
+    """The best ``top`` COMPLETE trials of the experiment, or of one of its samplers, the best first.
+
+    Raises:
+        UsageError: for a sampler that the experiment does not have, or ``top`` below 1.
+        ExperimentError: where no trial has completed yet.
+    """
+    labels = list(dict.fromkeys(study.sampler.label for study in experiment.studies))
+    if sampler is not None and sampler not in labels:
+        raise UsageError(
+            f"the experiment {experiment.name!r} has no sampler {sampler!r}{near_miss(sampler, labels)}; "
+            f"it has {', '.join(labels)}"
+        )
+    if top < 1:
+        raise UsageError(f"--top must be at least 1, not {top}")
+    studies = {study.study_id: study for study in experiment.studies if sampler in (None, study.sampler.label)}
+    order = "DESC" if experiment.study_file.direction == "maximize" else "ASC"
+    with experiment.storage.engine.connect() as connection:
+        rows = connection.execute(sa.text(BEST.format(order)), {"study_ids": list(studies), "top": top}).all()
+    if not rows:
+        of = "" if sampler is None else f" of {sampler}"
+        raise ExperimentError(f"no trial{of} of {experiment.name!r} has completed yet: there is no best configuration")
+    found = []
+    for study_id, number, value, text in rows:
+        attrs = {key: json.loads(item) for key, item in json.loads(text).items()}
+        study = studies[study_id]
+        config, seed = attrs[attributes.CONFIG], attrs[attributes.SEED]
+        found.append(BestTrial(study.name, study.sampler.label, number, value, config, seed, attrs))
+    return found
+
+
+def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: int = 1) -> dict[str, Any]:
+    """The study file of one configuration, as a dict that TOML and JSON can hold."""
+    file = experiment.study_file
+    provenance: dict[str, Any] = {
+        "experiment": experiment.name,
+        "study": best.study,
+        "sampler": best.sampler,
+        "trial": best.number,
+        "value": best.value,
+        "seed": best.seed,
+        "epochs": best.attrs.get(attributes.EPOCHS),
+        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": {name: _version(name) for name in ("torch", "optuna", "hpo")},
+        "git_commit": git_commit(),
+        "trained_on": best.attrs.get(attributes.TRAINED_ON),
+        "data": _fingerprint(file, best.config, settings),
+    }
+    return {
+        "name": f"{experiment.name}-{'best' if rank == 1 else f'top-{rank}'}",
+        "trainer": file.trainer,
+        "metric": file.metric,
+        "direction": file.direction,
+        "value": file.value,
+        "fixed": _without_none(best.config),
+        "provenance": _without_none(provenance),
+    }
+
+
+def as_text(content: dict[str, Any], form: str) -> str:
+    """The exported file as ``toml`` or ``json``; raises UsageError for another form."""
+    if form == "json":
+        return json.dumps(content, indent=2) + "\n"
+    if form == "toml":
+        note = "# Written by `hpo export`; train it with `hpo train FILE`.\n\n"
+        return note + tomli_w.dumps(content)
+    raise UsageError(f"--format must be toml or json, not {form!r}")
+
+
+def _fingerprint(file: StudyFile, config: dict[str, Any], settings: Settings) -> dict[str, Any] | None:
+    entry = TRAINERS[file.trainer]
+    if entry.check is None:
+        return None
+    try:
+        return entry.check(configure(file, config), settings.data_dir, False)
+    except Exception:
+        # The data may be on the workers' machines alone; an export is still worth having.
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str | None:
+    """The commit of this package's own checkout, or None where it is installed without one."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(hpo.__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _without_none(content: dict[str, Any]) -> dict[str, Any]:
+    """TOML has no null: what is not known is left out."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in content.items()
+        if value is not None
+    }
+
+
+def train_epochs(
+    study_file: StudyFile, config: Any, seed: int, settings: Settings, *, test: str = "last"
+) -> Iterator[dict[str, float]]:
+    """Trains one configuration in this process and yields the metrics of each epoch; the trainer's error is raised.
+
+    It trains with the threads and device that the provenance names, where this machine has them: another number of
+    threads adds up in another order and gives other last digits.
+    """
+    from hpo.workplace import default_device, usable_cores
+
+    trained_on = study_file.provenance.get("trained_on", {})
+    threads = min(int(trained_on.get("threads", usable_cores())), usable_cores())
+    device = default_device()
+    trainer = TRAINERS[study_file.trainer].build(
+        BuildOptions(device, 1, threads, (config,), settings.data_dir, settings.download)
+    )
+    run = Run(device, seed, data_dir=settings.data_dir, download=settings.download, test=test)  # type: ignore[arg-type]
+    trainer.start(0, config, run)
+    while events := trainer.advance():
+        for event in events:
+            if isinstance(event, Failed):
+                raise event.error
+            if not isinstance(event, EpochEnd):
+                return
+            yield {name: float(value) for name, value in event.metrics.items()}
+            if event.finished:
+                return
+
+
+def value_of(study_file: StudyFile, history: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The metrics of the epoch that gives a trial its value: the last one, or the best by the study's metric."""
+    if study_file.value == "last":
+        return history[-1]
+    sign = 1 if study_file.direction == "maximize" else -1
+    return max(history, key=lambda metrics: sign * metrics[study_file.metric])
+
+
+def train_config(
+    study_file: StudyFile,
+    config: dict[str, Any],
+    seeds: Sequence[int],
+    settings: Settings,
+    report: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> list[dict[str, float]]:
+    """Trains a configuration once for each seed; returns the final metrics of each, test metrics among them.
+
+    ``report`` is called after each epoch with the index of the seed, the epoch from 1 and its metrics.
+    """
+    model = configure(study_file, config)
+    results = []
+    for index, seed in enumerate(seeds):
+        history: list[dict[str, float]] = []
+        test = "last" if study_file.value == "last" else "each"
+        for metrics in train_epochs(study_file, model, seed, settings, test=test):
+            history.append(metrics)
+            if report is not None:
+                report(index, len(history), metrics)
+        results.append({"seed": seed, **value_of(study_file, history)})
+    return results
+
+
+def train_file(
+    study_file: StudyFile,
+    settings: Settings,
+    num_seeds: int | None = None,
+    report: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> dict[str, Any]:
+    """Trains a file's configuration: with its own seed, or with ``num_seeds`` fresh ones. What ``hpo train`` prints.
+
+    Raises:
+        UsageError: for a file that still searches, or fewer than one seed.
+    """
+    if study_file.space.parameters:
+        raise UsageError(
+            f"{study_file.name!r} searches {', '.join(study_file.space.parameters)}: launch it, export the best "
+            "configuration and train that, or give the parameters in [fixed]"
+        )
+    if num_seeds is not None and num_seeds < 1:
+        raise UsageError(f"--seeds must be at least 1, not {num_seeds}")
+    own_seed = study_file.provenance.get("seed", study_file.seed)
+    seeds = [own_seed] if num_seeds is None else list(range(num_seeds))
+    config = configure(study_file, {})
+    runs = train_config(study_file, {}, seeds, settings, report)
+    names = [name for name in runs[0] if name not in ("seed", "seconds")]
+    result: dict[str, Any] = {
+        "config": config.model_dump(mode="json"),
+        "runs": runs,
+        "mean": {name: statistics.fmean(run[name] for run in runs) for name in names},
+        "std": {name: statistics.stdev(run[name] for run in runs) if len(runs) > 1 else None for name in names},
+        "n": len(runs),
+        "metric": study_file.metric,
+        "expected": study_file.provenance.get("value"),
+        "obtained": None,
+        "reproduced": None,
+    }
+    if num_seeds is None:
+        result["obtained"] = runs[0][study_file.metric]
+        if result["expected"] is not None:
+            result["reproduced"] = result["obtained"] == result["expected"]
+    return result

@@ -1,0 +1,31 @@
+"""One worker in this process: breakpoints work, and what a trainer prints is seen at once."""
+
+import threading
+
+from hpo.launch.table import LaunchOptions, Progress
+from hpo.settings import Settings
+from hpo.status import snapshot
+from hpo.study import Experiment
+from hpo.worker import Worker
+from hpo.workplace import worker_options
+
+
+def run(experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress) -> None:
+    """Runs the experiment here. Raises HPOError where it cannot go on, KeyboardInterrupt on Ctrl-C."""
+    worker = Worker(experiment, worker_options(settings))
+    ended = threading.Event()
+
+    def report() -> None:
+        while not ended.wait(1.0):
+            progress.update(snapshot(experiment))
+
+    thread = threading.Thread(target=report, name="progress", daemon=True)
+    thread.start()
+    try:
+        code = worker.run()
+    finally:
+        ended.set()
+        thread.join()
+    progress.update(snapshot(experiment))
+    if code:
+        raise KeyboardInterrupt

@@ -1,0 +1,81 @@
+"""The table of launchers and what they share: check everything first, then run, then say how it went."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hpo.errors import UsageError
+from hpo.settings import Settings
+from hpo.status import snapshot
+from hpo.study import Experiment
+
+
+@dataclass(frozen=True)
+class LaunchOptions:
+    """How many workers, and where.
+
+    Attributes:
+        workers: number of worker processes; None: one for each GPU and place on it, or one for each two cores.
+        gpus: indices of the GPUs to use, () for all that there are, None for none.
+        per_gpu: workers that share one GPU.
+        max_restarts: how many dead workers are replaced before the launch gives up.
+        ray_address: of the Ray cluster; None starts a local one.
+    """
+
+    workers: int | None = None
+    gpus: tuple[str, ...] | None = ()
+    per_gpu: int = 1
+    max_restarts: int = 10
+    ray_address: str | None = None
+
+
+class Progress(Protocol):
+    """What a launcher tells while it runs."""
+
+    def update(self, status: dict[str, Any]) -> None: ...
+
+    def line(self, text: str) -> None: ...
+
+
+Launcher = Callable[[Experiment, Settings, LaunchOptions, Progress], None]
+
+
+@dataclass(frozen=True)
+class LauncherEntry:
+    """One row of the table: ``module`` has a function ``run(experiment, settings, options, progress)``."""
+
+    name: str
+    module: str
+    description: str
+
+
+LAUNCHERS = {
+    entry.name: entry
+    for entry in (
+        LauncherEntry("local", "hpo.launch.local", "worker processes on this machine, replaced when they die"),
+        LauncherEntry("inline", "hpo.launch.inline", "one worker in this process, for a debugger"),
+        LauncherEntry("ray", "hpo.launch.ray", "workers as tasks on a Ray cluster (pip install 'hpo[ray]')"),
+    )
+}
+
+
+def launch(name: str, experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress) -> None:
+    """Runs an experiment to its end with the named launcher; one that is finished already is left as it is.
+
+    Raises:
+        HPOError: where the experiment cannot be finished; what was done stays, and launching again goes on.
+    """
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {options.workers}")
+    if options.per_gpu < 1:
+        raise UsageError(f"--per-gpu must be at least 1, not {options.per_gpu}")
+    if is_finished(snapshot(experiment)):
+        return
+    run: Launcher = importlib.import_module(LAUNCHERS[name].module).run
+    run(experiment, settings, options, progress)
+
+
+def is_finished(status: dict[str, Any]) -> bool:
+    """Whether every study has spent its budget and nothing runs or waits."""
+    return all(study["finished"] for study in status["studies"])

@@ -1,0 +1,20 @@
+"""What can be named in a study file or on the command line, a line each: the same tables that do the work."""
+
+from hpo.launch import LAUNCHERS
+from hpo.search import PRUNERS, SAMPLERS
+from trainers.protocol import TRAINERS, load_trainers
+
+
+def parts(trainer_modules: str = "") -> dict[str, dict[str, str]]:
+    """Kind of part -> name -> one line, for ``hpo list``."""
+    load_trainers(trainer_modules)
+    from trainers.config import DATASETS, NETWORKS
+
+    return {
+        "trainers": {name: entry.description for name, entry in TRAINERS.items()},
+        "networks": {name: entry.description for name, entry in NETWORKS.items()},
+        "data sets": {name: entry.description for name, entry in DATASETS.items()},
+        "samplers": {name: entry.description for name, entry in SAMPLERS.items()},
+        "pruners": {name: entry.description for name, entry in PRUNERS.items()},
+        "launchers": {name: entry.description for name, entry in LAUNCHERS.items()},
+    }

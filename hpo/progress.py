@@ -1,0 +1,160 @@
+"""How an experiment's progress is shown: a live table in a terminal, plain lines elsewhere, JSON lines for machines."""
+
+import json
+import sys
+import time
+from typing import Any, TextIO
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_SECONDS = 5.0
+
+
+def format_seconds(seconds: float) -> str:
+    """``42 s``, ``3 min 05 s``, ``2 h 07 min``."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+class Speed:
+    """Trials per minute and time left, from what has finished since the first look."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def measure(self, status: dict[str, Any]) -> tuple[float | None, float | None]:
+        """Returns (trials per minute, seconds left); None where nothing has finished yet or epochs are counted."""
+        done = sum(_done(study) for study in status["studies"])
+        now = time.monotonic()
+        if self._first is None:
+            self._first = (now, done)
+        elapsed, gained = now - self._first[0], done - self._first[1]
+        if gained < 1 or elapsed <= 0:
+            return None, None
+        per_second = gained / elapsed
+        shares = [_share(study) for study in status["studies"]]
+        total = done / (sum(shares) / len(shares)) if sum(shares) else done
+        return 60 * per_second, max(0.0, total - done) / per_second
+
+
+def _done(study: dict[str, Any]) -> int:
+    states = study["states"]
+    return int(states["complete"] + states["pruned"] + states["failed"])
+
+
+def _share(study: dict[str, Any]) -> float:
+    """Share of a study's budget that is done."""
+    if study["finished"]:
+        return 1.0
+    budget = study["budget"]
+    if "trials" in budget:
+        return min(1.0, _done(study) / max(1, budget["trials"]))
+    return min(1.0, study["epochs"] / max(1, budget["epochs"]))
+
+
+def status_table(status: dict[str, Any]) -> Table:
+    """The table that ``hpo status`` and a launch show: a row a study."""
+    table = Table(title=status["experiment"], title_justify="left", box=None, pad_edge=False)
+    table.add_column("study")
+    for name in ("complete", "pruned", "running", "failed", "budget", "epochs", "best"):
+        table.add_column(name, justify="right")
+    for study in status["studies"]:
+        states, budget = study["states"], study["budget"]
+        spent = " ".join(f"{count} {unit}" for unit, count in budget.items())
+        best = "-" if study["best"] is None else f"{study['best']['value']:.6g}"
+        numbers = [str(states[name]) for name in ("complete", "pruned", "running", "failed")]
+        table.add_row(Text(f"{study['sampler']}/{study['repeat']}"), *numbers, spent, str(study["epochs"]), best)
+    return table
+
+
+def summary_line(status: dict[str, Any], speed: Speed) -> str:
+    """One line: finished, pruned, running, best, trials per minute, time left."""
+    totals = {name: sum(study["states"][name] for study in status["studies"]) for name in ("pruned", "running")}
+    done = sum(_done(study) for study in status["studies"])
+    per_minute, left = speed.measure(status)
+    parts = [f"{done} finished ({totals['pruned']} pruned), {totals['running']} running"]
+    if per_minute is not None and left is not None:
+        parts.append(f"{per_minute:.1f} trials/min, {format_seconds(left)} left")
+    return ", ".join(parts)
+
+
+class LiveProgress:
+    """A table that is drawn over and over, on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._speed = Speed()
+        self._live = Live(console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "LiveProgress":
+        self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._live.stop()
+
+    def update(self, status: dict[str, Any]) -> None:
+        self._live.update(Group(status_table(status), Text(summary_line(status, self._speed))))
+
+    def line(self, text: str) -> None:
+        self._live.console.print(Text(text))
+
+
+class PlainProgress:
+    """A line every few seconds where something changed, for logs."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._speed = Speed()
+        self._stream = stream or sys.stderr
+        self._shown: tuple[str, float] = ("", 0.0)
+
+    def __enter__(self) -> "PlainProgress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def update(self, status: dict[str, Any]) -> None:
+        line = summary_line(status, self._speed)
+        bests = [study["best"]["value"] for study in status["studies"] if study["best"] is not None]
+        if bests:
+            spread = f"{min(bests):.6g}" if min(bests) == max(bests) else f"{min(bests):.6g} to {max(bests):.6g}"
+            line += f", best of the studies {spread}"
+        now = time.monotonic()
+        if line != self._shown[0] and now - self._shown[1] >= PLAIN_SECONDS:
+            self.line(line)
+            self._shown = (line, now)
+
+    def line(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+class JsonProgress(PlainProgress):
+    """A JSON object a line on standard output: each status, and each event as ``{"event": ...}``."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stdout)
+        self._last = ""
+
+    def update(self, status: dict[str, Any]) -> None:
+        text = json.dumps(status)
+        if text != self._last:
+            print(text, file=self._stream, flush=True)
+            self._last = text
+
+    def line(self, text: str) -> None:
+        print(json.dumps({"event": text}), file=self._stream, flush=True)
+
+
+def choose_progress(*, as_json: bool) -> LiveProgress | PlainProgress:
+    """JSON where asked for, a live table on a terminal, plain lines elsewhere."""
+    if as_json:
+        return JsonProgress()
+    console = Console(stderr=True)
+    return LiveProgress(console) if console.is_terminal else PlainProgress()

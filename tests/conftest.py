@@ -1,0 +1,87 @@
+"""A real Postgres for the tests that want one: one server a session, a fresh database a test, copied from a template."""
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+import hpo.storage
+from hpo.postgres import embedded_address
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> sa.URL:
+    """The address of an embedded server's maintenance database."""
+    home = tmp_path_factory.mktemp("server")
+    address = sa.engine.make_url(embedded_address(home)).set(drivername="postgresql+psycopg2")
+    # A test's database is gone with the test: nothing of it need survive a power cut.
+    _execute(address, "ALTER SYSTEM SET fsync = off")
+    _execute(address, "SELECT pg_reload_conf()")
+    return address
+
+
+@pytest.fixture(scope="session")
+def template(server: sa.URL) -> sa.URL:
+    """Makes the template database, with Optuna's tables and ours in it."""
+    _execute(server, "CREATE DATABASE template_hpo")
+    storage = hpo.storage.Storage(server.set(database="template_hpo").render_as_string(hide_password=False))
+    storage.engine.dispose()
+    return server
+
+
+@pytest.fixture
+def empty_database(server: sa.URL) -> Iterator[str]:
+    """The address of a database without any tables."""
+    yield from _database(server, "template1")
+
+
+@pytest.fixture
+def address(template: sa.URL) -> Iterator[str]:
+    """The address of a fresh database with all tables."""
+    yield from _database(template, "template_hpo")
+
+
+@pytest.fixture
+def storage(address: str) -> Iterator[hpo.storage.Storage]:
+    """A storage on a fresh database."""
+    opened = hpo.storage.Storage(address)
+    yield opened
+    opened.engine.dispose()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An ``HPO_HOME`` of the test's own, and none of the other variables that a person may have set."""
+    for name in [name for name in os.environ if name.startswith("HPO_") and name != "HPO_TEST_DATA"]:
+        monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    monkeypatch.setenv("HPO_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder with the published MNIST and CIFAR-10; skips where it is absent."""
+    folder = Path(os.environ.get("HPO_TEST_DATA") or Path(__file__).parents[2] / "shared" / "data")
+    if not (folder / "MNIST").is_dir():
+        pytest.skip(f"no MNIST in {folder}: name the folder with HPO_TEST_DATA")
+    return folder
+
+
+_numbers = itertools.count()
+
+
+def _database(server: sa.URL, template: str) -> Iterator[str]:
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.set(database=name).render_as_string(hide_password=False)
+    _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _execute(server: sa.URL, statement: str) -> None:
+    engine = sa.create_engine(server, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.execute(sa.text(statement))

@@ -1,0 +1,208 @@
+"""Claims, ends and retries on a real Postgres: exact at any number of claimants, repeatable, refused to those who lost."""
+
+import threading
+from collections import Counter
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from hpo import ledger, retries
+from hpo.errors import ExperimentError
+from hpo.ledger import Claim, Writes
+from hpo.storage import Storage
+
+
+def new_study(storage: Storage, trials: int | None, epochs: int | None = None, per_trial: int = 10) -> int:
+    study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
+    with storage.engine.begin() as connection:
+        ledger.open_study(connection, study_id, trials, epochs, per_trial)
+    return study_id
+
+
+def claim_one(storage: Storage, study_id: int, worker: str = "here:1") -> Claim:
+    claims, _ = ledger.claim(storage.engine, [study_id], worker)
+    return claims[0]
+
+
+def finish(storage: Storage, trial_id: int, value: float = 0.5, epochs: int = 10) -> bool:
+    with storage.engine.begin() as connection:
+        return ledger.finish(connection, trial_id, TrialState.COMPLETE, value, epochs, Writes())
+
+
+def test_eight_claimants_get_each_lineage_once(storage: Storage) -> None:
+    study_ids = [new_study(storage, 30), new_study(storage, 17)]
+    claimed: list[Claim] = []
+
+    def work(worker: str) -> None:
+        while True:
+            claims, finished = ledger.claim(storage.engine, study_ids, worker)
+            claimed.extend(claims)
+            if finished:
+                return
+            for claim in claims:
+                assert finish(storage, claim.trial_id)
+
+    threads = [threading.Thread(target=work, args=(f"here:{index}",)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts = Counter((claim.study_id, claim.lineage) for claim in claimed)
+    assert set(counts.values()) == {1}
+    assert sorted(lineage for study_id, lineage in counts if study_id == study_ids[0]) == list(range(30))
+    assert sorted(lineage for study_id, lineage in counts if study_id == study_ids[1]) == list(range(17))
+    for study_id, budget in zip(study_ids, (30, 17), strict=True):
+        trials = storage.get_all_trials(study_id)
+        assert [trial.number for trial in trials] == list(range(budget))
+        assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+
+
+def test_studies_get_their_budgets_evenly(storage: Storage) -> None:
+    study_ids = [new_study(storage, 4), new_study(storage, 8)]
+    order = [ledger.claim(storage.engine, study_ids, "here:1")[0][0].study_id for _ in range(6)]
+    assert Counter(order) == {study_ids[0]: 2, study_ids[1]: 4}
+
+
+def test_a_budget_in_epochs_is_never_exceeded_and_what_pruning_saves_is_spent(storage: Storage) -> None:
+    study_id = new_study(storage, None, epochs=25, per_trial=10)
+    first, second = claim_one(storage, study_id), claim_one(storage, study_id)
+    # Both may take 10 epochs each: a third could make it 30.
+    assert ledger.claim(storage.engine, [study_id], "here:1") == ([], False)
+    finish(storage, first.trial_id, epochs=3)
+    third = claim_one(storage, study_id)
+    assert third.lineage == 2
+    finish(storage, second.trial_id, epochs=10)
+    finish(storage, third.trial_id, epochs=10)
+    assert ledger.claim(storage.engine, [study_id], "here:1") == ([], True)
+
+
+def test_a_larger_budget_opens_a_finished_study_again(storage: Storage) -> None:
+    study_id = new_study(storage, 1)
+    finish(storage, claim_one(storage, study_id).trial_id)
+    assert ledger.claim(storage.engine, [study_id], "here:1") == ([], True)
+    with storage.engine.begin() as connection:
+        ledger.open_study(connection, study_id, 2, None, 10)
+    assert claim_one(storage, study_id).lineage == 1
+
+
+def test_a_retry_keeps_what_the_lineage_had_and_comes_first(storage: Storage) -> None:
+    study_id = new_study(storage, 5)
+    claim = claim_one(storage, study_id)
+    distribution = optuna.distributions.FloatDistribution(0.001, 1.0, log=True)
+    written = Writes(
+        params={"lr": (0.1, optuna.distributions.distribution_to_json(distribution))},
+        user_attrs={"config": {"lr": 0.1}, "seed": 7, "metrics": {"loss": 3.0}},
+        system_attrs={"completed_rung_0": 0.4, "artifacts:1": "x"},
+        reports={1: 0.25, 2: float("nan")},
+    )
+    with storage.engine.begin() as connection:
+        assert retries.give_back(connection, claim.trial_id, "asked to end", written)
+    retry = claim_one(storage, study_id, "there:2")
+    assert (retry.lineage, retry.attempt, retry.fresh) == (0, 1, False)
+    old, new = storage.get_all_trials(study_id)
+    assert old.state is TrialState.FAIL
+    assert old.user_attrs["reason"] == "asked to end"
+    assert old.intermediate_values[1] == 0.25
+    assert new.state is TrialState.RUNNING
+    assert new.params == {"lr": 0.1}
+    assert new.user_attrs == {"config": {"lr": 0.1}, "seed": 7, "lineage": 0, "attempt": 1, "worker": "there:2"}
+    assert new.system_attrs == {"completed_rung_0": 0.4}
+    assert new.intermediate_values == {}
+
+
+def test_failures_are_counted_and_giving_back_is_not_one(storage: Storage) -> None:
+    study_id = new_study(storage, 1)
+    for attempt, error in enumerate(["a", "b", "c"]):
+        claim = claim_one(storage, study_id)
+        assert claim.attempt == 2 * attempt
+        with storage.engine.begin() as connection:
+            retries.give_back(connection, claim.trial_id, "asked to end")
+        claim = claim_one(storage, study_id)
+        with storage.engine.begin() as connection:
+            assert retries.retry_or_fail(connection, claim.trial_id, error, max_retries=2, error=error)
+    assert ledger.claim(storage.engine, [study_id], "here:1") == ([], True)
+    states = [trial.state for trial in storage.get_all_trials(study_id)]
+    assert states == [TrialState.FAIL] * 6
+
+
+def test_the_same_error_twice_is_not_tried_a_third_time(storage: Storage) -> None:
+    study_id = new_study(storage, 1)
+    for _ in range(2):
+        claim = claim_one(storage, study_id)
+        with storage.engine.begin() as connection:
+            retries.retry_or_fail(connection, claim.trial_id, "boom", max_retries=9, error="ValueError: boom")
+    assert ledger.claim(storage.engine, [study_id], "here:1") == ([], True)
+
+
+def test_a_silent_worker_is_swept_and_its_late_writes_are_refused(storage: Storage) -> None:
+    study_id = new_study(storage, 2)
+    claim = claim_one(storage, study_id)
+    beating = claim_one(storage, study_id)
+    # The server has been up for a moment only, so the grace is a fraction of one.
+    _age_heartbeat(storage, claim.trial_id, 60)
+    _age_heartbeat(storage, beating.trial_id, -60)
+    assert retries.sweep(storage.engine, [study_id], 0.2, 3) == 1
+    assert retries.sweep(storage.engine, [study_id], 0.2, 3) == 0
+    with storage.engine.begin() as connection:
+        assert ledger.write(connection, {claim.trial_id: Writes(reports={1: 9.0})}) == {claim.trial_id}
+        assert ledger.beat(connection, [claim.trial_id, beating.trial_id]) == {claim.trial_id}
+    assert not finish(storage, claim.trial_id, value=9.0)
+    swept = storage.get_trial(claim.trial_id)
+    assert swept.intermediate_values == {}
+    assert swept.values is None
+    assert "gave no sign of life for 0.2 s" in swept.user_attrs["reason"]
+    assert claim_one(storage, study_id).attempt == 1
+
+
+def test_the_start_of_the_server_counts_as_a_beat_of_everyone(storage: Storage) -> None:
+    study_id = new_study(storage, 1)
+    claim = claim_one(storage, study_id)
+    with storage.engine.connect() as connection:
+        age = connection.execute(sa.text("SELECT extract(epoch FROM now() - pg_postmaster_start_time())")).scalar_one()
+    _age_heartbeat(storage, claim.trial_id, float(age) + 3600)
+    assert retries.sweep(storage.engine, [study_id], float(age) + 60, 3) == 0
+
+
+def test_what_a_person_enqueues_takes_a_place_in_the_budget(storage: Storage) -> None:
+    study_id = new_study(storage, 2)
+    study = optuna.load_study(study_name=storage.get_study_name_from_id(study_id), storage=storage)
+    study.enqueue_trial({"lr": 0.5})
+    first, second = claim_one(storage, study_id), claim_one(storage, study_id)
+    assert (first.lineage, first.fresh, second.lineage, second.fresh) == (0, False, 1, True)
+    study.enqueue_trial({"lr": 0.7})
+    assert ledger.claim(storage.engine, [study_id], "here:1")[0] == []
+
+
+def test_ending_twice_is_told_from_having_lost_the_trial(storage: Storage) -> None:
+    study_id = new_study(storage, 2)
+    mine, lost = claim_one(storage, study_id), claim_one(storage, study_id)
+    finish(storage, mine.trial_id)
+    with storage.engine.begin() as connection:
+        retries.give_back(connection, lost.trial_id, "swept")
+    with storage.engine.connect() as connection:
+        assert ledger.ended_as(connection, mine.trial_id, TrialState.COMPLETE, "here:1")
+        assert not ledger.ended_as(connection, mine.trial_id, TrialState.COMPLETE, "there:2")
+        assert not ledger.ended_as(connection, lost.trial_id, TrialState.COMPLETE, "here:1")
+
+
+def test_a_deleted_experiment_ends_its_workers(storage: Storage) -> None:
+    study_id = new_study(storage, 2)
+    claim = claim_one(storage, study_id)
+    storage.delete_study(study_id)
+    with storage.engine.connect() as connection:
+        assert connection.execute(sa.text("SELECT count(*) FROM hpo_trials")).scalar_one() == 0
+    with pytest.raises(ExperimentError, match="was deleted"):
+        ledger.claim(storage.engine, [study_id], "here:1")
+    with storage.engine.begin() as connection:
+        assert ledger.write(connection, {claim.trial_id: Writes(reports={1: 1.0})}) == {claim.trial_id}
+        assert not retries.give_back(connection, claim.trial_id, "late")
+
+
+def _age_heartbeat(storage: Storage, trial_id: int, seconds: float) -> None:
+    with storage.engine.begin() as connection:
+        connection.execute(
+            sa.text("UPDATE trial_heartbeats SET heartbeat = heartbeat - make_interval(secs => :s) WHERE trial_id = :t"),
+            {"s": seconds, "t": trial_id},
+        )

@@ -1,0 +1,29 @@
+"""Optuna's own storage tests, on the storage objects that the service uses."""
+
+import optuna
+import pytest
+from optuna.storages import BaseStorage
+from optuna.testing.pytest_storages import StorageTestCase
+
+from hpo.storage import Storage
+from hpo.view import WorkerView
+
+
+class TestStorage(StorageTestCase):
+    @pytest.fixture
+    def storage(self, address: str) -> BaseStorage:
+        return Storage(address)
+
+
+class TestCachedStorage(StorageTestCase):
+    """What the dashboard and ``hpo.load`` use: Optuna's cache before our storage."""
+
+    @pytest.fixture
+    def storage(self, address: str) -> BaseStorage:
+        return optuna.storages.get_storage(Storage(address))
+
+
+class TestWorkerView(StorageTestCase):
+    @pytest.fixture
+    def storage(self, address: str) -> BaseStorage:
+        return WorkerView(Storage(address))
