@@ -1,0 +1,241 @@
+"""A comparison as plotly figures: plain dictionaries, so nothing of plotly is imported where they are only passed on.
+
+Colours tell samplers apart for colour-blind eyes and on light and dark paper; line dashes and symbols do it in print.
+Text and grid colours are left to the page.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from hpo.compare.comparison import Comparison
+from hpo.compare.records import AXES, Axis
+from hpo.compare.stats import Array
+from hpo.compare.tasks import TaskComparison
+
+Figure = dict[str, Any]
+
+COLORS = ("#2f7ed8", "#e08214", "#1b9e77", "#d6478f", "#8c6bd6", "#8a8d91", "#b8860b", "#00a0b0")
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
+STATISTICS = {"median": "median", "iqm": "interquartile mean"}
+
+
+def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
+    return {
+        "xaxis": {"title": {"text": x}, "automargin": True, **more.pop("xaxis", {})},
+        "yaxis": {"title": {"text": y}, "automargin": True, **more.pop("yaxis", {})},
+        "margin": {"l": 10, "r": 16, "t": 36, "b": 10},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        **more,
+    }
+
+
+def _finite(values: Iterable[float]) -> list[float | None]:
+    return [float(f"{value:.6g}") if math.isfinite(value) else None for value in map(float, values)]
+
+
+def _rgba(color: str, alpha: float) -> str:
+    return f"rgba({int(color[1:3], 16)},{int(color[3:5], 16)},{int(color[5:], 16)},{alpha})"
+
+
+def curves(c: Comparison, axis: Axis, statistic: str = "median") -> Figure:
+    """Best so far of each sampler with its band; dotted where a sampler had ended and its value is carried forward."""
+    data: list[dict[str, Any]] = []
+    focus: list[float] = []
+    for i, s in enumerate(c.samplers.values()):
+        line, color = s.curves[axis], COLORS[i % len(COLORS)]
+        center: Array = getattr(line, statistic)
+        low: Array | None = getattr(line, f"{statistic}_low")
+        high: Array | None = getattr(line, f"{statistic}_high")
+        x = _finite(line.x)
+        if low is not None and high is not None:
+            # Where an end of the band is unknown, it is drawn from the other line and so has no height there.
+            lower = [a if math.isfinite(a) else m for a, m in zip(low, center, strict=True)]
+            upper = [b if math.isfinite(b) else m for b, m in zip(high, center, strict=True)]
+            edge = {
+                "x": x,
+                "mode": "lines",
+                "line": {"width": 0, "shape": "hv"},
+                "hoverinfo": "skip",
+                "showlegend": False,
+            }
+            data.append({**edge, "y": _finite(upper), "legendgroup": s.name, "name": f"{s.name}, upper"})
+            fill = {"fill": "tonexty", "fillcolor": _rgba(color, 0.16)}
+            data.append({**edge, **fill, "y": _finite(lower), "legendgroup": s.name, "name": f"{s.name}, lower"})
+        last = next((k for k, point in enumerate(line.x) if point >= line.ended_at * (1 - 1e-9)), len(x) - 1)
+        stroke = {"color": color, "width": 2.5, "shape": "hv"}
+        y = _finite(center)
+        data.append(
+            {
+                "x": x[: last + 1],
+                "y": y[: last + 1],
+                "name": s.name,
+                "legendgroup": s.name,
+                "mode": "lines+markers" if last < 12 else "lines",
+                "marker": {"symbol": SYMBOLS[i % len(SYMBOLS)], "size": 7, "color": color},
+                "line": stroke,
+            }
+        )
+        if last + 1 < len(x):
+            data.append(
+                {
+                    "x": x[last:],
+                    "y": y[last:],
+                    "name": f"{s.name}, ended",
+                    "legendgroup": s.name,
+                    "showlegend": False,
+                    "mode": "lines",
+                    "line": {**stroke, "dash": "dot"},
+                }
+            )
+        settled = center[len(center) // 8 :]
+        focus += [
+            v for part in (settled, low, high) if part is not None for v in part[-len(settled) :] if math.isfinite(v)
+        ]
+    layout = _layout(AXES[axis], f"{c.metric}, best so far", hovermode="x unified", yaxis={"range": _range(focus)})
+    layout["xaxis"]["rangemode"] = "tozero"
+    return {"data": data, "layout": layout}
+
+
+def _range(values: list[float]) -> list[float] | None:
+    """What to show at first: early values, far below the rest, would flatten what matters. Double click shows all."""
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    pad = 0.06 * (high - low) or 0.05 * (abs(high) or 1.0)
+    return [low - pad, high + pad]
+
+
+def final_values(c: Comparison) -> Figure:
+    """The final value of each repeat as a point, and the mean with its interval beside them."""
+    data: list[dict[str, Any]] = []
+    for i, s in enumerate(c.samplers.values()):
+        if s.summary is None:
+            continue
+        color = COLORS[i % len(COLORS)]
+        repeats = list(s.final)
+        spread = [i + 0.18 * ((k * 0.618) % 1 - 0.5) - 0.12 for k in range(len(repeats))]
+        data.append(
+            {
+                "x": spread,
+                "y": _finite(s.final.values()),
+                "text": [f"repeat {repeat}" for repeat in repeats],
+                "hovertemplate": f"{s.name.replace('<', '&lt;')}, %{{text}}: %{{y}}<extra></extra>",
+                "mode": "markers",
+                "name": s.name,
+                "showlegend": False,
+                "marker": {"color": _rgba(color, 0.65), "size": 9, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+            }
+        )
+        mean: dict[str, Any] = {
+            "x": [i + 0.22],
+            "y": _finite([s.summary.mean]),
+            "mode": "markers",
+            "name": f"{s.name}, mean",
+            "showlegend": False,
+            "marker": {"color": color, "size": 11, "symbol": "line-ew", "line": {"width": 3, "color": color}},
+            "hovertemplate": "mean %{y}<extra></extra>",
+        }
+        if s.summary.mean_interval is not None:
+            half = s.summary.mean_interval.high - s.summary.mean
+            mean["error_y"] = {"type": "data", "array": [half], "color": color, "thickness": 2, "width": 7}
+        data.append(mean)
+    ticks = {"tickvals": list(range(len(c.samplers))), "ticktext": list(c.samplers), "zeroline": False}
+    ticks["range"] = [-0.6, len(c.samplers) - 0.4]
+    layout = _layout("", f"final {c.metric}", xaxis=ticks, yaxis={"zeroline": False}, hovermode="closest")
+    layout["margin"]["t"] = 14
+    return {"data": data, "layout": layout}
+
+
+def differences(c: Comparison) -> Figure:
+    """Each pair's difference with its interval; the strip about zero is the noise floor."""
+    known = [p for p in c.pairs if p.difference is not None]
+    labels = [f"{p.first} − {p.second}" for p in known]
+    points: dict[str, Any] = {
+        "x": _finite(p.difference for p in known if p.difference is not None),
+        "y": labels,
+        "mode": "markers",
+        "name": "difference",
+        "marker": {"size": 10, "color": [_verdict_color(p.verdict) for p in known]},
+        "text": [p.verdict for p in known],
+        "hovertemplate": "%{y}: %{x}<br>%{text}<extra></extra>",
+        "showlegend": False,
+    }
+    if any(p.interval is not None for p in known):
+        halves = [0.0 if p.interval is None else (p.interval.high - p.interval.low) / 2 for p in known]
+        points["error_x"] = {"type": "data", "array": _finite(halves), "thickness": 2, "width": 6, "color": "#8a8d91"}
+    layout = _layout(f"difference in {c.metric}", "", yaxis={"autorange": "reversed", "type": "category"})
+    layout["xaxis"]["zeroline"] = True
+    layout["margin"]["t"] = 14
+    if c.noise is not None:
+        strip = {"type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below", "line": {"width": 0}}
+        shape = {**strip, "x0": -c.noise.spread, "x1": c.noise.spread, "fillcolor": "rgba(138,141,145,0.18)"}
+        layout["shapes"] = [shape]
+    return {"data": [points], "layout": layout}
+
+
+def _verdict_color(verdict: str) -> str:
+    return {"better": COLORS[2], "worse": "#c8442c"}.get(verdict, "#8a8d91")
+
+
+def importance(c: Comparison) -> Figure | None:
+    """Bars for each parameter, grouped by sampler; None where no sampler has enough trials."""
+    names = list(dict.fromkeys(name for shares in c.importance.values() for name in shares))
+    if not names:
+        return None
+    data = []
+    for i, name in enumerate(c.samplers):
+        shares = c.importance.get(name) or {}
+        if shares:
+            data.append(
+                {
+                    "type": "bar",
+                    "orientation": "h",
+                    "name": name,
+                    "y": names,
+                    "x": _finite(shares.get(parameter, 0.0) for parameter in names),
+                    "marker": {"color": COLORS[i % len(COLORS)]},
+                }
+            )
+    layout = _layout("share of importance", "", yaxis={"autorange": "reversed", "type": "category"}, barmode="group")
+    layout["xaxis"]["tickformat"] = ".0%"
+    return {"data": data, "layout": layout}
+
+
+def critical_difference(t: TaskComparison) -> Figure:
+    """Demšar's diagram: average ranks on a line; from five tasks on, bars over samplers that are not told apart."""
+    names = list(t.ranks)
+    data: list[dict[str, Any]] = [
+        {
+            "x": [t.ranks[name] for name in names],
+            "y": [0.0] * len(names),
+            "mode": "markers+text",
+            "text": names,
+            "textposition": ["top center" if i % 2 == 0 else "bottom center" for i in range(len(names))],
+            "marker": {"size": 12, "color": [COLORS[i % len(COLORS)] for i in range(len(names))]},
+            "showlegend": False,
+            "name": "average rank",
+        }
+    ]
+    for level, group in enumerate(t.groups):
+        ends = [t.ranks[group[0]] - 0.04, t.ranks[group[-1]] + 0.04]
+        bar = {"x": ends, "y": [-0.5 - 0.2 * level] * 2, "mode": "lines", "line": {"width": 6, "color": "#8a8d91"}}
+        data.append({**bar, "showlegend": False, "name": "not told apart"})
+    layout = _layout("average rank (1 is best)", "", xaxis={"range": [0.7, len(names) + 0.3], "dtick": 1})
+    layout["yaxis"] |= {"visible": False, "range": [-0.9 - 0.2 * len(t.groups), 0.8]}
+    if t.critical_difference is not None:
+        line = {"type": "line", "x0": 1, "x1": 1 + t.critical_difference, "y0": 0.65, "y1": 0.65}
+        layout["shapes"] = [{**line, "line": {"width": 2, "color": "#8a8d91"}}]
+        label = {"x": 1, "y": 0.65, "text": f"critical difference {t.critical_difference:.2f}", "showarrow": False}
+        layout["annotations"] = [{**label, "xanchor": "left", "yanchor": "bottom"}]
+    return {"data": data, "layout": layout}
+
+
+def all_figures(c: Comparison) -> dict[str, Figure]:
+    """Every figure of the page by its key: ``curve_<axis>_<statistic>``, ``final``, ``pairs``, ``importance``."""
+    found = {f"curve_{axis}_{statistic}": curves(c, axis, statistic) for axis in AXES for statistic in STATISTICS}
+    found |= {"final": final_values(c), "pairs": differences(c)}
+    bars = importance(c)
+    return found | ({"importance": bars} if bars is not None else {})

@@ -1,0 +1,102 @@
+"""Sends the comparison into Optuna's own pages: figures with fixed ids and a note on each study of the experiment.
+
+The dashboard reads a study's attributes at every poll, so figures are few and small. What has not changed is not
+written again, and a second publication replaces the first.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna_dashboard import save_note, save_plotly_graph_object
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+from optuna_dashboard._note import get_note  # type: ignore[import-untyped]
+
+from hpo.compare import figures, tables
+from hpo.compare.comparison import Comparison, compare_studies
+from hpo.compare.load import Loader
+from hpo.compare.records import AXES
+
+LARGEST_FIGURE = 50_000  # bytes
+IDS = {"curve_trials_median": "hpo-curves-trials", "curve_epochs_median": "hpo-curves-epochs", "final": "hpo-final"}
+TITLES = {
+    "curve_trials_median": f"Samplers: best so far by {AXES['trials']}",
+    "curve_epochs_median": f"Samplers: best so far by {AXES['epochs']}",
+    "final": "Samplers: final value of each repeat",
+}
+MOST_POINTS = 60
+
+
+def publish(storage: BaseStorage, experiment: str | Comparison) -> Comparison:
+    """Publishes the comparison of an experiment on each of its studies; returns it. May be repeated.
+
+    Raises:
+        ExperimentError: for an unknown experiment.
+        StorageError: where the database does not answer.
+    """
+    comparison = compare_studies(Loader(storage).load(experiment)) if isinstance(experiment, str) else experiment
+    drawn = {key: figure_json(comparison, key) for key in IDS}
+    for name, study_id in comparison.studies.items():
+        study = optuna.load_study(study_name=name, storage=storage)
+        stored = get_plotly_graph_objects(storage.get_study_system_attrs(study_id))
+        for key, graph_id in IDS.items():
+            figure = drawn[key]
+            if stored.get(graph_id) != figure.to_json():
+                save_plotly_graph_object(study, figure, graph_object_id=graph_id)
+        text = note(comparison, name)
+        if get_note(study) != text:
+            save_note(study, text)
+    return comparison
+
+
+def figure_json(comparison: Comparison, key: str) -> Any:
+    """The figure for Optuna's page: titled, thinned out where it would be too large."""
+    import plotly.graph_objects  # type: ignore[import-untyped]
+
+    found = figures.all_figures(comparison)[key]
+    while len(json.dumps(found)) > LARGEST_FIGURE * 0.9:
+        found["data"] = [_thinned(trace) for trace in found["data"]]
+    found["layout"] |= {"title": {"text": TITLES[key]}, "template": None}
+    found["layout"]["margin"] = {"l": 60, "r": 20, "t": 90, "b": 50}
+    return plotly.graph_objects.Figure(found)
+
+
+def _thinned(trace: dict[str, object]) -> dict[str, object]:
+    changed = dict(trace)
+    for name in ("x", "y"):
+        values = trace.get(name)
+        if isinstance(values, Sequence) and len(values) > MOST_POINTS:
+            changed[name] = [*values[:-1:2], values[-1]]
+    return changed
+
+
+def note(comparison: Comparison, study_name: str) -> str:
+    """Markdown for one study: the verdicts, the table, and where to look further."""
+    c = comparison
+    lines = [f"## {_text(c.experiment)}: samplers compared", ""]
+    lines += [f"*{_text(sentence)}*" for sentence in c.notes]
+    lines += [f"- {_text(pair.sentence)}" for pair in c.pairs]
+    lines += ["", *_markdown(tables.samplers(c)), "", *_markdown(tables.cost(c)), ""]
+    query = quote(c.experiment, safe="")
+    ids = ",".join(str(study_id) for study_id in c.studies.values())
+    lines += [
+        f"[The whole comparison](/hpo/experiment?name={query}) · "
+        f"[all studies overlaid](/dashboard/compare-studies?ids={ids})",
+        "",
+        f"This study: {_text(study_name)}. Written by `hpo compare --publish`.",
+    ]
+    return "\n".join(lines)
+
+
+def _markdown(table: tables.Table) -> list[str]:
+    rows = [[_text(column) for column in table.columns], ["---", *["---:"] * (len(table.columns) - 1)]]
+    rows += [[_text(tables.text(cell)) for cell in row] for row in table.rows]
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def _text(text: str) -> str:
+    """Text that markdown and HTML leave as it is."""
+    return "".join(f"\\{letter}" if letter in "\\`*_[]<>|#" else letter for letter in text)
