@@ -1,0 +1,41 @@
+"""Pruners of our own, beside Optuna's. A step is a number of finished epochs, counted from 1."""
+
+import math
+
+from optuna.pruners import BasePruner
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+
+class FirstEpochTopKPruner(BasePruner):
+    """One epoch for all, then only the best ``k`` go on (Egele et al., "Is One Epoch All You Need For Multi-Fidelity
+    Hyperparameter Optimization?", ESANN 2023, where k is 3).
+
+    There, every configuration is trained for one epoch, and once all have been, the best k are trained to the end. A
+    pruner decides on a trial once, at its first epoch, when later trials have not begun, and cannot wake a trial that
+    it stopped. So here a trial goes on if and only if fewer than k of the trials that have reported ``epoch`` so far
+    were better there (of equal ones the earlier is better). The k of the paper are always among those that go on,
+    with the earlier ones that were overtaken later: on average k (1 + ln(n / k)) of n trials in random order where the
+    paper has k: 9.9 of 30 for k = 3.
+    """
+
+    def __init__(self, k: int, epoch: int = 1) -> None:
+        self._k = k
+        self._epoch = epoch
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Decides after ``epoch`` epochs; before and after that, a trial goes on."""
+        if trial.last_step != self._epoch:
+            return False
+        value = trial.intermediate_values[self._epoch]
+        if math.isnan(value):
+            return True
+        sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+        # A failed trial is an attempt whose retry reports the same again.
+        states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+        others = [
+            (sign * other.intermediate_values[self._epoch], other.number)
+            for other in study.get_trials(deepcopy=False, states=states)
+            if other.number != trial.number and self._epoch in other.intermediate_values
+        ]
+        return sum(other < (sign * value, trial.number) for other in others) >= self._k

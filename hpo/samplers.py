@@ -1,0 +1,223 @@
+"""Samplers whose every draw derives from the given seed and the study's history, whoever asks.
+
+- What Optuna infers from finished trials, the parameters that all trials share, is told by the study file: it does not
+  change from one ask to the next because a trial with a conditional parameter happened to finish first.
+- ``QMCSampler`` takes the point with the lineage's number: Optuna's counts points in the study's attributes, so two
+  workers take the same point, and a retry takes another one.
+- ``CmaEsSampler`` plays the finished trials back into a fresh optimizer: Optuna's pickles the optimizer into a trial's
+  attributes, which is lost when that trial fails, and runs as code whatever somebody writes there.
+"""
+
+import contextlib
+import datetime
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+from optuna._transform import _SearchSpaceTransform
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo import attributes
+from hpo.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import cmaes  # type: ignore[import-untyped]
+
+Distributions = dict[str, BaseDistribution]
+GENERATION = "hpo:cmaes_generation"
+"""Trial system attribute: the generation of CMA-ES that a trial was drawn in."""
+
+
+@contextlib.contextmanager
+def accept_experimental() -> Iterator[None]:
+    """Silences Optuna's warning about an option that the user has asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+class StaticTPESampler(TPESampler):
+    """TPE that models the unconditional parameters jointly, and each conditional one by itself when it is active."""
+
+    def __init__(self, unconditional: Distributions, **options: Any) -> None:
+        super().__init__(**options)
+        self._unconditional = unconditional
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
+        return dict(self._unconditional) if self._is_multivariate(study) else {}
+
+
+class StaticGPSampler(GPSampler):
+    """A Gaussian process over the unconditional parameters; conditional ones are drawn at random."""
+
+    def __init__(self, unconditional: Distributions, **options: Any) -> None:
+        super().__init__(**options)
+        self._unconditional = unconditional
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
+        return dict(self._unconditional)
+
+
+class _SeededSampler(BaseSampler):
+    """What is not drawn together is drawn at random from the seed."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._random = RandomSampler(seed)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        self._random.reseed_rng()
+
+
+class QMCSampler(_SeededSampler):
+    """Points of one low-discrepancy sequence over all parameters, of which inactive ones go unused.
+
+    The scrambling derives from the study, the point's index from the trial's lineage, counted after ``num_first``
+    lineages that have known configurations: no point is taken twice and none is left out.
+
+    Args:
+        distributions: of all parameters of the space.
+        study_seed: the study file's seed.
+        experiment: the study file's name; a study's name without it says which sampler and repeat it is.
+    """
+
+    def __init__(
+        self,
+        distributions: Distributions,
+        seed: int,
+        *,
+        study_seed: int,
+        experiment: str,
+        num_first: int,
+        qmc_type: str,
+        scramble: bool,
+    ) -> None:
+        super().__init__(seed)
+        self._distributions = {name: d for name, d in distributions.items() if not d.single()}
+        self._study_seed = study_seed
+        self._experiment = experiment
+        self._num_first = num_first
+        self._qmc_type = qmc_type
+        self._scramble = scramble
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
+        lineage = trial.user_attrs.get(attributes.LINEAGE, trial.number)
+        return dict(self._distributions) if lineage >= self._num_first else {}
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
+        if not search_space:
+            return {}
+        lineage = trial.user_attrs.get(attributes.LINEAGE, trial.number)
+        which = study.study_name.removeprefix(f"{self._experiment}/")
+        point = self._point(len(search_space), lineage - self._num_first, derive_seed(self._study_seed, which, "qmc"))
+        return {
+            name: _at(distribution, float(share))
+            for (name, distribution), share in zip(search_space.items(), point, strict=True)
+        }
+
+    def _point(self, dimensions: int, index: int, seed: int) -> "np.ndarray[Any, np.dtype[np.float64]]":
+        from scipy.stats import qmc  # type: ignore[import-untyped]
+
+        kind = qmc.Sobol if self._qmc_type == "sobol" else qmc.Halton
+        engine = kind(dimensions, scramble=self._scramble, seed=seed)
+        if index > 0:
+            engine.fast_forward(index)
+        point: np.ndarray[Any, np.dtype[np.float64]] = engine.random(1)[0]
+        return point
+
+
+def _at(distribution: BaseDistribution, share: float) -> Any:
+    """The value that lies at ``share`` in [0, 1) of a distribution."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices[min(int(share * len(distribution.choices)), len(distribution.choices) - 1)]
+    transform = _SearchSpaceTransform({"value": distribution}, transform_0_1=True)
+    return transform.untransform(np.array([share]))["value"]
+
+
+class CmaEsSampler(_SeededSampler):
+    """CMA-ES over the unconditional numbers; choices and conditional parameters are drawn at random.
+
+    A generation is the first ``popsize`` trials drawn from it that have finished, in the order in which they did. The
+    optimizer is a function of those and of ``optimizer_seed``, so it is made anew at every ask.
+    """
+
+    def __init__(
+        self,
+        unconditional: Distributions,
+        seed: int,
+        *,
+        n_startup_trials: int,
+        popsize: int | None,
+        sigma0: float | None,
+        consider_pruned_trials: bool,
+        lr_adapt: bool,
+    ) -> None:
+        super().__init__(seed)
+        self._numbers = {
+            name: d for name, d in unconditional.items() if isinstance(d, FloatDistribution | IntDistribution)
+        }
+        self._n_startup_trials = n_startup_trials
+        self._popsize = popsize
+        self._sigma0 = sigma0
+        self._consider_pruned_trials = consider_pruned_trials
+        self._lr_adapt = lr_adapt
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
+        return {} if "fixed_params" in trial.system_attrs else dict(self._numbers)
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
+        finished = self._finished(study) if search_space else []
+        if not search_space or len(finished) < self._n_startup_trials:
+            return {}
+        transform = _SearchSpaceTransform(search_space, transform_0_1=True)
+        optimizer = self._play_back(finished, transform, study.direction)
+        optimizer.reseed_rng(self._seed)
+        study._storage.set_trial_system_attr(trial._trial_id, GENERATION, optimizer.generation)
+        return transform.untransform(optimizer.ask())
+
+    def _finished(self, study: Study) -> list[tuple[FrozenTrial, float]]:
+        """Trials that have a value, in the order in which they finished; a pruned one's is its last report."""
+        found = []
+        for trial in study._get_trials(deepcopy=False, use_cache=True):
+            if trial.state == TrialState.COMPLETE and trial.value is not None:
+                found.append((trial, trial.value))
+            elif trial.state == TrialState.PRUNED and self._consider_pruned_trials and trial.intermediate_values:
+                value = trial.intermediate_values[max(trial.intermediate_values)]
+                if np.isfinite(value):
+                    found.append((trial, value))
+        return sorted(found, key=lambda item: (item[0].datetime_complete or datetime.datetime.max, item[0].number))
+
+    def _play_back(
+        self, finished: Sequence[tuple[FrozenTrial, float]], transform: _SearchSpaceTransform, direction: StudyDirection
+    ) -> "cmaes.CMA":
+        import cmaes
+
+        optimizer = cmaes.CMA(
+            mean=np.full(len(transform.bounds), 0.5),
+            sigma=self._sigma0 or 1 / 6,
+            bounds=transform.bounds,
+            n_max_resampling=10 * len(transform.bounds),
+            seed=self._seed,
+            population_size=self._popsize,
+            lr_adapt=self._lr_adapt,
+        )
+        sign = 1 if direction == StudyDirection.MINIMIZE else -1
+        while True:
+            drawn = [
+                (transform.transform({name: trial.params[name] for name in self._numbers}), sign * value)
+                for trial, value in finished
+                if trial.system_attrs.get(GENERATION) == optimizer.generation
+            ]
+            if len(drawn) < optimizer.population_size:
+                return optimizer
+            optimizer.tell(drawn[: optimizer.population_size])
