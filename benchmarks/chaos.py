@@ -1,0 +1,343 @@
+"""Everything is killed, stopped, cut and restarted while an experiment runs; then the record is checked, row by row.
+
+200 TPE trials and a 60-cell grid on Postgres with 8 workers and a trainer of 10 epochs of 50 ms that checkpoints.
+Faults come at seeded points of progress, so all of them fall within the run: SIGKILLs of workers, SIGSTOPs longer than
+the grace period and then SIGCONT, Postgres restarted (once by SIGKILL, once down for a minute), connections cut,
+SIGKILLs of the launcher followed by a relaunch. The trainer's own log says what really happened.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg2
+
+from benchmarks.postgres_server import PostgresServer
+from benchmarks.sleeping import Config, value_of
+
+STUDY = """
+name = "chaos"
+trainer = "sleeping"
+metric = "value"
+samplers = ["grid", "tpe"]
+budget = {{ trials = {trials} }}
+max_retries = 1000
+[fixed]
+epochs = {epochs}
+epoch_seconds = 0.05
+[space]
+lr = {{ low = 1e-3, high = 1.0, log = true, grid = {lr_points} }}
+beta = {{ low = 0.8, high = 0.99, grid = {beta_points} }}
+width_1 = {{ low = 256, high = 1024 }}
+width_2 = {{ low = 64, high = 256 }}
+weight_decay = {{ low = 1e-6, high = 1e-2, log = true }}
+batch_size = [32, 64, 128, 256]
+scheduler = ["constant", "step", "cosine"]
+"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How big the run is and how much goes wrong in it."""
+
+    trials: int = 200
+    lr_points: int = 10
+    beta_points: int = 6
+    epochs: int = 10
+    workers: int = 8
+    kills: int = 100
+    stops: int = 10
+    restarts: int = 5
+    down_seconds: float = 60.0
+    cuts: int = 10
+    launcher_kills: int = 2
+    grace_seconds: float = 6.0
+    seed: int = 0
+
+    @property
+    def cells(self) -> int:
+        return self.lr_points * self.beta_points
+
+    @property
+    def total_epochs(self) -> int:
+        return (self.trials + self.cells) * self.epochs
+
+
+class Run:
+    """One chaotic run: starts, disturbs, waits, checks."""
+
+    def __init__(self, plan: Plan, folder: Path, server: PostgresServer) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.server = server
+        self.random = random.Random(plan.seed)
+        self.log = folder / "trainer.log"
+        self.log.touch()
+        self.study_file = folder / "chaos.toml"
+        self.study_file.write_text(
+            STUDY.format(
+                trials=plan.trials, epochs=plan.epochs, lr_points=plan.lr_points, beta_points=plan.beta_points
+            )
+        )
+        self.done: Counter[str] = Counter()
+        self._timers: list[threading.Timer] = []
+        self.launcher = self._launch()
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        environment = os.environ | {
+            "HPO_STORAGE": self.server.address,
+            "HPO_HOME": str(self.folder / "home"),
+            "SLEEPING_LOG": str(self.log),
+        }
+        command = [sys.executable, "-m", "hpo", "launch", str(self.study_file), "--workers", str(self.plan.workers)]
+        command += ["--trainers", "benchmarks.sleeping", "--gpus", "none", "--max-restarts", "100000"]
+        command += ["--heartbeat-seconds", "1", "--grace-seconds", str(self.plan.grace_seconds)]
+        with (self.folder / "launcher.log").open("ab") as output:
+            return subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def finish(self, limit_seconds: float) -> float:
+        """Disturbs the run as planned and waits for its end. Returns the seconds that it took."""
+        plan, started = self.plan, time.monotonic()
+        faults = ["kill"] * plan.kills + ["stop"] * plan.stops + ["cut"] * plan.cuts + ["launcher"] * plan.launcher_kills
+        faults += ["server-kill", "server-down", "server-restart", "server-restart", "server-restart"][: plan.restarts]
+        self.random.shuffle(faults)
+        # Not in the last tenth: a fault that comes after the end is none.
+        points = sorted(self.random.uniform(0.02, 0.9) * plan.total_epochs for _ in faults)
+        for fault, point in zip(faults, points, strict=True):
+            while self._epochs_trained() < point and time.monotonic() - started < limit_seconds:
+                time.sleep(0.02)
+                self._relaunch_if_dead()
+            self._do(fault)
+        while self.launcher.poll() is None and time.monotonic() - started < limit_seconds:
+            time.sleep(0.2)
+        for timer in self._timers:
+            timer.join()
+        if self.launcher.poll() is None:
+            self.launcher.kill()
+            raise RuntimeError(f"not finished after {limit_seconds:g} s: see {self.folder / 'launcher.log'}")
+        if self.launcher.returncode:
+            raise RuntimeError(f"the launcher failed:\n{(self.folder / 'launcher.log').read_text()[-3000:]}")
+        return time.monotonic() - started
+
+    def _epochs_trained(self) -> int:
+        return len({(line["seed"], line["epoch"]) for line in self.lines()})
+
+    def _relaunch_if_dead(self) -> None:
+        if self.launcher.poll() is not None and self.launcher.returncode < 0:
+            self.launcher = self._launch()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What the trainer noted; a line that was cut off by a kill is left out."""
+        found = []
+        for line in self.log.read_bytes().splitlines():
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                continue
+        return found
+
+    def _workers(self) -> list[psutil.Process]:
+        """Workers that run now, that is which have done an epoch and are not stopped."""
+        try:
+            children = psutil.Process(self.launcher.pid).children()
+            return [child for child in children if child.status() not in ("zombie", "stopped")]
+        except psutil.NoSuchProcess:
+            return []
+
+    def _do(self, fault: str) -> None:
+        deadline = time.monotonic() + 60
+        while fault in ("kill", "stop") and not self._workers() and time.monotonic() < deadline:
+            time.sleep(0.05)
+            self._relaunch_if_dead()
+        if fault == "kill":
+            self.random.choice(self._workers()).send_signal(signal.SIGKILL)
+        elif fault == "stop":
+            victim = self.random.choice(self._workers())
+            victim.send_signal(signal.SIGSTOP)
+            timer = threading.Timer(self.plan.grace_seconds * 1.7, lambda: _continue(victim))
+            timer.start()
+            self._timers.append(timer)
+        elif fault == "cut":
+            self._cut_connections()
+        elif fault == "launcher":
+            self.launcher.send_signal(signal.SIGKILL)
+            self.launcher.wait()
+            self.launcher = self._launch()
+        else:
+            self.server.kill() if fault == "server-kill" else self.server.stop()
+            time.sleep(self.plan.down_seconds if fault == "server-down" else 0.5)
+            self.server.start()
+        self.done[fault] += 1
+
+    def _cut_connections(self) -> None:
+        connection = psycopg2.connect(self.server.address)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = 'hpo' AND pid <> pg_backend_pid()"
+            )
+        connection.close()
+
+
+def _continue(process: psutil.Process) -> None:
+    try:
+        process.send_signal(signal.SIGCONT)
+    except psutil.NoSuchProcess:
+        return
+
+
+TRIALS = """
+SELECT s.study_name, t.trial_id, t.number, t.state::text, h.lineage, h.attempt, h.retried, h.worker,
+  extract(epoch FROM t.datetime_complete AT TIME ZONE 'UTC')::float8,
+  (SELECT json_object_agg(key, value_json) FROM trial_user_attributes a WHERE a.trial_id = t.trial_id),
+  (SELECT json_object_agg(step, intermediate_value) FROM trial_intermediate_values v WHERE v.trial_id = t.trial_id)
+FROM trials t JOIN studies s USING (study_id) LEFT JOIN hpo_trials h USING (trial_id) ORDER BY t.trial_id
+"""
+
+
+def check(run: Run) -> list[tuple[str, bool, str]]:
+    """(what must hold, whether it does, the figures) for every row of the table."""
+    connection = psycopg2.connect(run.server.address)
+    with connection.cursor() as cursor:
+        cursor.execute(TRIALS)
+        rows = cursor.fetchall()
+    connection.close()
+    plan = run.plan
+    trials = []
+    for study, trial_id, number, state, lineage, attempt, retried, worker, ended, attrs, reports in rows:
+        values = {key: json.loads(value) for key, value in (attrs or {}).items()}
+        trials.append(
+            {
+                "study": study, "id": trial_id, "number": number, "state": state, "lineage": lineage,
+                "attempt": attempt, "retried": retried, "pid": int(worker.rpartition(":")[2]) if worker else None,
+                "ended": ended, "attrs": values, "reports": {int(k): v for k, v in (reports or {}).items()},
+            }
+        )  # fmt: skip
+    final = [trial for trial in trials if not trial["retried"]]
+    states = Counter((trial["study"], trial["state"]) for trial in final)
+    lines = run.lines()
+    by_seed: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for line in lines:
+        by_seed[line["seed"]].append(line)
+    tpe, grid = "chaos/tpe/0", "chaos/grid/0"
+    finished = {study: states[study, "COMPLETE"] + states[study, "PRUNED"] for study in (tpe, grid)}
+    cells = Counter(
+        (trial["attrs"]["config"]["lr"], trial["attrs"]["config"]["beta"]) for trial in final if trial["study"] == grid
+    )
+    left = sum(trial["state"] in ("RUNNING", "WAITING") for trial in trials)
+
+    late_epochs, recorded_late, wrong, compared = 0, 0, 0, 0
+    for trial in trials:
+        seed, config = trial["attrs"].get("seed"), trial["attrs"].get("config")
+        if seed is None or config is None:
+            continue
+        for epoch, value in trial["reports"].items():
+            compared += 1
+            wrong += value != value_of(Config(**config), seed, epoch)
+        if trial["retried"]:
+            own = [line for line in by_seed[seed] if line["pid"] == trial["pid"]]
+            # Begun by this worker after it had lost the trial, and before it could have got a later attempt of it.
+            again = min(
+                (t["id"] for t in trials if t["study"] == trial["study"] and t["lineage"] == trial["lineage"]
+                 and t["attempt"] > trial["attempt"] and t["pid"] == trial["pid"]), default=None,
+            )  # fmt: skip
+            if again is None:
+                late_epochs = max(late_epochs, sum(line["started"] > trial["ended"] + 0.05 for line in own))
+                late = {line["epoch"] for line in own if line["ended"] > trial["ended"]}
+                recorded_late += len(late & {e for e in trial["reports"] if e > trial["attrs"].get("start_epoch", 0)})
+    attempts = Counter((trial["study"], trial["lineage"]) for trial in trials)
+    seeds = {(trial["study"], trial["lineage"]): trial["attrs"].get("seed") for trial in final}
+    excess = 0
+    repeated = 0
+    for lineage, seed in seeds.items():
+        again = len(by_seed[seed]) - len({line["epoch"] for line in by_seed[seed]})
+        repeated += again
+        excess += max(0, again - (attempts[lineage] - 1))
+    gaps = 0
+    for study in (tpe, grid):
+        numbers = [trial["number"] for trial in trials if trial["study"] == study]
+        gaps += numbers != list(range(len(numbers)))
+    unexplained = sum(
+        trial["state"] == "FAIL"
+        and not (
+            trial["attrs"].get("reason")
+            and any(
+                t["study"] == trial["study"]
+                and t["lineage"] == trial["lineage"]
+                and t["attempt"] == trial["attempt"] + 1
+                for t in trials
+            )
+        )
+        for trial in trials
+    )
+    return [
+        ("finished trials equal the budget", finished[tpe] == plan.trials, f"{finished[tpe]} of {plan.trials}"),
+        (
+            "every cell finished once",
+            len(cells) == plan.cells and set(cells.values()) == {1} and finished[grid] == plan.cells,
+            f"{len(cells)} of {plan.cells}, most often {max(cells.values(), default=0)}",
+        ),
+        ("nothing left RUNNING or WAITING", left == 0, f"{left} left"),
+        ("no epoch begun after the lease was lost", late_epochs == 0, f"at most {late_epochs} by one worker"),
+        ("nothing recorded after the lease was lost", recorded_late == 0, f"{recorded_late} reports"),
+        (
+            "work repeated: at most one epoch an interruption",
+            excess == 0,
+            f"{repeated} of {len(lines)} epochs, {len(trials) - len(final)} interruptions",
+        ),
+        ("every reported value is what was computed", wrong == 0, f"{compared} compared, {wrong} differ"),
+        ("no gaps, every interruption explained", gaps == 0 and unexplained == 0, f"{len(trials)} rows"),
+    ]
+
+
+def chaos(plan: Plan, limit_seconds: float = 1800.0) -> tuple[list[tuple[str, bool, str]], Counter[str], float]:
+    """Runs the plan on a server of its own; returns the checked rows, the faults done and the seconds taken."""
+    with tempfile.TemporaryDirectory(prefix="hpo-chaos-") as name, PostgresServer(Path(name) / "postgres") as server:
+        run = Run(plan, Path(name), server)
+        try:
+            seconds = run.finish(limit_seconds)
+        except BaseException:
+            for process in [*run._workers(), run.launcher]:
+                process.kill()
+            raise
+        return check(run), run.done, seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--short", action="store_true", help="the size that the tests run")
+    options = parser.parse_args()
+    plan = short_plan(options.seed) if options.short else Plan(seed=options.seed)
+    rows, faults, seconds = chaos(plan)
+    print(f"{plan.trials} TPE trials, {plan.cells} cells, {plan.workers} workers, seed {plan.seed}: {seconds:.0f} s")
+    print("faults: " + ", ".join(f"{count} {name}" for name, count in sorted(faults.items())))
+    for name, holds, figures in rows:
+        print(f"{'holds' if holds else 'FAILS':6} {name:50} {figures}")
+    sys.exit(not all(holds for _, holds, _ in rows))
+
+
+def short_plan(seed: int = 0) -> Plan:
+    """What the tests run: every kind of fault at least once, in under a minute or so."""
+    return Plan(
+        trials=24, lr_points=4, beta_points=3, workers=3, kills=6, stops=1, restarts=2, down_seconds=5.0, cuts=1,
+        launcher_kills=1, grace_seconds=4.0, seed=seed,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
