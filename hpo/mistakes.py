@@ -4,6 +4,7 @@ pydantic's errors are put into the same form: a path in the words of TOML (the t
 stand in pydantic's paths but not in the file, are dropped) and a near miss for every misspelt name.
 """
 
+import datetime
 import json
 import math
 import re
@@ -30,16 +31,20 @@ def toml_path(*parts: str | int) -> str:
     return path
 
 
-def shown(value: Any) -> str:
-    """A value as a message shows it: on one line, in TOML's words, cut where it is long."""
+def shown(value: Any, depth: int = 0) -> str:
+    """A value as a message shows it: on one line, in TOML's words, cut where it is long or deep."""
     if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int) and abs(value) >= 10**LONGEST_VALUE:
-        return f"a number of more than {LONGEST_VALUE} digits"  # Python refuses to print the longest of them
-    if isinstance(value, Mapping):
-        text = "{" + ", ".join(f"{key} = {shown(item)}" for key, item in list(value.items())[:20]) + "}"
+        text = "true" if value else "false"
+    elif isinstance(value, int) and abs(value) >= 10**LONGEST_VALUE:
+        text = f"a number of more than {LONGEST_VALUE} digits"  # Python refuses to print the longest of them
+    elif isinstance(value, Mapping | list | tuple) and depth > 3:
+        text = "…"
+    elif isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{key} = {shown(item, depth + 1)}" for key, item in list(value.items())[:20]) + "}"
     elif isinstance(value, list | tuple):
-        text = "[" + ", ".join(shown(item) for item in value[:40]) + "]"
+        text = "[" + ", ".join(shown(item, depth + 1) for item in value[:40]) + "]"
+    elif isinstance(value, datetime.date | datetime.time):
+        text = value.isoformat()
     else:
         text = repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"

@@ -1,10 +1,22 @@
 """Pruners of our own, beside Optuna's. A step is a number of finished epochs, counted from 1."""
 
+import contextlib
 import math
+import warnings
+from collections.abc import Iterator
 
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+
+@contextlib.contextmanager
+def accept_experimental() -> Iterator[None]:
+    """Silences Optuna's warning about an option that the user has asked for."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 class FirstEpochTopKPruner(BasePruner):

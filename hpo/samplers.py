@@ -8,14 +8,11 @@
   attributes, which is lost when that trial fails, and runs as code whatever somebody writes there.
 """
 
-import contextlib
 import datetime
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optuna
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
@@ -31,14 +28,6 @@ if TYPE_CHECKING:
 Distributions = dict[str, BaseDistribution]
 GENERATION = "hpo:cmaes_generation"
 """Trial system attribute: the generation of CMA-ES that a trial was drawn in."""
-
-
-@contextlib.contextmanager
-def accept_experimental() -> Iterator[None]:
-    """Silences Optuna's warning about an option that the user has asked for."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
 
 
 class StaticTPESampler(TPESampler):

@@ -63,7 +63,7 @@ def read_space(table: Mapping[str, Any], fields: Fields | None, mistakes: Mistak
         parameter = _read(name, raw, fields, mistakes)
         if parameter is not None:
             found[name] = parameter
-    return _check_conditions(found, table, mistakes)
+    return _check_conditions(found, table, fields, mistakes)
 
 
 def _read(name: str, raw: Any, fields: Fields | None, mistakes: Mistakes) -> Parameter | None:
@@ -243,7 +243,7 @@ def _when(name: str, raw: Mapping[str, Any], mistakes: Mistakes) -> dict[str, tu
 
 
 def _check_conditions(
-    found: Mapping[str, Parameter], table: Mapping[str, Any], mistakes: Mistakes
+    found: Mapping[str, Parameter], table: Mapping[str, Any], fields: Fields | None, mistakes: Mistakes
 ) -> dict[str, Parameter]:
     """Checks what conditions name; returns the parameters whose conditions and parents make sense."""
     broken: set[str] = set()
@@ -251,7 +251,7 @@ def _check_conditions(
         for parent, allowed in parameter.when.items():
             path = toml_path("space", name, "when", parent)
             if parent not in table:
-                hint = near_miss(parent, table)
+                hint = near_miss(parent, [*table, *(fields.names if fields else ())])
                 mistakes.add(path, f"{parent} is not in [space]{hint}; a condition names another searched parameter")
                 broken.add(name)
             elif parent not in found:

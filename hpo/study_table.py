@@ -4,10 +4,7 @@ Keys first, each by itself; what is wrong is left out, so that the rest is check
 configurations are tried only where parameters and fixed values have no mistakes: they would repeat them.
 """
 
-import datetime
-import math
-import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -16,14 +13,16 @@ from hpo.corners import check_configurations
 from hpo.errors import StudyFileError
 from hpo.fields import MISSING, Fields
 from hpo.mistakes import Mistakes, shown, toml_path
-from hpo.search import PRUNERS, SAMPLERS, HyperbandOptions, PrunerSpec, SamplerSpec, pruner_spec
-from hpo.space import Categorical, Float, GridTooLargeError, Parameter, Space
+from hpo.plain import name_mistake, plain
+from hpo.pruner_table import PRUNERS, PrunerSpec, pruner_spec
+from hpo.search import SAMPLERS, SamplerSpec
+from hpo.space import Categorical, Float, Parameter, Space
 from hpo.space_table import read_space
 from hpo.spec import Budget, StudyFile
+from hpo.study_checks import check_budget, check_grid, check_needs
 from trainers.protocol import TRAINERS, Direction, TrainerEntry
 
-LONGEST_NAME = 200
-DEEPEST = 40  # tables within tables
+DEEPEST_WRAPPED = 3  # pruners within pruners
 MINIMIZED = ("loss", "error")
 MAXIMIZED = ("acc", "score")
 
@@ -77,12 +76,14 @@ class _Reader:
 
     def __init__(self, data: dict[str, Any]) -> None:
         self.mistakes = Mistakes()
-        self.given = {key: _plain(value, (str(key),), self.mistakes) for key, value in data.items()}
+        self.given = data
+        self.wrong: set[Any] = set()
         self.table = self._top_level()
         self.entry = self._trainer()
         self.fields = None if self.entry is None else Fields(self.entry.config)
 
     def read(self) -> StudyFile | None:
+        """The study file, or None where there is too little to make one of."""
         table, mistakes = self.table, self.mistakes
         self._check_name()
         direction = self._direction()
@@ -90,25 +91,24 @@ class _Reader:
         pruner = self._pruner()
         before = len(mistakes)
         parameters = read_space(table.space, self.fields, mistakes)
-        fixed = self._fixed(table.space)
+        fixed = self._fixed()
         space = Space(parameters, self._base(parameters, fixed))
         try_first = self._try_first(space)
-        sound = len(mistakes) == before
+        sound = len(mistakes) == before and not self.wrong & {"space", "fixed", "try_first"}
         budget = self._budget(len(try_first))
+        provenance = plain(table.provenance, ("provenance",), mistakes)
+        if self.entry is None or not sound:
+            return None
         uses_grid = any(sampler.name == "grid" for sampler in samplers)
-        if sound and uses_grid:
-            self._check_grid(space)
-        if sound and self.entry is not None:
-            sound = len(mistakes) == before
-            check_configurations(space, self.entry.config, fixed, try_first, uses_grid and sound, mistakes)
-        if self.entry is None or direction is None or budget is None or len(mistakes) > before:
-            # What follows needs all of it.
+        sound = not uses_grid or check_grid(space, mistakes)
+        check_configurations(space, self.entry.config, fixed, try_first, uses_grid and sound, mistakes)
+        if budget is None or not sound:
             return None
         study_file = StudyFile(
             name=getattr(table, "name", ""),
             trainer=self.entry.name,
             metric=getattr(table, "metric", ""),
-            direction=direction,
+            direction=direction or "minimize",
             samplers=samplers,
             budget=budget,
             value=table.value,
@@ -123,10 +123,10 @@ class _Reader:
             fixed=fixed,
             space=space,
             try_first=try_first,
-            provenance=table.provenance,
+            provenance=provenance,
         )
-        self._check_epochs(study_file)
-        self._check_numbers(study_file)
+        check_budget(study_file, mistakes)
+        check_needs(study_file, mistakes)
         return study_file
 
     # The keys by themselves.
@@ -136,8 +136,10 @@ class _Reader:
             return StudyTable.model_validate(self.given)
         except pydantic.ValidationError as error:
             self.mistakes.add_errors(error, self.given, known=list(StudyTable.model_fields))
-            wrong = {item["loc"][0] for item in error.errors(include_url=False)}
-        return StudyTable.model_construct(**{key: value for key, value in self.given.items() if key not in wrong})
+            self.wrong = {item["loc"][0] for item in error.errors(include_url=False)}
+        right = StudyTable.model_fields.keys() - self.wrong
+        kept = {key: value for key, value in self.given.items() if key in right}
+        return StudyTable.model_construct(**kept)
 
     def _check_name(self) -> None:
         if (name := getattr(self.table, "name", None)) is not None and (wrong := name_mistake(name)):
@@ -169,7 +171,7 @@ class _Reader:
             return "minimize"
         if direction is None and any(word in lowered for word in MAXIMIZED):
             return "maximize"
-        if direction is None and not any(line.startswith("direction:") for line in self.mistakes.lines):
+        if direction is None and "direction" not in self.wrong:
             self.mistakes.add(
                 "direction", f"missing; the name {metric!r} does not tell it, so give 'minimize' or 'maximize'"
             )
@@ -207,6 +209,9 @@ class _Reader:
         path, wrapped = ["pruner"], options.get("wrapped")
         while wrapped is not None:
             path.append("wrapped")
+            if len(path) > DEEPEST_WRAPPED:
+                self.mistakes.add(toml_path(*path), f"expected at most {DEEPEST_WRAPPED} pruners within each other")
+                break
             inner = self._named(wrapped, PRUNERS, "pruner", tuple(path))
             wrapped = None if inner is None else inner[1].get("wrapped")
         return pruner_spec({"name": name, **options}) if len(self.mistakes) == before else PrunerSpec()
@@ -235,11 +240,11 @@ class _Reader:
 
     # Fixed values and what they are merged with.
 
-    def _fixed(self, space: Mapping[str, Any]) -> dict[str, Any]:
-        fixed = dict(self.table.fixed)
+    def _fixed(self) -> dict[str, Any]:
+        fixed: dict[str, Any] = plain(self.table.fixed, ("fixed",), self.mistakes)
         if self.fields is None:
             return fixed
-        for name, value in self.table.fixed.items():
+        for name, value in list(fixed.items()):
             path = toml_path("fixed", name)
             if name not in self.fields:
                 self.mistakes.unknown(path, "parameter of the trainer's configuration:", name, self.fields.names)
@@ -259,7 +264,7 @@ class _Reader:
 
     def _try_first(self, space: Space) -> list[dict[str, Any]]:
         found = []
-        for index, entry in enumerate(self.table.try_first):
+        for index, entry in enumerate(plain(self.table.try_first, ("try_first",), self.mistakes)):
             values: dict[str, Any] = {}
             for name, value in entry.items():
                 path = toml_path("try_first", index, name)
@@ -295,7 +300,7 @@ class _Reader:
 
     def _budget(self, num_first: int) -> Budget | None:
         if self.table.budget is None:
-            if self.table.space and not any(line.startswith("budget") for line in self.mistakes.lines):
+            if self.table.space and "budget" not in self.wrong:
                 self.mistakes.add("budget", "missing; expected { trials = N } or { epochs = N }")
             return Budget(trials=1)
         table = self.mistakes.validate(BudgetTable, self.table.budget, "budget")
@@ -311,78 +316,6 @@ class _Reader:
             self.mistakes.add("budget.trials", what)
         return Budget(table.trials, table.epochs)
 
-    def _check_grid(self, space: Space) -> None:
-        if space.parameters and not space.gridded:
-            self.mistakes.add(
-                "space", "grid search has nothing to vary; give grid = [values] or a number of points to a parameter"
-            )
-            return
-        for name, parameter in space.parameters.items():
-            if parameter.grid is None and name not in space.base:
-                self.mistakes.add(
-                    toml_path("space", name),
-                    "grid search needs a value for it; give it grid values, or its value in [fixed]",
-                )
-        try:
-            space.size()
-        except GridTooLargeError as error:
-            self.mistakes.add("space", f"{error}; expected fewer grid values")
-
-    def _check_epochs(self, study_file: StudyFile) -> None:
-        """Budgets against the number of epochs of a trial and the size of the grid."""
-        budget, most = study_file.budget, study_file.max_epochs()
-        if budget.epochs is not None and most is None:
-            self.mistakes.add(
-                "budget.epochs", "the trainer's configuration has no field epochs to count by; expected { trials = N }"
-            )
-        elif budget.epochs is not None and most is not None and budget.epochs < most:
-            what = f"{budget.epochs} is less than one trial may take; expected at least {most}"
-            self.mistakes.add("budget.epochs", what)
-        if any(sampler.name == "grid" for sampler in study_file.samplers):
-            cells = study_file.space.size() or 1
-            if budget.trials is not None and cells > budget.trials:
-                what = f"{budget.trials} is less than the grid's {cells} cells"
-                self.mistakes.add("budget.trials", f"{what}; expected at least {cells}, or fewer grid values")
-            elif budget.epochs is not None and most is not None and cells * most > budget.epochs:
-                what = f"{budget.epochs} is less than the grid's {cells} cells of {most} epochs"
-                self.mistakes.add("budget.epochs", f"{what}; expected at least {cells * most}, or fewer grid values")
-
-    def _check_numbers(self, study_file: StudyFile) -> None:
-        """What samplers and pruners need of the space."""
-        for index, sampler in enumerate(study_file.samplers):
-            numbers = [n for n, p in study_file.space.parameters.items() if not isinstance(p, Categorical)]
-            free = [name for name in numbers if name in study_file.space.unconditional]
-            if sampler.name == "cmaes" and not free:
-                what = "cmaes moves numbers without conditions, and the space has none; expected another sampler"
-                self.mistakes.add(toml_path("samplers", index), what)
-        spec: Mapping[str, Any] | None = {"name": study_file.pruner.name, **study_file.pruner.options}
-        path = "pruner"
-        while spec is not None:
-            if spec["name"] == "hyperband":
-                options = HyperbandOptions.model_validate({k: v for k, v in spec.items() if k != "name"})
-                most = options.max_epochs or study_file.max_epochs()
-                if most is None:
-                    what = (
-                        "missing; the trainer's configuration has no field epochs, so give the most epochs of a trial"
-                    )
-                    self.mistakes.add(f"{path}.max_epochs", what)
-                elif options.min_epochs > most:
-                    what = f"{options.min_epochs} is more than the {most} epochs of a trial; expected at most {most}"
-                    self.mistakes.add(f"{path}.min_epochs", what)
-            spec, path = spec.get("wrapped"), f"{path}.wrapped"
-
-
-def name_mistake(name: str) -> str | None:
-    """Why an experiment or a sampler's studies cannot be called so, or None."""
-    if not name.strip(" .") or len(name) > LONGEST_NAME:
-        return f"{shown(name)} is refused; expected 1 to {LONGEST_NAME} characters, not only spaces and dots"
-    if name != name.strip():
-        return f"{shown(name)} is refused; expected no space at either end"
-    wrong = next((c for c in name if c not in "-_. " and unicodedata.category(c)[0] not in "LMN"), None)
-    if wrong is None:
-        return None
-    return f"{shown(wrong)} in {shown(name)} is refused; expected letters, digits, spaces and - _ ."
-
 
 def _extent(parameter: Parameter) -> str:
     if isinstance(parameter, Categorical):
@@ -390,37 +323,3 @@ def _extent(parameter: Parameter) -> str:
     steps = f" in steps of {parameter.step}" if parameter.step not in (None, 1) else ""
     kind = "a whole number" if isinstance(parameter.high, int) else "a number"
     return f"{kind} from {shown(parameter.low)} to {shown(parameter.high)}{steps}"
-
-
-def _plain(value: Any, path: tuple[str | int, ...], mistakes: Mistakes) -> Any:
-    """The value as JSON can hold it: dates become text. What cannot be held is a mistake, and None."""
-    if len(path) > DEEPEST:
-        mistakes.add(toml_path(path[0]), "is nested too deeply")
-        return None
-    if isinstance(value, Mapping):
-        return {key: _plain(item, (*path, key), mistakes) for key, item in _keys(value, path, mistakes)}
-    if isinstance(value, list | tuple):
-        return [_plain(item, (*path, index), mistakes) for index, item in enumerate(value)]
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
-        return value.isoformat()
-    if value is None or isinstance(value, str | bool):
-        return value
-    if isinstance(value, int):
-        if abs(value) < 2**63:
-            return value
-        mistakes.add(toml_path(*path), f"{shown(value)} is too large; expected a number of at most 64 bits")
-    elif isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        mistakes.add(toml_path(*path), f"{shown(value)} is refused; expected a finite number")
-    else:
-        mistakes.add(toml_path(*path), f"{type(value).__name__} is nothing that a study file can hold")
-    return None
-
-
-def _keys(value: Mapping[Any, Any], path: tuple[str | int, ...], mistakes: Mistakes) -> Iterator[tuple[str, Any]]:
-    for key, item in value.items():
-        if isinstance(key, str):
-            yield key, item
-        else:
-            mistakes.add(toml_path(*path), f"the key {shown(key)} is refused; expected text")
