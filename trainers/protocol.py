@@ -19,7 +19,7 @@ import pydantic
 Direction = Literal["minimize", "maximize"]
 Metrics = Mapping[str, float]
 State = dict[str, Any]
-"""What a checkpoint holds: nested dicts and lists of numbers, strings, bytes, None, numpy arrays and torch tensors."""
+"""What a checkpoint holds: nested dicts and lists of numbers, strings, bytes, None and torch tensors."""
 
 
 class TrainerError(Exception):
@@ -91,6 +91,13 @@ class EpochEnd:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """A trial has ended by itself with the last epoch that it reported; its slot is free."""
+
+    key: Hashable
+
+
+@dataclass(frozen=True)
 class Failed:
     """A trial raised ``error`` and its slot is free; the other slots go on."""
 
@@ -106,7 +113,7 @@ class Evicted:
     reason: str
 
 
-Event = EpochEnd | Failed | Evicted
+Event = EpochEnd | Ended | Failed | Evicted
 
 
 @runtime_checkable
@@ -162,9 +169,7 @@ class GeneratorTrainer:
             metrics = dict(next(self._epochs))
         except StopIteration:
             self._clear()
-            reason = f"the trainer ended after {self._ended} epochs"
-            expected = "without yielding metrics" if self._last is None else f"config.epochs is {self._last}"
-            return [Failed(key, TrainerError(f"{reason}, {expected}"))]
+            return [Ended(key)]
         except BaseException as error:
             self._clear()
             if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
