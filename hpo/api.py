@@ -10,9 +10,9 @@ import optuna
 
 from hpo.errors import UsageError
 from hpo.export import BestTrial, as_text, best_trials, exported, train_file
-from hpo.launch import LaunchOptions
-from hpo.launch import launch as run_launcher
-from hpo.launch.table import Progress
+from hpo.launchers import LaunchOptions
+from hpo.launchers import launch as run_launcher
+from hpo.launchers.table import Progress
 from hpo.progress import PlainProgress
 from hpo.settings import Settings
 from hpo.spec import load_study_file
@@ -96,7 +96,7 @@ def launch(
 ) -> LoadedExperiment:
     """Runs a study file to its end, as ``hpo launch`` does.
 
-    ``options`` are those of :class:`hpo.launch.LaunchOptions`; ``settings`` default to the environment's.
+    ``options`` are those of :class:`hpo.launchers.LaunchOptions`; ``settings`` default to the environment's.
 
     Raises:
         StudyFileError: for mistakes in the file, all of them at once, before anything is written.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from hpo.errors import ExperimentError, HPOError, UsageError
+from hpo.errors import ExperimentError, HPOError, InterruptedRunError, UsageError
 from hpo.options import (
     CheckpointOption,
     DataOption,
@@ -76,7 +76,7 @@ def launch(
 ) -> None:
     """Run a study file to its end; run it again to go on after an interruption."""
     from hpo import api
-    from hpo.launch import LAUNCHERS, LaunchOptions
+    from hpo.launchers import LAUNCHERS, LaunchOptions
     from hpo.progress import choose_progress, status_table
     from hpo.settings import Settings
 
@@ -96,8 +96,11 @@ def launch(
     )
     chosen = None if gpus == "none" else () if gpus is None else tuple(gpu.strip() for gpu in gpus.split(","))
     options = LaunchOptions(workers, chosen, per_gpu, max_restarts, ray_address)
-    with choose_progress(as_json=as_json) as progress:
-        loaded = api.launch_with(study_file, launcher, settings, options, progress)
+    try:
+        with choose_progress(as_json=as_json) as progress:
+            loaded = api.launch_with(study_file, launcher, settings, options, progress)
+    except KeyboardInterrupt:
+        raise InterruptedRunError("interrupted; what was done is kept, the same command goes on") from None
     status = loaded.status()
     if as_json:
         _print_json(status)
@@ -123,7 +126,7 @@ def status(
     """Show where an experiment stands."""
     import time
 
-    from hpo.launch.table import is_finished
+    from hpo.launchers.table import is_finished
     from hpo.progress import choose_progress, status_table
     from hpo.status import snapshot
     from hpo.study import experiment_names
@@ -245,11 +248,12 @@ def list_parts(trainers: TrainersOption = "", as_json: JsonOption = False) -> No
         _print_json(listed)
         return
     from rich.table import Table
+    from rich.text import Text
 
     for title, entries in listed.items():
         table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
         for name, description in entries.items():
-            table.add_row(f"  {name}", description)
+            table.add_row(Text(f"  {name}"), Text(description))
         _print(table)
 
 
@@ -378,9 +382,6 @@ def main() -> NoReturn:
     except TrainerError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
-    except KeyboardInterrupt:
-        print("interrupted; what was done is kept, the same command goes on", file=sys.stderr)
-        code = 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

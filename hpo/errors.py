@@ -6,7 +6,8 @@ HPOError
 ├── StorageError              the database: unreachable, refused, not ours; exit code 1
 ├── ExperimentError           an experiment: unknown, changed, failed; exit code 1
 ├── CheckpointError           a checkpoint that cannot be written or read; exit code 1
-└── DashboardError            the dashboard cannot start; exit code 1
+├── DashboardError            the dashboard cannot start; exit code 1
+└── InterruptedRunError       Ctrl-C or SIGTERM, after everything was given back; exit code 130
 """
 
 import difflib
@@ -54,6 +55,12 @@ class CheckpointError(HPOError):
 
 class DashboardError(HPOError):
     """The dashboard cannot start."""
+
+
+class InterruptedRunError(HPOError):
+    """A person or the system asked the run to end; it can go on later."""
+
+    exit_code = 130
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:

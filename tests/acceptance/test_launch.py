@@ -214,10 +214,9 @@ def test_one_worker_in_the_foreground_and_inline(hpo_command: Hpo, study: Study)
 def test_optuna_itself_reads_the_studies(hpo_command: Hpo, study: Study, home: Path) -> None:
     assert hpo_command("launch", str(study(samplers='["random"]', budget="trials = 4", epochs=2))).returncode == 0
     storage = open_storage(home=home)
-    command = [sys.executable, "-m", "optuna.cli", "best-trial", "--study-name", "sleepy/random/0", "--format", "json"]
-    done = subprocess.run(
-        [*command, "--storage", storage.secret_address], capture_output=True, text=True, env=dict(os.environ)
-    )
+    command = [str(Path(sys.executable).with_name("optuna")), "best-trial", "--study-name", "sleepy/random/0"]
+    command += ["--format", "json", "--storage", storage.secret_address]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     best = optuna.load_study(study_name="sleepy/random/0", storage=storage).best_trial
     assert json.loads(done.stdout)["number"] == best.number

@@ -2,7 +2,7 @@
 
 import threading
 
-from hpo.launch.table import LaunchOptions, Progress
+from hpo.launchers.table import LaunchOptions, Progress
 from hpo.settings import Settings
 from hpo.status import snapshot
 from hpo.study import Experiment

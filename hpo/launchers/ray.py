@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from hpo.errors import ExperimentError, UsageError
-from hpo.launch.table import LaunchOptions, Progress, is_finished
+from hpo.launchers.table import LaunchOptions, Progress, is_finished
 from hpo.recorder import persistently
 from hpo.settings import Settings
 from hpo.status import snapshot

@@ -53,9 +53,9 @@ class LauncherEntry:
 LAUNCHERS = {
     entry.name: entry
     for entry in (
-        LauncherEntry("local", "hpo.launch.local", "worker processes on this machine, replaced when they die"),
-        LauncherEntry("inline", "hpo.launch.inline", "one worker in this process, for a debugger"),
-        LauncherEntry("ray", "hpo.launch.ray", "workers as tasks on a Ray cluster (pip install 'hpo[ray]')"),
+        LauncherEntry("local", "hpo.launchers.local", "worker processes on this machine, replaced when they die"),
+        LauncherEntry("inline", "hpo.launchers.inline", "one worker in this process, for a debugger"),
+        LauncherEntry("ray", "hpo.launchers.ray", "workers as tasks on a Ray cluster (pip install 'hpo[ray]')"),
     )
 }
 
