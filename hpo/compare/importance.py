@@ -21,6 +21,8 @@ class _Fixed(InMemoryStorage):
 
     def __init__(self, trials: list[FrozenTrial]) -> None:
         super().__init__()
+        for number, trial in enumerate(trials):
+            trial.number = trial._trial_id = number  # the evaluator tells trials apart by it
         self._fixed = trials
 
     def get_all_trials(

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna_dashboard import save_note, save_plotly_graph_object
-from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+from optuna_dashboard import save_note, save_plotly_graph_object  # type: ignore[import-untyped]
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects  # type: ignore[import-untyped]
 from optuna_dashboard._note import get_note  # type: ignore[import-untyped]
 
 from hpo.compare import figures, tables

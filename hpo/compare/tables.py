@@ -36,6 +36,8 @@ def text(cell: Cell) -> str:
         if 0 < width < 100:  # two digits of the width; more would be noise
             decimals = max(0, 1 - math.floor(math.log10(width)))
             return f"[{cell.low:.{decimals}f}, {cell.high:.{decimals}f}]"
+        if cell.low == cell.high == math.inf:
+            return text(math.inf)
         return f"[{text(cell.low)}, {text(cell.high)}]"
     if isinstance(cell, str):
         return cell
@@ -44,7 +46,7 @@ def text(cell: Cell) -> str:
     if math.isnan(cell):
         return "–"
     if math.isinf(cell):
-        return "never" if cell > 0 else "−∞"
+        return "not reached" if cell > 0 else "−∞"
     if abs(cell) >= 1000:
         return f"{cell:,.0f}"
     return f"{cell:.4g}"

@@ -1,0 +1,152 @@
+"""Comparisons for the pages, computed anew only when a trial has ended, begun or been added.
+
+A poll costs one short query. Where computing takes long (many trials), a busy experiment is recomputed less often, and
+readers get the last numbers in the meantime.
+"""
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from optuna.storages import BaseStorage
+
+from hpo import attributes
+from hpo.compare.comparison import Comparison, compare_studies
+from hpo.compare.load import Loader, StudyEntry
+from hpo.errors import ExperimentError, near_miss
+
+LIST_SECONDS = 0.5  # several readers' polls within this share one query
+PAUSE_FACTOR = 3.0  # of the time that a comparison takes, before the next one of the same experiment
+
+
+@dataclass(frozen=True)
+class ExperimentRow:
+    """One line of the list of experiments."""
+
+    name: str
+    samplers: tuple[str, ...]
+    repeats: int
+    state: str
+    finished: int
+    running: int
+    failed: int
+    budget: int | None
+    best: dict[str, float]
+    metric: str
+    study_ids: tuple[int, ...]
+
+    @property
+    def share(self) -> float:
+        """Of the budget, 0 to 1."""
+        if not self.budget:
+            return 1.0 if self.state == "finished" else 0.0
+        return min(1.0, self.finished / self.budget)
+
+
+@dataclass(frozen=True)
+class Current:
+    """A comparison and the token of the numbers that it was made from."""
+
+    token: str
+    comparison: Comparison
+    entries: tuple[StudyEntry, ...]
+
+
+@dataclass
+class _Slot:
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    current: Current | None = None
+    took: float = 0.0
+    made: float = 0.0
+
+
+class Live:
+    """What the pages read; safe to use from the server's threads."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self.loader = Loader(storage)
+        self._slots: dict[str, _Slot] = {}
+        self._lock = threading.Lock()
+        self._listed: tuple[float, dict[str, list[StudyEntry]]] | None = None
+
+    def entries(self) -> dict[str, list[StudyEntry]]:
+        with self._lock:
+            if self._listed is None or time.monotonic() - self._listed[0] > LIST_SECONDS:
+                self._listed = None  # a query that fails must not leave old numbers that look new
+                self._listed = time.monotonic(), self.loader.entries()
+            return self._listed[1]
+
+    def experiments(self) -> tuple[str, list[ExperimentRow]]:
+        """The token of the list, and its lines, the newest first.
+
+        Raises:
+            StorageError: where the database does not answer.
+        """
+        entries = self.entries()
+        token = _token([entry for group in entries.values() for entry in group])
+        return token, [row(name, group) for name, group in reversed(entries.items())]
+
+    def comparison(self, name: str) -> Current:
+        """The comparison of an experiment as it stands, or as it stood a moment ago.
+
+        Raises:
+            ExperimentError: for an unknown experiment, with the near miss, or one that cannot be compared.
+            StorageError: where the database does not answer.
+        """
+        known = self.entries()
+        if name not in known:
+            raise ExperimentError(f"There is no experiment {name!r}{near_miss(name, known)}.")
+        entries, token = known[name], _token(known[name])
+        with self._lock:
+            slot = self._slots.setdefault(name, _Slot())
+        with slot.lock:
+            now = time.monotonic()
+            fresh = slot.current is not None and slot.current.token == token
+            if slot.current is None or (not fresh and now - slot.made >= PAUSE_FACTOR * slot.took):
+                comparison = compare_studies(self.loader.studies(entries))
+                slot.current = Current(token, comparison, tuple(entries))
+                slot.made = time.monotonic()
+                slot.took = slot.made - now
+            return slot.current
+
+
+def row(name: str, entries: Sequence[StudyEntry]) -> ExperimentRow:
+    """Adds up the studies of one experiment."""
+    counts: dict[str, int] = {}
+    best: dict[str, float] = {}
+    for entry in entries:
+        for state, count in entry.counts.items():
+            counts[state] = counts.get(state, 0) + count
+        sampler = str(entry.attrs.get(attributes.SAMPLER, ""))
+        if entry.best is not None:
+            known = best.get(sampler, entry.best)
+            best[sampler] = max(known, entry.best) if entry.maximize else min(known, entry.best)
+    finished = counts.get("COMPLETE", 0) + counts.get("PRUNED", 0)
+    running = counts.get("RUNNING", 0)
+    budgets = [entry.budget.get("trials") for entry in entries]
+    budget = sum(b for b in budgets if b is not None) if all(b is not None for b in budgets) else None
+    state = "running" if running or counts.get("WAITING") else "not started" if not counts else "stopped"
+    if state == "stopped" and budget is not None and finished + counts.get("FAIL", 0) >= budget:
+        state = "finished"
+    elif state == "stopped" and budget is None:
+        state = "idle"
+    study_file = entries[0].attrs.get(attributes.STUDY_FILE) or {}
+    return ExperimentRow(
+        name=name,
+        samplers=tuple(dict.fromkeys(str(entry.attrs.get(attributes.SAMPLER, "")) for entry in entries)),
+        repeats=len({entry.attrs.get(attributes.REPEAT) for entry in entries}),
+        state=state,
+        finished=finished,
+        running=running,
+        failed=counts.get("FAIL", 0),
+        budget=budget,
+        best=best,
+        metric=str(study_file.get("metric", "value")),
+        study_ids=tuple(entry.study_id for entry in entries),
+    )
+
+
+def _token(entries: Sequence[StudyEntry]) -> str:
+    return hashlib.sha256(repr([entry.token for entry in entries]).encode()).hexdigest()[:16]

@@ -1,0 +1,132 @@
+"""Puts the dashboard together and serves it with waitress, a production WSGI server of threads."""
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+import bottle  # type: ignore[import-untyped]
+import optuna_dashboard  # type: ignore[import-untyped]
+import waitress  # type: ignore[import-untyped]
+from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.storages import BaseStorage
+
+from hpo.compare.render import environment, static_text
+from hpo.dashboard.guard import PREFIX, Access, Guard, is_loopback
+from hpo.dashboard.live import Live
+from hpo.dashboard.login import Login
+from hpo.dashboard.pages import Exporter, Pages
+from hpo.errors import DashboardError
+
+THREADS = 8
+
+
+class Artifacts(FileSystemArtifactStore):
+    """The folder of artifacts; a file that is gone is an ordinary 404."""
+
+    def open_reader(self, artifact_id: str) -> Any:
+        try:
+            return super().open_reader(artifact_id)
+        except ArtifactNotFound:
+            raise bottle.HTTPResponse("Not Found", 404) from None
+
+
+def make_app(storage: BaseStorage, artifacts: Path, access: Access, export: Exporter) -> WSGIApplication:
+    """Optuna's dashboard at ``/``, ours under ``/hpo/``, one guard before both."""
+    live = Live(storage)
+    artifacts.mkdir(parents=True, exist_ok=True)
+    optuna_app: WSGIApplication = optuna_dashboard.wsgi(live.loader.storage, artifact_store=Artifacts(str(artifacts)))
+    our_app: WSGIApplication = Pages(live, access, export).app
+    environment(), static_text("app.css")
+
+    def dispatch(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path in ("", "/"):
+            start_response("302 Found", [("Location", f"{PREFIX}/"), ("Content-Length", "0")])
+            return []
+        ours = path == PREFIX or path.startswith(f"{PREFIX}/")
+        return (our_app if ours else optuna_app)(environ, start_response)
+
+    return Guard(dispatch, access)
+
+
+def make_access(
+    host: str,
+    *,
+    password: str | None = None,
+    read_only: bool = False,
+    allowed_hosts: Iterable[str] = (),
+    https: bool = False,
+) -> Access:
+    """Raises DashboardError where it would be open to others without a login."""
+    if password is not None and not password:
+        raise DashboardError("the dashboard's password is empty: give one, or none at all")
+    if password is None and not is_loopback(host):
+        raise DashboardError(
+            f"the dashboard would be open to everyone who reaches {host}: give it a password with "
+            "HPO_DASHBOARD_PASSWORD or --password-file, or bind it to 127.0.0.1"
+        )
+    return Access(
+        host=host,
+        allowed_hosts=tuple(name for name in allowed_hosts if name),
+        login=None if password is None else Login(password),
+        read_only=read_only,
+        https=https,
+    )
+
+
+class Server:
+    """A bound server; ``run`` serves until ``close`` is called from elsewhere, or the process is interrupted."""
+
+    def __init__(self, app: WSGIApplication, host: str, port: int) -> None:
+        """Raises DashboardError for a port that is in use or an address that this machine does not have."""
+        self._socket = bind(host, port)
+        self.port = int(self._socket.getsockname()[1])
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+        self._server = waitress.create_server(
+            app, sockets=[self._socket], threads=THREADS, ident=None, clear_untrusted_proxy_headers=True
+        )
+
+    def run(self) -> None:
+        self._server.run()
+
+    def start(self) -> threading.Thread:
+        """Serves in a thread, for tests and notebooks."""
+        thread = threading.Thread(target=self.run, name="dashboard", daemon=True)
+        thread.start()
+        return thread
+
+    def close(self) -> None:
+        self._server.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket's address family follows the host's; see :class:`Server` for what it raises."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            if os.name == "posix":
+                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except BaseException:
+            bound.close()
+            raise
+    except OverflowError:
+        raise DashboardError(f"--port must be between 0 and 65535, not {port}") from None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise DashboardError(
+                f"port {port} on {host} is in use: another dashboard? Choose one with --port"
+            ) from None
+        if error.errno == errno.EACCES:
+            raise DashboardError(f"port {port} needs a privilege that this user lacks: choose one above 1023") from None
+        raise DashboardError(f"the dashboard cannot listen on {host}, port {port}: {error.strerror or error}") from None
+    return bound
