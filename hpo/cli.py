@@ -371,7 +371,7 @@ def _hide_password_from_process_list() -> None:
 
 def main() -> NoReturn:
     """Runs the command line; expected failures are one message and an exit code, surprises keep their traceback."""
-    from trainers.protocol import TrainerError
+    from trainers.errors import TrainerError
 
     _hide_password_from_process_list()
     try:

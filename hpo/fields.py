@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
 
-from hpo.mistakes import explain, shown
+from hpo.mistakes import Mistakes, explain, shown, toml_path
 
 MISSING: Any = object()
 """Stands for no value where None is one."""
@@ -38,10 +38,8 @@ class Fields:
 
         Stricter than pydantic, which reads ``"10"`` as 10 and 1 as true: in a study file that is a mistake.
         """
-        if name not in self._adapters:
-            self._adapters[name] = pydantic.TypeAdapter(self.config.model_fields[name].rebuild_annotation())
         try:
-            held = self._adapters[name].validate_python(value)
+            held = self._adapter(name).validate_python(value)
         except pydantic.ValidationError as error:
             return MISSING, "; ".join(dict.fromkeys(explain(item) for item in error.errors(include_url=False)))
         except (RecursionError, OverflowError, ValueError, TypeError) as error:
@@ -51,6 +49,27 @@ class Fields:
             if was != is_now:
                 return MISSING, f"{shown(value)} is {was}; expected {is_now}"
         return held, None
+
+    def report(self, name: str, value: Any, mistakes: Mistakes, *path: str | int) -> bool:
+        """Adds what is wrong with a value, which may be a table, below ``path``; whether it fits."""
+        before = len(mistakes)
+        try:
+            self._adapter(name).validate_python(value)
+        except pydantic.ValidationError as error:
+            mistakes.add_errors(error, value, *path)
+            return False
+        if (wrong := self.check(name, value)[1]) is not None:
+            mistakes.add(toml_path(*path), wrong)
+        return len(mistakes) == before
+
+    def _adapter(self, name: str) -> pydantic.TypeAdapter[Any]:
+        if name not in self._adapters:
+            field = self.config.model_fields[name]
+            annotation: Any = field.rebuild_annotation()
+            if field.discriminator is not None:
+                annotation = Annotated[annotation, pydantic.Field(discriminator=field.discriminator)]
+            self._adapters[name] = pydantic.TypeAdapter(annotation)
+        return self._adapters[name]
 
     def literals(self, name: str) -> tuple[Any, ...] | None:
         """The values of a field that takes only listed ones, or None."""

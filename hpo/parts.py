@@ -1,6 +1,6 @@
 """What can be named in a study file or on the command line, a line each: the same tables that do the work."""
 
-from hpo.launch import LAUNCHERS
+from hpo.launchers import LAUNCHERS
 from hpo.search import PRUNERS, SAMPLERS
 from trainers.protocol import TRAINERS, load_trainers
 

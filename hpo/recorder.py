@@ -64,7 +64,7 @@ def persistently(action: Callable[[], T], stopping: Callable[[], bool] = lambda:
 
 
 class Recorder:
-    """Runs jobs one after another, and writes what the view has gathered before each and in between."""
+    """Runs jobs one after another; :meth:`write` is the job that writes what the view has gathered."""
 
     def __init__(self, view: WorkerView) -> None:
         self.view = view
@@ -85,7 +85,7 @@ class Recorder:
 
     def write(self) -> None:
         """Has what the view gathered written soon; does not wait."""
-        self.submit(lambda: None).add_done_callback(_log_failure)
+        self.submit(self._write).add_done_callback(_log_failure)
 
     def hurry(self) -> None:
         """From now on a database that is away is not waited for."""
@@ -100,7 +100,6 @@ class Recorder:
         while (item := self._jobs.get()) is not None:
             job, future = item
             try:
-                persistently(self._write, self._hurry.is_set)
                 future.set_result(persistently(job, self._hurry.is_set))
             except BaseException as error:
                 future.set_exception(error)

@@ -69,7 +69,9 @@ class Float:
 
         Rounded to 10 digits, so that a cell reads 0.01 and not 0.010000000000000002.
         """
-        points = [min(max(float(f"{value:.10g}"), self.low), self.high) for value in _spaced(self, count)]
+        ends = (self.low, self.high)
+        points = [value if value in ends else float(f"{value:.10g}") for value in _spaced(self, count)]
+        points = [min(max(value, self.low), self.high) for value in points]
         if self.step is not None:
             points = [self.low + self.step * math.floor((value - self.low) / self.step + 0.5) for value in points]
             points = [min(float(f"{value:.10g}"), self.high) for value in points]

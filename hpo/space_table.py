@@ -251,7 +251,8 @@ def _check_conditions(
         for parent, allowed in parameter.when.items():
             path = toml_path("space", name, "when", parent)
             if parent not in table:
-                hint = near_miss(parent, [*table, *(fields.names if fields else ())])
+                known = [*table, *(fields.names if fields else ())]
+                hint = "" if parent in known else near_miss(parent, known)
                 mistakes.add(path, f"{parent} is not in [space]{hint}; a condition names another searched parameter")
                 broken.add(name)
             elif parent not in found:

@@ -64,7 +64,7 @@ def check_needs(study_file: StudyFile, mistakes: Mistakes) -> None:
             options = HyperbandOptions.model_validate({k: v for k, v in spec.items() if k != "name"})
             most = options.max_epochs or study_file.max_epochs()
             if most is None:
-                what = "missing; the trainer's configuration has no field epochs, so give the most epochs of a trial"
+                what = "missing; the trainer's configuration has no field epochs, so give a trial's most epochs"
                 mistakes.add(f"{path}.max_epochs", what)
             elif options.min_epochs > most:
                 what = f"{options.min_epochs} is more than the {most} epochs of a trial; expected at most {most}"

@@ -249,8 +249,7 @@ class _Reader:
             if name not in self.fields:
                 self.mistakes.unknown(path, "parameter of the trainer's configuration:", name, self.fields.names)
                 del fixed[name]
-            elif (wrong := self.fields.check(name, value)[1]) is not None:
-                self.mistakes.add(path, wrong)
+            elif not self.fields.report(name, value, self.mistakes, "fixed", name):
                 del fixed[name]
         return fixed
 
@@ -281,9 +280,7 @@ class _Reader:
                 elif name not in self.fields:
                     known = dict.fromkeys([*space.parameters, *self.fields.names])
                     self.mistakes.unknown(path, "parameter", name, known)
-                elif (wrong := self.fields.check(name, value)[1]) is not None:
-                    self.mistakes.add(path, wrong)
-                else:
+                elif self.fields.report(name, value, self.mistakes, "try_first", index, name):
                     values[name] = value
             for name in values:
                 for parent, allowed in space.conditions.get(name, ()):
@@ -308,7 +305,7 @@ class _Reader:
             return None
         if (table.trials is None) == (table.epochs is None):
             self.mistakes.add(
-                "budget", f"{shown(self.table.budget)} is refused; expected trials or epochs, one of them"
+                "budget", f"{shown(self.table.budget)} is refused; expected either trials or epochs"
             )
             return None
         if table.trials is not None and num_first > table.trials:

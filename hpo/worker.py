@@ -315,6 +315,10 @@ class Worker:
             self.view.disown(trial_id)
 
         self._release(held)
+        if self.study_file.budget.epochs is None and not self._finished:
+            # The slot waits for a claim, and nothing waits for the tell: the view shows the result already. Only where
+            # the budget is in epochs does a claim depend on what this trial has spent.
+            self._ask(1)
         self.recorder.submit(tell).add_done_callback(_log_failure)
 
     def _best_epoch(self, held: Held) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainers.augment import augmented
 from trainers.config import ClassifierConfig
 from trainers.data import Split, load_split
 from trainers.evaluate import evaluate
@@ -117,6 +118,7 @@ class Training:
         device = torch.device(run.device)
         order = epoch_order(run.seed, self.epochs_done, len(train)).to(device)
         set_dropout_generator(network, generator(run.seed, "dropout", self.epochs_done, device))
+        crops = generator(run.seed, "augment", self.epochs_done)
         group = self.optimizer.param_groups[0]
         stride = norm_stride(len(lrs))
         total = torch.zeros((), device=device, dtype=torch.float64)
@@ -125,7 +127,10 @@ class Training:
         network.train()
         for step, lr in enumerate(lrs):
             index = order[step * config.batch_size : (step + 1) * config.batch_size]
-            loss = self._loss(train.x[index], train.y[index])
+            x = train.x[index]
+            if config.augment:
+                x = augmented(x, crops, pad=config.pad, flip=config.flip)
+            loss = self._loss(x, train.y[index])
             loss.backward()  # type: ignore[no-untyped-call]
             if step % stride == 0:
                 norms.append(torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None]))

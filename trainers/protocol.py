@@ -16,14 +16,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import pydantic
 
+from trainers.errors import TrainerError
+
 Direction = Literal["minimize", "maximize"]
 Metrics = Mapping[str, float]
 State = dict[str, Any]
 """What a checkpoint holds: nested dicts and lists of numbers, strings, bytes, None and torch tensors."""
-
-
-class TrainerError(Exception):
-    """A trainer was declared, configured or fed wrongly; the message says what to change."""
 
 
 class Config(pydantic.BaseModel):
