@@ -121,8 +121,20 @@ def launch_with(
     experiment, changes = create_experiment(storage, parsed)
     for change in changes:
         progress.line(f"{experiment.name} extended: {change}")
-    run_launcher(launcher, experiment, settings, options, progress)
+    ran = run_launcher(launcher, experiment, settings, options, progress)
+    if ran:
+        _publish(experiment, progress)
     return LoadedExperiment(experiment, settings)
+
+
+def _publish(experiment: Experiment, progress: Progress) -> None:
+    """Puts the comparison into Optuna's own pages. What was searched stands without it, so a failure is only told."""
+    from hpo.compare.publish import publish
+
+    try:
+        publish(optuna.storages.get_storage(experiment.storage), experiment.name)
+    except Exception as error:
+        progress.line(f"the comparison could not be put into Optuna's pages: {type(error).__name__}: {error}")
 
 
 def load(name: str, *, settings: Settings | None = None) -> LoadedExperiment:

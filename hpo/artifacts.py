@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import optuna
@@ -26,6 +28,23 @@ def attach(storage: BaseStorage, trial_id: int, path: Path, folder: Path) -> Non
         study_or_trial=storage.get_trial(trial_id),
         storage=storage,
     )
+
+
+def attach_text(storage: BaseStorage, trial_id: int, name: str, text: str, folder: Path) -> None:
+    """Attaches a file of that name and content to a running trial."""
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / name
+        path.write_text(text)
+        attach(storage, trial_id, path, folder)
+
+
+def epochs_table(history: Sequence[Mapping[str, float]]) -> str:
+    """A trial's curves as CSV, which the dashboard shows as a table: a row an epoch, a column a metric."""
+    names = list(dict.fromkeys(name for metrics in history for name in metrics))
+    rows = [",".join(["epoch", *names])]
+    for epoch, metrics in enumerate(history, start=1):
+        rows.append(",".join([str(epoch), *(repr(metrics[name]) if name in metrics else "" for name in names)]))
+    return "\n".join(rows) + "\n"
 
 
 def attach_to_study(study: optuna.Study, path: Path, folder: Path) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from hpo.compare.command import compare
+from hpo.dashboard.command import dashboard
 from hpo.errors import ExperimentError, HPOError, InterruptedRunError, UsageError
 from hpo.options import (
     CheckpointOption,
@@ -314,6 +316,10 @@ def worker(
     code = Worker(_load(settings, experiment), worker_options(settings)).run()
     if code:
         raise SystemExit(code)
+
+
+app.command()(compare)
+app.command()(dashboard)
 
 
 def _settings(storage: str | None, home: Path | None, **others: Any) -> "Settings":

@@ -23,7 +23,7 @@ import psutil
 from optuna.trial import TrialState
 
 from hpo import attributes, ledger, retries
-from hpo.artifacts import attach
+from hpo.artifacts import attach, attach_text, epochs_table
 from hpo.checkpoint import Checkpoint, CheckpointFolder
 from hpo.errors import ExperimentError, HPOError
 from hpo.hardware import trained_on
@@ -297,6 +297,8 @@ class Worker:
         self._account(held, reason)
         for path in held.run.artifacts:
             attach(self.view, trial_id, path, self.options.artifacts)
+        if state is TrialState.COMPLETE:
+            attach_text(self.view, trial_id, "epochs.csv", epochs_table(held.history), self.options.artifacts)
         self.view.ended(trial_id, state, value)
         if state is TrialState.COMPLETE or reason is not None:
             self._failures_in_a_row = 0

@@ -60,8 +60,8 @@ LAUNCHERS = {
 }
 
 
-def launch(name: str, experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress) -> None:
-    """Runs an experiment to its end with the named launcher; one that is finished already is left as it is.
+def launch(name: str, experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress) -> bool:
+    """Runs an experiment to its end with the named launcher. Returns False for one that was finished already.
 
     Raises:
         HPOError: where the experiment cannot be finished; what was done stays, and launching again goes on.
@@ -71,9 +71,10 @@ def launch(name: str, experiment: Experiment, settings: Settings, options: Launc
     if options.per_gpu < 1:
         raise UsageError(f"--per-gpu must be at least 1, not {options.per_gpu}")
     if is_finished(snapshot(experiment)):
-        return
+        return False
     run: Launcher = importlib.import_module(LAUNCHERS[name].module).run
     run(experiment, settings, options, progress)
+    return True
 
 
 def is_finished(status: dict[str, Any]) -> bool:
