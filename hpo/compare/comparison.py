@@ -333,6 +333,6 @@ def _notes(samplers: Mapping[str, SamplerComparison], finished: bool) -> tuple[s
     if all(len(sampler.repeats) == 1 for sampler in samplers.values()):
         notes.append(
             "One repeat only: curves have no intervals and no verdict is possible. "
-            "Set `repeats` in the study file to see what is more than chance."
+            "A study file with more repeats shows what is more than chance."
         )
     return tuple(notes)

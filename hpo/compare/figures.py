@@ -32,6 +32,17 @@ def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
     }
 
 
+def _figure(data: list[dict[str, Any]], layout: dict[str, Any]) -> Figure:
+    """The figure, or a sentence in its place where there is nothing to draw."""
+    if not any(value is not None for trace in data for value in trace["y"]):
+        for axis in ("xaxis", "yaxis"):
+            layout[axis] = {"visible": False}
+        where = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+        layout["annotations"] = [{**where, "text": "No finished trial yet"}]
+        data = []
+    return {"data": data, "layout": layout}
+
+
 def _finite(values: Iterable[float]) -> list[float | None]:
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in map(float, values)]
 
@@ -96,7 +107,7 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median") -> Figure:
         ]
     layout = _layout(AXES[axis], f"{c.metric}, best so far", hovermode="x unified", yaxis={"range": _range(focus)})
     layout["xaxis"]["rangemode"] = "tozero"
-    return {"data": data, "layout": layout}
+    return _figure(data, layout)
 
 
 def _range(values: list[float]) -> list[float] | None:
@@ -146,7 +157,7 @@ def final_values(c: Comparison) -> Figure:
     ticks["range"] = [-0.6, len(c.samplers) - 0.4]
     layout = _layout("", f"final {c.metric}", xaxis=ticks, yaxis={"zeroline": False}, hovermode="closest")
     layout["margin"]["t"] = 14
-    return {"data": data, "layout": layout}
+    return _figure(data, layout)
 
 
 def differences(c: Comparison) -> Figure:
@@ -173,7 +184,7 @@ def differences(c: Comparison) -> Figure:
         strip = {"type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below", "line": {"width": 0}}
         shape = {**strip, "x0": -c.noise.spread, "x1": c.noise.spread, "fillcolor": "rgba(138,141,145,0.18)"}
         layout["shapes"] = [shape]
-    return {"data": [points], "layout": layout}
+    return _figure([points], layout)
 
 
 def _verdict_color(verdict: str) -> str:
@@ -201,7 +212,7 @@ def importance(c: Comparison) -> Figure | None:
             )
     layout = _layout("share of importance", "", yaxis={"autorange": "reversed", "type": "category"}, barmode="group")
     layout["xaxis"]["tickformat"] = ".0%"
-    return {"data": data, "layout": layout}
+    return _figure(data, layout)
 
 
 def critical_difference(t: TaskComparison) -> Figure:
@@ -230,7 +241,7 @@ def critical_difference(t: TaskComparison) -> Figure:
         layout["shapes"] = [{**line, "line": {"width": 2, "color": "#8a8d91"}}]
         label = {"x": 1, "y": 0.65, "text": f"critical difference {t.critical_difference:.2f}", "showarrow": False}
         layout["annotations"] = [{**label, "xanchor": "left", "yanchor": "bottom"}]
-    return {"data": data, "layout": layout}
+    return _figure(data, layout)
 
 
 def all_figures(c: Comparison) -> dict[str, Figure]:

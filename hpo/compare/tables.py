@@ -151,7 +151,7 @@ def cost(c: Comparison) -> Table:
         "Over all repeats; seconds are those of the workers. "
         "Audit: trials that would have been pruned, were continued, and ended among the best 5 %."
     )
-    return Table("cost", "Cost", [*columns, "audit"], rows, note)
+    return Table("cost", "Spent by each sampler", [*columns, "audit"], rows, note)
 
 
 def speed_up(c: Comparison) -> Table | None:

@@ -21,7 +21,7 @@ def study(sampler, repeat, values, *, direction="maximize", epochs=2, seconds=1.
             lineage=number,
             state="pruned" if value is None else "complete",
             value=0.99 if value is None else value,
-            config={"lr": number},
+            config={"lr": f"{sampler}-{repeat}-{number}"},
             epochs=1 if value is None else epochs,
             seconds=seconds,
             end=float(number),
@@ -107,7 +107,7 @@ def test_cost_to_a_target_counts_the_repeats_that_never_reached_it():
 
 def test_duplicates_and_pruned_share():
     record = study("tpe", 0, [0.1, None, 0.3])
-    again = TrialRecord(3, 3, "complete", 0.5, config={"lr": 0}, epochs=2)
+    again = TrialRecord(3, 3, "complete", 0.5, config={"lr": "tpe-0-0"}, epochs=2)
     cost = spending.cost([StudyRecord("e", "tpe", 0, "maximize", (*record.trials, again))])
     assert (cost.duplicates, cost.complete, cost.pruned, cost.pruned_share) == (1, 3, 1, 0.25)
 
