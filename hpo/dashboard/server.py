@@ -12,6 +12,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import bottle  # type: ignore[import-untyped]
 import optuna_dashboard  # type: ignore[import-untyped]
 import waitress  # type: ignore[import-untyped]
+import waitress.wasyncore  # type: ignore[import-untyped]
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
@@ -93,7 +94,10 @@ class Server:
         )
 
     def run(self) -> None:
-        self._server.run()
+        try:
+            self._server.run()
+        finally:
+            self._server.task_dispatcher.shutdown()
 
     def start(self) -> threading.Thread:
         """Serves in a thread, for tests and notebooks."""
@@ -102,11 +106,14 @@ class Server:
         return thread
 
     def close(self) -> None:
-        self._server.close()
+        """Ends ``run`` from another thread; its loop closes its own sockets, or it would wait on closed ones."""
+        self._server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(self._server._map))
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket's address family follows the host's; see :class:`Server` for what it raises."""
+    if not 0 <= port <= 65535:
+        raise DashboardError(f"--port must be between 0 and 65535, not {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -119,8 +126,6 @@ def bind(host: str, port: int) -> socket.socket:
         except BaseException:
             bound.close()
             raise
-    except OverflowError:
-        raise DashboardError(f"--port must be between 0 and 65535, not {port}") from None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise DashboardError(
