@@ -76,7 +76,7 @@ class QMCOptions(Options):
 
 class CmaEsOptions(Options):
     n_startup_trials: int = pydantic.Field(1, ge=0, description="random trials before the first generation")
-    popsize: int | None = pydantic.Field(None, ge=2, description="trials of a generation; default 4 + 3 ln(dimensions)")
+    popsize: int | None = pydantic.Field(None, ge=4, description="trials of a generation; default 4 + 3 ln(dimensions)")
     sigma0: float | None = pydantic.Field(None, gt=0, le=1, description="first spread, as a part of the range; 1/6")
     consider_pruned_trials: bool = pydantic.Field(False, description="learn from a pruned trial's last report too")
     lr_adapt: bool = pydantic.Field(False, description="adapt the learning rate, for noisy or multimodal objectives")

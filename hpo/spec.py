@@ -17,7 +17,8 @@ from hpo.errors import ExperimentError, StudyFileError, UsageError
 from hpo.mistakes import shown
 from hpo.search import SAMPLERS, PrunerSpec, SamplerSpec
 from hpo.space import Categorical, Space
-from trainers.protocol import TRAINERS, Direction, TrainerError, load_trainers
+from trainers.errors import TrainerError
+from trainers.protocol import TRAINERS, Direction, load_trainers
 
 __all__ = ["Budget", "PrunerSpec", "SamplerSpec", "StudyFile", "configure", "load_study_file", "parse_study_file"]
 

@@ -304,9 +304,7 @@ class _Reader:
         if not isinstance(table, BudgetTable):
             return None
         if (table.trials is None) == (table.epochs is None):
-            self.mistakes.add(
-                "budget", f"{shown(self.table.budget)} is refused; expected either trials or epochs"
-            )
+            self.mistakes.add("budget", f"{shown(self.table.budget)} is refused; expected either trials or epochs")
             return None
         if table.trials is not None and num_first > table.trials:
             what = f"{table.trials} is less than the {num_first} configurations of try_first; expected at least as many"

@@ -269,7 +269,10 @@ def test_differences_and_extensions():
     assert against(provenance={"a": 1}) == ([], True)
     assert against(fixed={"epochs": 9}) == (["fixed.epochs: 8 -> 9"], False)
     assert against(pruner="median")[1] is False
-    assert against(try_first=[{"lr": 0.5}]) == (["try_first: [] -> not given", "try_first[0].lr: not given -> 0.5"], False)
+    assert against(try_first=[{"lr": 0.5}]) == (
+        ["try_first: [] -> not given", "try_first[0].lr: not given -> 0.5"],
+        False,
+    )
 
 
 def test_the_order_of_the_space_matters():
