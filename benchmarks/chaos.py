@@ -120,7 +120,7 @@ class Run:
         for fault, point in zip(faults, points, strict=True):
             while self._epochs_trained() < point and time.monotonic() - started < limit_seconds:
                 time.sleep(0.02)
-                self._relaunch_if_dead()
+                self._check_launcher()
             self._do(fault)
         while self.launcher.poll() is None and time.monotonic() - started < limit_seconds:
             time.sleep(0.2)
@@ -136,9 +136,10 @@ class Run:
     def _epochs_trained(self) -> int:
         return len({(line["seed"], line["epoch"]) for line in self.lines()})
 
-    def _relaunch_if_dead(self) -> None:
-        if self.launcher.poll() is not None and self.launcher.returncode < 0:
-            self.launcher = self._launch()
+    def _check_launcher(self) -> None:
+        if self.launcher.poll() is not None:
+            text = (self.folder / "launcher.log").read_text()[-3000:]
+            raise RuntimeError(f"the launcher ended with exit code {self.launcher.returncode}:\n{text}")
 
     def lines(self) -> list[dict[str, Any]]:
         """What the trainer noted; a line that was cut off by a kill is left out."""
@@ -162,7 +163,7 @@ class Run:
         deadline = time.monotonic() + 60
         while fault in ("kill", "stop") and not self._workers() and time.monotonic() < deadline:
             time.sleep(0.05)
-            self._relaunch_if_dead()
+            self._check_launcher()
         if fault == "kill":
             self.random.choice(self._workers()).send_signal(signal.SIGKILL)
         elif fault == "stop":

@@ -14,6 +14,7 @@ from hpo.launchers import LaunchOptions
 from hpo.launchers import launch as run_launcher
 from hpo.launchers.table import Progress
 from hpo.progress import PlainProgress
+from hpo.recorder import persistently
 from hpo.settings import Settings
 from hpo.spec import load_study_file
 from hpo.status import snapshot
@@ -118,7 +119,7 @@ def launch_with(
     if settings.slots is not None and settings.slots < 1:
         raise UsageError(f"--slots must be at least 1, not {settings.slots}")
     storage = open_storage(settings.storage, home=settings.home)
-    experiment, changes = create_experiment(storage, parsed)
+    experiment, changes = persistently(lambda: create_experiment(storage, parsed))
     for change in changes:
         progress.line(f"{experiment.name} extended: {change}")
     ran = run_launcher(launcher, experiment, settings, options, progress)

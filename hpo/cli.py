@@ -295,6 +295,7 @@ def worker(
     memory_limit_mb: MemoryOption = None,
 ) -> None:
     """Run one worker in the foreground: what Docker, Slurm or Kubernetes starts."""
+    from hpo.recorder import persistently
     from hpo.settings import Settings
     from hpo.worker import Worker
     from hpo.workplace import worker_options
@@ -313,7 +314,10 @@ def worker(
         memory_limit_mb,
         slots,
     )
-    code = Worker(_load(settings, experiment), worker_options(settings)).run()
+    # A worker that a launcher started may find the database away for a moment, as it may at any other time.
+    launched = "HPO_LAUNCHER_PID" in os.environ
+    found = persistently(lambda: _load(settings, experiment), lambda: not launched)
+    code = Worker(found, worker_options(settings)).run()
     if code:
         raise SystemExit(code)
 

@@ -42,7 +42,14 @@ class StudyFileError(UsageError):
 
 
 class StorageError(HPOError):
-    """The database cannot be reached, refuses us, or does not hold what it should."""
+    """The database cannot be reached, refuses us, or does not hold what it should.
+
+    ``passing``: whether it may be there a little later, as a server that restarts.
+    """
+
+    def __init__(self, message: str, *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.passing = passing
 
 
 class ExperimentError(HPOError):

@@ -40,6 +40,7 @@ class StudyDesk:
         self.is_grid = handle.sampler.name == "grid"
         self.cells = study_file.space.grid() if self.is_grid else []
         self.decision_epochs = decision_epochs(study_file.pruner, study_file.max_epochs())
+        view.know(handle.study_id, handle.name, optuna.study.StudyDirection[study_file.direction.upper()])
         self.study = optuna.Study(handle.name, view, pruner=build_pruner(study_file.pruner, study_file))
 
     def propose(self, claim: Claim) -> Proposal:

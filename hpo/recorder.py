@@ -17,6 +17,7 @@ import optuna
 import sqlalchemy as sa
 
 from hpo import ledger
+from hpo.errors import StorageError
 from hpo.view import WorkerView
 
 log = logging.getLogger("hpo")
@@ -26,6 +27,8 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 def is_passing(error: BaseException) -> bool:
     """Whether the database may do the same thing without an error a little later."""
+    if isinstance(error, StorageError):
+        return error.passing
     if isinstance(error, optuna.exceptions.StorageInternalError):
         return error.__cause__ is None or is_passing(error.__cause__)
     if isinstance(error, sa.exc.DBAPIError):

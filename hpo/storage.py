@@ -90,9 +90,9 @@ class Storage(RDBStorage):
             if not ours:
                 create_own_tables(self.engine)
         except (sa.exc.OperationalError, optuna.exceptions.StorageInternalError) as error:
-            raise StorageError(_explain(error, self.address)) from None
+            raise _explained(error, self.address) from None
         except sa.exc.ProgrammingError as error:
-            raise StorageError(_explain(error, self.address)) from None
+            raise _explained(error, self.address) from None
         except RuntimeError as error:
             if "schema" not in str(error):
                 raise
@@ -248,7 +248,7 @@ def _is_ours(address: str, engine_options: dict[str, Any], shown: str) -> bool:
     return tables.issuperset(OWN_TABLES)
 
 
-def _explain(error: Exception, shown: str) -> str:
+def _explained(error: Exception, shown: str) -> StorageError:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, sa.exc.DBAPIError):
         cause = cause.__cause__ or cause.__context__
@@ -263,9 +263,17 @@ def _explain(error: Exception, shown: str) -> str:
         "too many clients": "it has no connection left; see the README on pooling",
         "remaining connection slots": "it has no connection left; see the README on pooling",
         "Connection refused": "nothing listens there",
-        "could not translate host name": "no such host",
+        "host name": "no such host",
         "timeout expired": "it does not answer",
+        "starting up": "it is starting",
+        "shutting down": "it is being stopped",
+        "server closed the connection": "it was stopped",
+        "terminating connection": "it was stopped",
     }
     text = " ".join(lines)
-    reason = next((reason for sign, reason in table.items() if sign in text), "it cannot be used")
-    return f"Postgres at {shown}: {reason} ({detail})"
+    sign = next((sign for sign in table if sign in text), None)
+    lasting = ("password authentication", "no password", "does not exist", "permission denied", "host name")
+    return StorageError(
+        f"Postgres at {shown}: {'it cannot be used' if sign is None else table[sign]} ({detail})",
+        passing=sign is not None and not sign.startswith(lasting),
+    )

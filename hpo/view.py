@@ -60,6 +60,11 @@ class WorkerView(BaseStorage):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["backend"], auto_refresh=state["auto_refresh"])  # type: ignore[misc]
 
+    def know(self, study_id: int, name: str, direction: StudyDirection) -> None:
+        """Tells the view what it then need not ask the database."""
+        self._names[study_id] = name
+        self._directions[study_id] = [direction]
+
     # Own trials.
 
     def adopt(self, claim: Claim) -> FrozenTrial:
@@ -275,6 +280,9 @@ class WorkerView(BaseStorage):
         self.backend.set_study_system_attr(study_id, key, value)
 
     def get_study_id_from_name(self, study_name: str) -> int:
+        for study_id, name in self._names.items():
+            if name == study_name and not self.auto_refresh:
+                return study_id
         return self.backend.get_study_id_from_name(study_name)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:

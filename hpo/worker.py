@@ -39,6 +39,7 @@ from trainers.protocol import TRAINERS, BuildOptions, Ended, EpochEnd, Event, Ev
 log = logging.getLogger("hpo")
 
 EXIT_RESTART = 75  # the launcher starts another worker in place of one that ends with this
+EXIT_BUG = 70  # a fault of ours: its traceback is in the log, and another worker may have more luck
 AUDIT_SHARE = 0.05
 FAILURES_IN_A_ROW = 5
 GIVE_BACK_SECONDS = 10.0
@@ -147,6 +148,10 @@ class Worker:
         except HPOError as error:
             self._give_everything_back(f"its worker ended: {error}")
             raise
+        except Exception:
+            log.exception("this worker ends because of a fault in the service itself")
+            self._give_everything_back("its worker ended because of a fault in the service itself")
+            return EXIT_BUG
         finally:
             self.heartbeat.stop()
 

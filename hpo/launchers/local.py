@@ -105,7 +105,7 @@ def run(experiment: Experiment, settings: Settings, options: LaunchOptions, prog
             _end(places)
         finally:
             signal.signal(signal.SIGTERM, previous)
-    status = snapshot(experiment)
+    status = persistently(lambda: snapshot(experiment))
     progress.update(status)
     if not is_finished(status):
         raise ExperimentError("the workers ended before the experiment did; launch it again to go on")

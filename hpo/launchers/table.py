@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hpo.errors import UsageError
+from hpo.recorder import persistently
 from hpo.settings import Settings
 from hpo.status import snapshot
 from hpo.study import Experiment
@@ -70,7 +71,7 @@ def launch(name: str, experiment: Experiment, settings: Settings, options: Launc
         raise UsageError(f"--workers must be at least 1, not {options.workers}")
     if options.per_gpu < 1:
         raise UsageError(f"--per-gpu must be at least 1, not {options.per_gpu}")
-    if is_finished(snapshot(experiment)):
+    if is_finished(persistently(lambda: snapshot(experiment))):
         return False
     run: Launcher = importlib.import_module(LAUNCHERS[name].module).run
     run(experiment, settings, options, progress)
