@@ -17,12 +17,13 @@ from torch.nn import functional
 from trainers.augment import augmented
 from trainers.config import ClassifierConfig
 from trainers.data import Split, load_split
+from trainers.errors import TrainerError
 from trainers.evaluate import evaluate
 from trainers.initializers import initialize
 from trainers.networks import build_network
 from trainers.optimizers import build_optimizer, load_optimizer_state, optimizer_state
 from trainers.precision import Precision, choose_precision
-from trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Failed, Metrics, Run, State, TrainerError
+from trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Failed, Metrics, Run, State
 from trainers.randomness import epoch_order, generator, num_steps
 from trainers.regularizers import add_l1_gradients, set_dropout_generator
 from trainers.schedules import learning_rates
@@ -87,6 +88,11 @@ class Training:
         )
 
     @property
+    def num_steps(self) -> int:
+        """Updates of an epoch."""
+        return num_steps(len(self.train), self.config.batch_size)
+
+    @property
     def finished(self) -> bool:
         return self.epochs_done >= self.config.epochs
 
@@ -98,9 +104,8 @@ class Training:
         last step.
         """
         started = time.perf_counter()
-        steps = num_steps(len(self.train), self.config.batch_size)
-        lrs = learning_rates(self.epochs_done, self.config, steps)
-        loss, grad_norm = self._train(lrs)
+        lrs = learning_rates(self.epochs_done, self.config, self.num_steps)
+        loss, grad_norm = self.train_steps(lrs)
         self.epochs_done += 1
         metrics = {"train_loss": loss.item(), "lr": lrs[-1], "grad_norm": grad_norm.item()}
         evaluated = partial(evaluate, self.network, autocast=self.precision.autocast)
@@ -112,7 +117,7 @@ class Training:
         metrics["seconds"] = time.perf_counter() - started
         return metrics
 
-    def _train(self, lrs: list[float]) -> tuple[Tensor, Tensor]:
+    def train_steps(self, lrs: list[float]) -> tuple[Tensor, Tensor]:
         """One update for each learning rate; mean loss of the images and mean gradient norm, on the device."""
         config, run, network, train = self.config, self.run, self.network, self.train
         device = torch.device(run.device)

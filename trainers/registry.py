@@ -43,6 +43,16 @@ def check_classifier(config: ClassifierConfig, data_dir: Path | None, download: 
 
 
 def _build_classifier(options: BuildOptions) -> Trainer:
+    """One trial at a time, or as many at once as asked for, or as a short measurement finds fastest."""
+    slots = options.slots
+    if slots is None:
+        from trainers.packed.probe import choose_slots
+
+        slots = choose_slots(options)
+    if slots != 1:
+        from trainers.packed.trainer import PackedTrainer
+
+        return PackedTrainer(options, slots)
     from trainers.classifier import ClassifierTrainer
 
     return ClassifierTrainer(options)
@@ -56,6 +66,5 @@ register(
         description="image classifiers on data that stays on the device",
         metrics=CLASSIFIER_METRICS,
         check=check_classifier,
-        max_slots=1,
     )
 )

@@ -17,7 +17,7 @@ import torch
 from trainers.classifier import ClassifierTrainer
 from trainers.config import ClassifierConfig
 from trainers.packed import shape
-from trainers.packed.memory import is_out_of_memory
+from trainers.packed.memory import check_slots, is_out_of_memory
 from trainers.packed.pack import Pack
 from trainers.protocol import BuildOptions, EpochEnd, Event, Evicted, Failed, Run
 
@@ -40,9 +40,14 @@ class Member:
 
 
 class PackedTrainer:
-    """Up to ``slots`` configurations at a time."""
+    """Up to ``slots`` configurations at a time.
+
+    Raises:
+        TrainerError: where ``slots`` is below 1 or above what the memory holds.
+    """
 
     def __init__(self, options: BuildOptions, slots: int) -> None:
+        check_slots(options, slots)
         self.capacity = slots
         self.options = options
         torch.set_num_threads(max(1, options.threads))
@@ -67,7 +72,7 @@ class PackedTrainer:
     def advance(self) -> list[Event]:
         events: list[Event] = []
         while self._where and not events:
-            events += self._place()
+            events += self.place()
             self._members = [member for member in self._members if self._num_trials(member)]
             if not self._members:
                 break
@@ -93,10 +98,15 @@ class PackedTrainer:
 
     # Where trials are.
 
+    @property
+    def packs(self) -> list[Pack]:
+        """The packs that hold trials."""
+        return [member.pack for member in self._members if member.pack is not None]
+
     def _num_trials(self, member: Member) -> int:
         return sum(place is member for place in self._where.values())
 
-    def _place(self) -> list[Event]:
+    def place(self) -> list[Event]:
         """Gives every waiting trial its member; the trials that cannot be placed have failed or leave."""
         events: list[Event] = []
         waiting, self._waiting = self._waiting, []
