@@ -20,7 +20,6 @@ import optuna
 
 import hpo
 from benchmarks.sleeping import SPACE
-from hpo.launchers.table import LaunchOptions
 from hpo.progress import PlainProgress
 from hpo.settings import Settings
 

@@ -1,0 +1,134 @@
+"""A search on MNIST by the clock: worker-seconds for each trained epoch, ours and plain Optuna's in the same run.
+
+24 trials of up to 4 epochs, ASHA, TPE over lr, beta, two widths, weight decay and batch size, 2 workers. Plain Optuna
+trains the same network the ordinary good way: tensors in memory, fp32, one thread a worker.
+"""
+
+import argparse
+import multiprocessing
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import optuna
+
+import hpo
+from hpo.progress import PlainProgress
+from hpo.settings import Settings
+
+STUDY = """
+name = "mnist-search"
+trainer = "classifier"
+metric = "val_accuracy"
+samplers = ["tpe"]
+budget = {{ trials = {trials} }}
+pruner = {{ name = "asha", min_epochs = 1, reduction_factor = 3 }}
+[fixed]
+dataset = "mnist"
+normalize = "unit"
+epochs = {epochs}
+[space]
+lr = {{ low = 1e-3, high = 1.0, log = true }}
+beta = {{ low = 0.8, high = 0.99 }}
+width_1 = {{ low = 256, high = 1024 }}
+width_2 = {{ low = 64, high = 256 }}
+weight_decay = {{ low = 1e-6, high = 1e-2, log = true }}
+batch_size = [32, 64, 128, 256]
+"""
+
+
+def plain_worker(address: str, data_dir: str, num_trials: int, epochs: int) -> None:
+    """A worker of plain Optuna's: one objective, tensors in memory, one thread."""
+    import torch
+    import torchvision
+    from torch.nn import functional
+
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    data = torchvision.datasets.MNIST(data_dir, train=True)
+    inputs, targets = data.data.reshape(-1, 784).float() / 255, data.targets
+    train, val = slice(0, 50_000), slice(50_000, 60_000)
+    study = optuna.load_study(
+        study_name="plain",
+        storage=address,
+        sampler=optuna.samplers.TPESampler(),
+        pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+    )
+
+    def objective(trial: optuna.Trial) -> float:
+        started = time.monotonic()
+        lr, beta = trial.suggest_float("lr", 1e-3, 1.0, log=True), trial.suggest_float("beta", 0.8, 0.99)
+        width_1, width_2 = trial.suggest_int("width_1", 256, 1024), trial.suggest_int("width_2", 64, 256)
+        weight_decay = trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
+        batch_size = trial.suggest_categorical("batch_size", [32, 64, 128, 256])
+        network = torch.nn.Sequential(
+            torch.nn.Linear(784, width_1), torch.nn.ReLU(), torch.nn.Linear(width_1, width_2), torch.nn.ReLU(),
+            torch.nn.Linear(width_2, 10),
+        )  # fmt: skip
+        optimizer = torch.optim.SGD(network.parameters(), lr, beta, weight_decay=weight_decay)
+        accuracy = 0.0
+        for epoch in range(1, epochs + 1):
+            for batch in torch.randperm(50_000).split(batch_size):
+                loss = functional.cross_entropy(network(inputs[train][batch]), targets[train][batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            with torch.no_grad():
+                accuracy = (network(inputs[val]).argmax(1) == targets[val]).float().mean().item()
+            trial.report(accuracy, epoch)
+            trial.set_user_attr("seconds", time.monotonic() - started)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return accuracy
+
+    study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(num_trials, states=None)])
+
+
+def row(name: str, study: optuna.Study, wall_seconds: float, workers: int) -> tuple[str, int, int, float, float]:
+    """(who, trials, epochs, worker-seconds an epoch, best value)."""
+    trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    epochs = sum(len(trial.intermediate_values) for trial in trials)
+    starts = min(trial.datetime_start for trial in trials if trial.datetime_start)
+    ends = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
+    return name, len(trials), epochs, workers * (ends - starts).total_seconds() / epochs, study.best_value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--workers", type=int, default=2)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(home=Path(folder), data_dir=options.data_dir)
+        file = Path(folder) / "mnist_search.toml"
+        file.write_text(STUDY.format(trials=options.trials, epochs=options.epochs))
+        started = time.monotonic()
+        loaded = hpo.launch(
+            file, settings=settings, workers=options.workers, gpus=None, progress=PlainProgress(sys.stderr)
+        )
+        rows = [row("hpo", next(iter(loaded.studies.values())), time.monotonic() - started, options.workers)]
+        address = loaded._experiment.storage.secret_address
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        optuna.create_study(study_name="plain", storage=address, direction="maximize")
+        context = multiprocessing.get_context("spawn")
+        arguments = (address, str(options.data_dir), options.trials, options.epochs)
+        started = time.monotonic()
+        processes = [context.Process(target=plain_worker, args=arguments) for _ in range(options.workers)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        plain = optuna.load_study(study_name="plain", storage=address)
+        rows.append(row("plain Optuna", plain, time.monotonic() - started, options.workers))
+        loaded._experiment.storage.engine.dispose()
+    print(f"{'':14} {'trials':>6} {'epochs':>6} {'worker-seconds an epoch':>24} {'best':>8}")
+    for name, trials, epochs, seconds, best in rows:
+        print(f"{name:14} {trials:6} {epochs:6} {seconds:24.2f} {best:8.4f}")
+    print(f"ratio {rows[0][3] / rows[1][3]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
