@@ -9,6 +9,7 @@ EXPERIMENT = "hpo:experiment"  # str
 SAMPLER = "hpo:sampler"  # str, the name in the study file's list
 REPEAT = "hpo:repeat"  # int from 0
 STUDY_FILE = "hpo:study_file"  # dict, hpo.spec.StudyFile.to_json()
+RETRAINED = "hpo:retrained"  # dict, what came of training its best trial again: trial, seeds, validation, test
 KEY = "hpo:key"  # str, names the study's checkpoints; random, so that a study made again finds none of the old one
 
 # Of a trial.

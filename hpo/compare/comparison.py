@@ -124,17 +124,10 @@ class Comparison:
     study_file: Mapping[str, Any] = field(default_factory=dict)
 
 
-def compare_studies(
-    studies: Sequence[StudyRecord],
-    retrained: Mapping[str, Retrained] | None = None,
-    *,
-    seed_values: Mapping[str, Sequence[float]] | None = None,
-    confidence: float = CONFIDENCE,
-) -> Comparison:
+def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFIDENCE) -> Comparison:
     """Compares the samplers of one experiment.
 
-    ``retrained`` and ``seed_values`` come from training best configurations again: by sampler, what came of it and the
-    validation value of each seed, from which the noise floor is then taken.
+    Where best configurations have been trained again with fresh seeds, the noise floor comes from those.
 
     Raises:
         ExperimentError: for no studies, or studies that optimize different things or search different spaces.
@@ -147,8 +140,8 @@ def compare_studies(
     paths = {name: [steps(study) for study in group] for name, group in by_sampler.items()}
     everything = [path for group in paths.values() for path in group]
     points = {axis: grid(max(path.total(axis) for path in everything), axis != "seconds") for axis in AXES}
-    noise = pooled_spread((seed_values or {}).values(), "the best configurations trained again with fresh seeds")
-    noise = noise or noise_within(studies)
+    again = [study.retrained["validation"] for study in studies if study.retrained]
+    noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(studies)
     target = first.study_file.get("target")
     samplers = {}
     for name, group in by_sampler.items():
@@ -168,7 +161,7 @@ def compare_studies(
             target=None if target is None else cost_to_target(paths[name], float(target), maximize, confidence),
             cost=cost(group),
             best=_best(group),
-            retrained=(retrained or {}).get(name),
+            retrained=_retrained(group, _best(group), confidence),
         )
     finished = all(study.is_finished() for study in studies)
     return Comparison(
@@ -319,6 +312,17 @@ def _best(studies: Sequence[StudyRecord]) -> BestTrial | None:
                 study.name, study.study_id, trial.number, study.repeat, trial.value, trial.config, trial.params
             )
     return best
+
+
+def _retrained(studies: Sequence[StudyRecord], best: BestTrial | None, confidence: float) -> Retrained | None:
+    """What came of training the best trial again; None where it was not done, or another trial is the best by now."""
+    for study in studies:
+        again = study.retrained
+        if best is not None and again and (study.name, again["trial"]) == (best.study, best.trial):
+            validation = summarize(again["validation"], confidence)
+            assert validation is not None
+            return Retrained(best.value, validation, summarize(again["test"] or [], confidence), tuple(again["seeds"]))
+    return None
 
 
 def _notes(samplers: Mapping[str, SamplerComparison], finished: bool) -> tuple[str, ...]:

@@ -101,10 +101,9 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median") -> Figure:
                     "line": {**stroke, "dash": "dot"},
                 }
             )
-        settled = center[len(center) // 8 :]
-        focus += [
-            v for part in (settled, low, high) if part is not None for v in part[-len(settled) :] if math.isfinite(v)
-        ]
+        settled = 3 * sum(map(math.isfinite, center)) // 4
+        for part in (center, low, high):
+            focus += [v for v in ([] if part is None else part[len(part) - settled :]) if math.isfinite(v)]
     layout = _layout(AXES[axis], f"{c.metric}, best so far", hovermode="x unified", yaxis={"range": _range(focus)})
     layout["xaxis"]["rangemode"] = "tozero"
     return _figure(data, layout)

@@ -47,7 +47,8 @@ class StudyEntry:
     @property
     def token(self) -> Token:
         """Changes whenever a record of this study would."""
-        return (self.study_id, self.name, tuple(sorted(self.counts.items())), tuple(self.budget.items()))
+        again = json.dumps(self.attrs.get(attributes.RETRAINED))
+        return (self.study_id, self.name, tuple(sorted(self.counts.items())), tuple(self.budget.items()), again)
 
 
 STUDIES = """
@@ -138,6 +139,7 @@ class Loader:
             study_id=entry.study_id,
             name=entry.name,
             epochs_per_trial=entry.epochs_per_trial,
+            retrained=entry.attrs.get(attributes.RETRAINED) or {},
         )
         self._records[entry.study_id] = (entry.token, record)
         return record

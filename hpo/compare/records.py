@@ -85,6 +85,8 @@ class StudyRecord:
         trials: all attempts, by number.
         study_id: the storage's own identity, or None.
         epochs_per_trial: most epochs that one trial can take.
+        retrained: what came of training one of its trials again: ``trial``, ``seeds``, and ``validation`` and ``test``
+            values (None where there are none) for each seed; {} where that was not done.
     """
 
     experiment: str
@@ -98,6 +100,7 @@ class StudyRecord:
     study_id: int | None = None
     name: str = ""
     epochs_per_trial: int = 1
+    retrained: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def maximize(self) -> bool:

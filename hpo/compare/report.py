@@ -15,10 +15,10 @@ from optuna.storages import BaseStorage
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from hpo import attributes
 from hpo.compare import tables
-from hpo.compare.comparison import Comparison, Retrained, SamplerComparison, compare_studies, summarize
+from hpo.compare.comparison import Comparison, SamplerComparison, compare_studies
 from hpo.compare.load import Loader
-from hpo.compare.records import StudyRecord
 from hpo.compare.stats import Interval
 from hpo.compare.tasks import TaskComparison, compare_tasks
 from hpo.errors import UsageError
@@ -55,33 +55,29 @@ def compare(
     loader = storage if isinstance(storage, Loader) else Loader(storage)
     found = []
     for name in experiments:
-        studies = loader.load(name)
         if retrain and train is not None:
-            again, values = retrain_best(studies, retrain, train)
-            found.append(compare_studies(studies, again, seed_values=values))
-        else:
-            found.append(compare_studies(studies))
+            retrain_best(loader, name, retrain, train)
+        found.append(compare_studies(loader.load(name)))
     return Report(tuple(found), compare_tasks(found) if len(found) > 1 else None)
 
 
-def retrain_best(
-    studies: Sequence[StudyRecord], num_seeds: int, train: Train
-) -> tuple[dict[str, Retrained], dict[str, list[float]]]:
-    """Trains each sampler's best configuration with fresh seeds: what came of it, and each seed's metric by sampler."""
-    seeds = tuple(range(FRESH_SEEDS, FRESH_SEEDS + num_seeds))
-    found: dict[str, Retrained] = {}
-    values: dict[str, list[float]] = {}
-    for name, sampler in compare_studies(studies).samplers.items():
-        if sampler.best is None:
+def retrain_best(loader: Loader, experiment: str, num_seeds: int, train: Train) -> None:
+    """Trains each sampler's best configuration with fresh seeds and keeps the results with the study it is from."""
+    seeds = list(range(FRESH_SEEDS, FRESH_SEEDS + num_seeds))
+    comparison = compare_studies(loader.load(experiment))
+    tested = _test_metric(comparison.metric)
+    for sampler in comparison.samplers.values():
+        best = sampler.best
+        if best is None or best.study_id is None:
             continue
-        runs = train(studies[0].experiment, sampler.best.config or sampler.best.params, seeds)
-        values[name] = [run[studies[0].metric] for run in runs]
-        tested = _test_metric(studies[0].metric)
-        validation = summarize(values[name])
-        assert validation is not None
-        test = summarize([run[tested] for run in runs]) if tested is not None and tested in runs[0] else None
-        found[name] = Retrained(sampler.best.value, validation, test, seeds)
-    return found, values
+        runs = train(experiment, best.config or best.params, seeds)
+        kept = {
+            "trial": best.trial,
+            "seeds": seeds,
+            "validation": [run[comparison.metric] for run in runs],
+            "test": [run[tested] for run in runs] if tested is not None and tested in runs[0] else None,
+        }
+        loader.storage.set_study_user_attr(best.study_id, attributes.RETRAINED, kept)
 
 
 def _test_metric(metric: str) -> str | None:

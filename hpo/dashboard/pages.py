@@ -286,4 +286,5 @@ def _sections(current: Current) -> dict[str, str]:
 def _shape(current: Current) -> str:
     """Differs where the page needs other places than it has: it is then loaded anew."""
     drawn = "importance" if any(current.comparison.importance.values()) else ""
-    return "|".join([drawn, *current.comparison.samplers])
+    again = "".join("r" for sampler in current.comparison.samplers.values() if sampler.retrained is not None)
+    return "|".join([drawn, again, *current.comparison.samplers])

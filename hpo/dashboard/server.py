@@ -94,10 +94,7 @@ class Server:
         )
 
     def run(self) -> None:
-        try:
-            self._server.run()
-        finally:
-            self._server.task_dispatcher.shutdown()
+        self._server.run()
 
     def start(self) -> threading.Thread:
         """Serves in a thread, for tests and notebooks."""
@@ -106,8 +103,16 @@ class Server:
         return thread
 
     def close(self) -> None:
-        """Ends ``run`` from another thread; its loop closes its own sockets, or it would wait on closed ones."""
-        self._server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(self._server._map))
+        """Ends ``run`` from another thread, once the requests at hand are answered.
+
+        It is the loop itself that closes its sockets: closed under its feet, it would wait on numbers that the next
+        connection of the process may get.
+        """
+        self._server.trigger.pull_trigger(self._end)
+
+    def _end(self) -> None:
+        self._server.task_dispatcher.shutdown()
+        waitress.wasyncore.close_all(self._server._map)
 
 
 def bind(host: str, port: int) -> socket.socket:

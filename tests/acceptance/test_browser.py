@@ -3,37 +3,27 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import time
 import tomllib
-from pathlib import Path
 
-import optuna
 import pytest
-import sqlalchemy as sa
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
-from hpo.compare.report import Report, compare, write_html
-from hpo.dashboard.command import exporter
-from hpo.dashboard.server import Server, make_access, make_app
-from hpo.settings import Settings
-
-from ..searches import fill
+from .browsing import (  # noqa: F401
+    SIZES,
+    chromium_fixture,
+    drawn,
+    needs_chromium,
+    no_sideways_scroll,
+    until,
+    visit_fixture,
+    wait_for_figures,
+)
 from .conftest import REPOSITORY
 
-CHROMIUM = os.environ.get("HPO_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium, or HPO_TEST_CHROMIUM")
+pytestmark = needs_chromium
 
 STUDY = """
 name = "sleepy 漢字 ü"
@@ -51,7 +41,6 @@ beta = { low = 0.8, high = 0.99 }
 """
 NAME = tomllib.loads(STUDY)["name"]
 PASSWORD = "right horse"
-SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 400, "height": 800}}
 
 
 @pytest.fixture(scope="module")
@@ -95,44 +84,6 @@ def dashboard(environment, tmp_path_factory):
         process.stdout.close()
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium):
-    """Opens a page of a given size and theme; after the test nothing may have gone wrong on it."""
-    contexts, troubles = [], []
-
-    def open_page(size="desktop", theme="light", allowed=(), **options):
-        context = chromium.new_context(viewport=SIZES[size], color_scheme=theme, accept_downloads=True, **options)
-        contexts.append(context)
-        page = context.new_page()
-
-        def trouble(text):
-            if not any(part in text for part in allowed):
-                troubles.append(text)
-
-        page.on("console", lambda m: trouble(f"{m.type}: {m.text}") if m.type in ("error", "warning") else None)
-        page.on("pageerror", lambda error: trouble(str(error)))
-        page.on("request", lambda r: trouble(f"outside: {r.url}") if not is_local(r.url) else None)
-        page.set_default_timeout(15_000)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert troubles == []
-
-
-def is_local(url):
-    return url.startswith(("http://127.0.0.1:", "data:", "blob:", "file:"))
-
-
 def log_in(page, address, path="/hpo/"):
     page.goto(address + path)
     page.get_by_label("Password").fill(PASSWORD)
@@ -145,42 +96,6 @@ def open_experiment(page):
     page.get_by_role("link", name=NAME).click()
     page.wait_for_selector("[data-figure] .main-svg")
     wait_for_figures(page)
-
-
-def until(page, expression):
-    """Waits for an expression to hold; playwright's own way needs eval in the page, which the page's policy refuses."""
-    for _ in range(150):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(100)
-    raise AssertionError(f"never true: {expression}")
-
-
-def wait_for_figures(page):
-    until(page, "[...document.querySelectorAll('[data-figure]')].every(f => f.dataset.drawn)")
-
-
-DRAWN = """place => {
-  const shapes = [...place.querySelectorAll('.scatterlayer path, .barlayer path')].filter(shape => {
-    const box = shape.getBoundingClientRect();
-    const style = getComputedStyle(shape);
-    const inked = style.stroke !== 'none' || style.fill !== 'none';
-    return inked && style.opacity !== '0' && box.width + box.height > 4;
-  });
-  const box = place.getBoundingClientRect();
-  return { shapes: shapes.length, width: box.width, height: box.height };
-}"""
-
-
-def drawn(page):
-    """By figure: how many shapes with ink and extent its plot area holds, and how large the figure is."""
-    return {
-        place.get_attribute("data-figure"): place.evaluate(DRAWN) for place in page.query_selector_all("[data-figure]")
-    }
-
-
-def no_sideways_scroll(page, width):
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.parametrize("size", ["desktop", "phone"])
@@ -304,101 +219,3 @@ def test_optunas_pages_carry_the_comparison(dashboard, visit):
     expect(page.locator("table", has_text="mean best")).to_be_visible()
     page.get_by_role("link", name="The whole comparison").click()
     page.wait_for_url(re.compile("/hpo/experiment"))
-
-
-@pytest.fixture
-def serve(storage, tmp_path):
-    server = Server(
-        make_app(storage, tmp_path / "artifacts", make_access("127.0.0.1"), exporter(storage, Settings(home=tmp_path))),
-        "127.0.0.1",
-        0,
-    )
-    thread = server.start()
-    yield server.url
-    server.close()
-    thread.join(5)
-
-
-def test_the_page_lives_while_the_experiment_runs(storage, serve, visit):
-    fill(storage, "live", samplers=("random", "tpe"), repeats=7, trials=10, finished=6)
-    page = visit()
-    page.goto(f"{serve}hpo/experiment?name=live")
-    wait_for_figures(page)
-    expect(page.locator(".alert")).to_contain_text("not finished")
-    page.locator("summary", has_text="As a table").first.click()
-    page.evaluate("window.loadedOnce = true")
-    study = optuna.load_study(study_name="live/tpe/0", storage=storage)
-    study.add_trial(optuna.trial.create_trial(value=0.98761, user_attrs={"lineage": 6, "attempt": 1, "epochs": 5}))
-    expect(page.locator(".config", has_text="tpe").locator(".value")).to_have_text("0.9876")
-    assert page.evaluate("window.loadedOnce") is True  # no reload
-    assert page.locator("details[open]").count() == 1  # what was open stays open
-    points = "document.querySelector('[data-figure=final]').data[2].y"
-    until(page, f"{points}.includes(0.98761)")
-
-
-def test_the_page_outlives_the_database(storage, address, serve, visit):
-    fill(storage, "live", samplers=("random", "tpe"), repeats=2, trials=10, finished=6)
-    page = visit(allowed=("status of 503",))
-    page.goto(f"{serve}hpo/experiment?name=live")
-    wait_for_figures(page)
-    expect(page.locator(".offline")).to_be_hidden()
-    name = sa.engine.make_url(address).database
-    engine = sa.create_engine(sa.engine.make_url(address).set(database="postgres"), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
-        connection.execute(
-            sa.text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :n"), {"n": name}
-        )
-        expect(page.locator(".offline")).to_contain_text("the database does not answer")
-        expect(page.locator(".offline")).to_contain_text("trying again")
-        assert drawn(page)["final"]["shapes"] >= 4  # the last numbers stay
-        connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
-    engine.dispose()
-    expect(page.locator(".offline")).to_be_hidden()
-
-
-def test_pages_of_experiments_that_have_little(storage, serve, visit):
-    fill(storage, "empty", repeats=2, trials=3, finished=0)
-    fill(storage, "once", repeats=1, trials=6)
-    page = visit(size="phone", allowed=("status of 404",))
-    page.goto(f"{serve}hpo/experiment?name=empty")
-    wait_for_figures(page)
-    expect(page.locator("[data-figure=final]")).to_contain_text("No finished trial yet")
-    page.goto(f"{serve}hpo/experiment?name=once")
-    wait_for_figures(page)
-    assert drawn(page)["curve_trials_median"]["shapes"] >= 3
-    expect(page.locator(".alert")).to_contain_text("One repeat only")
-    no_sideways_scroll(page, 400)
-    page.goto(f"{serve}hpo/experiment?name=oncee")
-    expect(page.locator("main")).to_contain_text("did you mean 'once'?")
-
-
-def test_a_page_of_a_large_experiment_comes_at_once(storage, serve, visit):
-    fill(storage, "large", repeats=10, trials=334)
-    page = visit()
-    page.goto(f"{serve}hpo/experiment?name=large")
-    wait_for_figures(page)
-    expect(page.locator(".head")).to_contain_text("10,020 finished trials")
-    assert drawn(page)["curve_trials_median"]["shapes"] >= 6
-    started = time.perf_counter()
-    page.reload()
-    wait_for_figures(page)
-    print(f"page of 10,020 trials: {time.perf_counter() - started:.2f} s")
-
-
-def test_the_written_page_stands_alone(storage, visit, tmp_path):
-    for name, seed in (("one", 0), ("two", 1)):
-        fill(storage, name, repeats=7, trials=8, seed=seed, target=0.9)
-    write_html(compare(storage, ["one", "two"]), Path(tmp_path / "page.html"))
-    page = visit(size="phone", theme="dark")
-    page.goto(f"file://{tmp_path}/page.html")
-    wait_for_figures(page)
-    figures = drawn(page)
-    assert {"ranks", "0-curve_trials_median", "1-final", "0-pairs"} <= figures.keys()
-    assert {key: found for key, found in figures.items() if not found["shapes"]} == {}
-    page.locator(".card", has_text="Best so far").nth(1).get_by_role("button", name="epochs").click()
-    expect(page.locator("[data-figure='1-curve_epochs_median']")).to_have_attribute(
-        "data-drawn", "1-curve_epochs_median"
-    )
-    no_sideways_scroll(page, 400)
-    assert isinstance(compare(storage, ["one"]), Report)

@@ -1,13 +1,14 @@
 """Curves, costs and whole comparisons of hand-made studies."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import optuna
 import pytest
 
 from hpo.compare import curves, spending
-from hpo.compare.comparison import Retrained, compare_studies, summarize
+from hpo.compare.comparison import compare_studies
 from hpo.compare.importance import importance
 from hpo.compare.records import StudyRecord, TrialRecord
 from hpo.errors import ExperimentError
@@ -193,15 +194,21 @@ def test_one_repeat_has_curves_without_intervals_and_says_why_there_is_no_verdic
 def test_inside_the_noise_floor():
     random = [0.70, 0.71, 0.72, 0.70, 0.73, 0.71, 0.70, 0.72, 0.71, 0.70]
     tpe = [value + 0.001 for value in random]
-    again = {"tpe": Retrained(0.731, summarize([0.70, 0.74]), None, (1, 2))}
+    # The best of tpe is trial 1 of its repeat 4.
+    again = {"trial": 1, "seeds": [1, 2], "validation": [0.70, 0.74], "test": None}
     studies = repeats("random", random) + repeats("tpe", tpe)
-    comparison = compare_studies(studies, again, seed_values={"tpe": [0.70, 0.74]})
+    studies[14] = replace(studies[14], retrained=again)
+    comparison = compare_studies(studies)
     pair = comparison.pairs[0]
     assert comparison.noise.spread == pytest.approx(0.04 / math.sqrt(2))
     assert pair.verdict == "worse"
     assert pair.resolvable is False
     assert "not resolvable" in pair.sentence
-    assert comparison.samplers["tpe"].retrained.reported == 0.731
+    assert comparison.samplers["tpe"].retrained.reported == pytest.approx(0.731)
+    assert comparison.samplers["tpe"].retrained.validation.mean == pytest.approx(0.72)
+    assert comparison.samplers["random"].retrained is None
+    studies[14] = replace(studies[14], retrained={**again, "trial": 0})  # another trial is the best by now
+    assert compare_studies(studies).samplers["tpe"].retrained is None
 
 
 def test_no_finished_trial_yet():

@@ -209,6 +209,8 @@ def test_retraining_shows_the_selection_bias_and_gives_the_noise_floor():
     assert found.noise.spread == pytest.approx(0.01)
     assert asked[0] == ("e", dict(found.samplers["random"].best.params), [1_000_000, 1_000_001, 1_000_002])
     assert tables.retrained(found).rows[0][:3] == ["random", 3, again.reported]
+    # It is kept: a later comparison, and the dashboard, show it as well.
+    assert report.compare(storage, ["e"]).experiments[0].samplers["random"].retrained == again
     with pytest.raises(UsageError, match="at least 2"):
         report.compare(storage, ["e"], retrain=1, train=train)
 
