@@ -236,6 +236,11 @@ def train(
     if result["reproduced"] is not None:
         word = "reproduced" if result["reproduced"] else "not reproduced to the last bit"
         _print(f"{word}: expected {result['expected']!r}, obtained {result['obtained']!r}")
+        slots = (result["trained_on"] or {}).get("slots", 1)
+        if not result["reproduced"] and slots > 1:
+            _print(
+                f"it was trained among {slots} slots, whose sums are rounded in another order; --slots 1 keeps the bits"
+            )
     if diagnose is not None:
         _print(f"diagnostics: {diagnose}")
 

@@ -258,4 +258,5 @@ def train_file(
         result["obtained"] = runs[0][study_file.metric]
         if result["expected"] is not None:
             result["reproduced"] = result["obtained"] == result["expected"]
+            result["trained_on"] = study_file.provenance.get("trained_on")
     return result

@@ -112,8 +112,19 @@ def open_study(
     )
 
 
-def claim(engine: sa.Engine, study_ids: Sequence[int], worker: str, limit: int = 1) -> tuple[list[Claim], bool]:
+def claim(
+    engine: sa.Engine,
+    study_ids: Sequence[int],
+    worker: str,
+    limit: int = 1,
+    *,
+    held: int = 0,
+    most_running: Mapping[int, int] | None = None,
+) -> tuple[list[Claim], bool]:
     """Claims up to ``limit`` trials for ``worker``, of the studies that have got least of their budgets so far.
+
+    A worker that holds none (``held``) gets one wherever there is one. Beyond that first one it begins no trial in a
+    study that has ``most_running`` trials running: a search that gives out its whole budget at once learns nothing.
 
     Returns the claims and whether every study is finished. Retries and what a person enqueued come first.
 
@@ -121,12 +132,18 @@ def claim(engine: sa.Engine, study_ids: Sequence[int], worker: str, limit: int =
         ExperimentError: where every study has been deleted.
     """
     claims: list[Claim] = []
+
+    def may_begin(standing: Standing) -> bool:
+        return not (held or claims) or standing.running < (most_running or {}).get(
+            standing.study_id, standing.running + 1
+        )
+
     with engine.begin() as connection:
         known = {standing.study_id: standing for standing in standings(connection, study_ids)}
         if not known:
             raise ExperimentError("the experiment was deleted while this worker ran")
         while len(claims) < limit:
-            open_ones = [s for s in known.values() if s.waiting or s.room]
+            open_ones = [s for s in known.values() if s.waiting or (s.room and may_begin(s))]
             if not open_ones:
                 break
             study_id = min(open_ones, key=lambda s: (not s.waiting, s.progress, s.study_id)).study_id
@@ -137,7 +154,7 @@ def claim(engine: sa.Engine, study_ids: Sequence[int], worker: str, limit: int =
                 del known[study_id]
                 continue
             taken = (_take_waiting(connection, now[0], worker) if now[0].waiting else None) or (
-                _begin(connection, now[0], worker) if now[0].room else None
+                _begin(connection, now[0], worker) if now[0].room and may_begin(now[0]) else None
             )
             if taken is None:
                 del known[study_id]

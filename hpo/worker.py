@@ -32,6 +32,7 @@ from hpo.ledger import Claim
 from hpo.proposal import Proposal, StudyDesk
 from hpo.recorder import Recorder
 from hpo.seeds import derive_seed
+from hpo.spec import SamplerSpec, StudyFile
 from hpo.study import Experiment
 from hpo.view import WorkerView
 from trainers.protocol import TRAINERS, BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Run, Trainer
@@ -110,6 +111,9 @@ class Worker:
         self.heartbeat = Heartbeat(self.view, options.heartbeat_seconds, options.grace_seconds, duties)
         self._trained_on = trained_on(options.device, options.threads, self.trainer.capacity)
         self.held: dict[int, Held] = {}
+        self._most_running = {
+            study.study_id: _most_running(self.study_file, study.sampler) for study in experiment.studies
+        }
         self.ahead: list[Proposal] = []
         self._asking: Future[tuple[list[Proposal], bool]] | None = None
         self._finished = False
@@ -183,7 +187,10 @@ class Worker:
 
     def _claim(self, limit: int) -> tuple[list[Proposal], bool]:
         started = time.monotonic()
-        claims, finished = ledger.claim(self.experiment.storage.engine, self.study_ids, self.name, limit)
+        engine, held = self.experiment.storage.engine, len(self.held)
+        claims, finished = ledger.claim(
+            engine, self.study_ids, self.name, limit, held=held, most_running=self._most_running
+        )
         proposals = [self.desks[claim.study_id].propose(claim) for claim in claims]
         if claims:
             seconds = (time.monotonic() - started) / len(claims)
@@ -458,6 +465,18 @@ class Worker:
                 download=self.options.download,
             )
         )
+
+
+def _most_running(study_file: StudyFile, sampler: SamplerSpec) -> int:
+    """How many trials of a study many slots may run at once, so that three quarters of it can learn from the rest.
+
+    Where nothing is learnt (no pruner, and a sampler that looks at no results) there is no such limit.
+    """
+    if study_file.pruner.name == "none" and sampler.name in ("grid", "random", "random_2x", "qmc"):
+        return 2**31
+    budget = study_file.budget_for(sampler)
+    trials = budget.trials or (budget.epochs or 0) // (study_file.max_epochs() or 1)
+    return max(1, trials // 4)
 
 
 def _log_failure(future: "Future[None]") -> None:

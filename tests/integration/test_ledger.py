@@ -206,3 +206,16 @@ def _age_heartbeat(storage: Storage, trial_id: int, seconds: float) -> None:
             sa.text("UPDATE trial_heartbeats SET heartbeat = heartbeat - make_interval(secs => :s) WHERE trial_id = :t"),
             {"s": seconds, "t": trial_id},
         )
+
+
+def test_many_slots_leave_a_search_something_to_learn_from(storage: Storage) -> None:
+    study_id = new_study(storage, 20)
+    first, _ = ledger.claim(storage.engine, [study_id], "here:1", 64, most_running={study_id: 5})
+    assert len(first) == 5
+    assert ledger.claim(storage.engine, [study_id], "here:1", 64, held=5, most_running={study_id: 5}) == ([], False)
+    # Another worker is not left idle for it.
+    second, _ = ledger.claim(storage.engine, [study_id], "there:2", 64, most_running={study_id: 5})
+    assert len(second) == 1
+    finish(storage, first[0].trial_id)
+    finish(storage, first[1].trial_id)
+    assert len(ledger.claim(storage.engine, [study_id], "here:1", 64, held=3, most_running={study_id: 5})[0]) == 1
