@@ -99,9 +99,10 @@ class Pack:
 
     def _compact(self) -> None:
         """Moves the last trials into vacated slots, so that the trials occupy the first ones."""
+        if not any(slot.leaving for slot in self.slots):
+            return
         while any(slot.leaving for slot in self.slots):
             last = self.slots.pop()
-            self._changed()
             if last.leaving:
                 self.masks.forget(last)
                 continue
@@ -111,6 +112,7 @@ class Pack:
                 stack[hole.position] = stack[last.position]
             last.position = hole.position
             self.slots[hole.position] = last
+        self._changed()
 
     # Training.
 
