@@ -87,9 +87,7 @@ class Run:
         self.log.touch()
         self.study_file = folder / "chaos.toml"
         self.study_file.write_text(
-            STUDY.format(
-                trials=plan.trials, epochs=plan.epochs, lr_points=plan.lr_points, beta_points=plan.beta_points
-            )
+            STUDY.format(trials=plan.trials, epochs=plan.epochs, lr_points=plan.lr_points, beta_points=plan.beta_points)
         )
         self.done: Counter[str] = Counter()
         self._timers: list[threading.Timer] = []
@@ -112,7 +110,9 @@ class Run:
     def finish(self, limit_seconds: float) -> float:
         """Disturbs the run as planned and waits for its end. Returns the seconds that it took."""
         plan, started = self.plan, time.monotonic()
-        faults = ["kill"] * plan.kills + ["stop"] * plan.stops + ["cut"] * plan.cuts + ["launcher"] * plan.launcher_kills
+        faults = (
+            ["kill"] * plan.kills + ["stop"] * plan.stops + ["cut"] * plan.cuts + ["launcher"] * plan.launcher_kills
+        )
         faults += ["server-kill", "server-down", "server-restart", "server-restart", "server-restart"][: plan.restarts]
         self.random.shuffle(faults)
         # Not in the last tenth: a fault that comes after the end is none.

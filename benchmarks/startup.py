@@ -11,7 +11,8 @@ from pathlib import Path
 from benchmarks.sleeping import SPACE
 from hpo.storage import open_storage
 
-SLEEPING = """
+SLEEPING = (
+    """
 name = "start"
 trainer = "sleeping"
 metric = "value"
@@ -19,7 +20,9 @@ samplers = ["random"]
 budget = { trials = 2 }
 [fixed]
 epochs = 1
-""" + SPACE
+"""
+    + SPACE
+)
 
 DIGITS = """
 name = "start"

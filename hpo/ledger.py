@@ -78,7 +78,7 @@ class Standing:
         return self.next_lineage / max(1, self.num_lineages or 0)
 
 
-def _run(connection: sa.Connection, sql: str, **parameters: Any) -> sa.CursorResult[Any]:
+def _run(connection: sa.Connection, sql: str, **parameters: Any) -> Any:
     return connection.execute(sa.text(sql), parameters)
 
 
@@ -364,7 +364,7 @@ def _end(connection: sa.Connection, trial_id: int, state: TrialState) -> bool:
         state=state.name,
         t=trial_id,
     )
-    return ended.rowcount == 1
+    return bool(ended.rowcount == 1)
 
 
 def beat(connection: sa.Connection, trial_ids: Iterable[int]) -> set[int]:

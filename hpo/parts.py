@@ -8,7 +8,8 @@ from trainers.protocol import TRAINERS, load_trainers
 def parts(trainer_modules: str = "") -> dict[str, dict[str, str]]:
     """Kind of part -> name -> one line, for ``hpo list``."""
     load_trainers(trainer_modules)
-    from trainers.config import DATASETS, NETWORKS
+    from trainers.datasets import DATASETS
+    from trainers.networks import NETWORKS
 
     return {
         "trainers": {name: entry.description for name, entry in TRAINERS.items()},

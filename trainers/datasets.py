@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from trainers.protocol import TrainerError
+from trainers.errors import TrainerError
 
 Part = Literal["train", "val", "test"]
 Arrays = tuple[NDArray[Any], NDArray[np.int64]]

@@ -244,7 +244,9 @@ def register(entry: TrainerEntry) -> TrainerEntry:
     """Adds a trainer to the table; a second one with the same name from another place raises TrainerError."""
     known = TRAINERS.get(entry.name)
     if known is not None and known.config.__module__ != entry.config.__module__:
-        raise TrainerError(f"two trainers are called {entry.name!r}: in {known.config.__module__} and {entry.config.__module__}")
+        raise TrainerError(
+            f"two trainers are called {entry.name!r}: in {known.config.__module__} and {entry.config.__module__}"
+        )
     TRAINERS[entry.name] = entry
     return entry
 
@@ -304,7 +306,9 @@ def load_trainers(modules: str | typing.Iterable[str]) -> None:
         except TrainerError:
             raise
         except Exception as error:
-            raise TrainerError(f"the trainer module {name!r} cannot be imported: {type(error).__name__}: {error}") from error
+            raise TrainerError(
+                f"the trainer module {name!r} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _import(name: str) -> None:
@@ -322,7 +326,8 @@ def _import(name: str) -> None:
     if (loaded := sys.modules.get(module_name)) is not None and getattr(loaded, "__file__", None) == str(path):
         return
     spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:

@@ -1,11 +1,11 @@
 """Compares the samplers of an experiment: numbers first (no plotly, no storage), then the drawings of them.
 
-    records.py       what was run, as plain dataclasses         load.py          fills them from an Optuna storage
-    stats.py         intervals and bootstrap bands              significance.py  paired tests, power, ranks
-    curves.py        best so far against cost, speed-up         spending.py      cost, duplicates, audit, noise floor
-    importance.py    PED-ANOVA for each sampler                 comparison.py    all of it for one experiment
-    tasks.py         several experiments: ranks                 tables.py        the comparison as rows of cells
-    figures.py       the comparison as plotly figures           render.py, page/ templates, style and scripts of pages
-    report.py        terminal, JSON, CSV, one page; retraining  publish.py       into Optuna's own pages
-    command.py       ``hpo compare``
+records.py       what was run, as plain dataclasses         load.py          fills them from an Optuna storage
+stats.py         intervals and bootstrap bands              significance.py  paired tests, power, ranks
+curves.py        best so far against cost, speed-up         spending.py      cost, duplicates, audit, noise floor
+importance.py    PED-ANOVA for each sampler                 comparison.py    all of it for one experiment
+tasks.py         several experiments: ranks                 tables.py        the comparison as rows of cells
+figures.py       the comparison as plotly figures           render.py, page/ templates, style and scripts of pages
+report.py        terminal, JSON, CSV, one page; retraining  publish.py       into Optuna's own pages
+command.py       ``hpo compare``
 """

@@ -48,9 +48,7 @@ def run(experiment: Experiment, settings: Settings, options: LaunchOptions, prog
             ray.shutdown()
 
 
-def _run(
-    ray: Any, experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress
-) -> None:
+def _run(ray: Any, experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress) -> None:
     resources = ray.cluster_resources()
     num_gpus = 0 if options.gpus is None else int(resources.get("GPU", 0))
     count = options.workers or (num_gpus * options.per_gpu if num_gpus else max(1, int(resources.get("CPU", 1))))

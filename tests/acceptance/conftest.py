@@ -67,9 +67,7 @@ def study(tmp_path: Path) -> Callable[..., Path]:
     ) -> Path:
         path = tmp_path / f"{name}.toml"
         path.write_text(
-            SLEEPING.format(
-                name=name, samplers=samplers, budget=budget, pruner=pruner, epochs=epochs, seconds=seconds
-            )
+            SLEEPING.format(name=name, samplers=samplers, budget=budget, pruner=pruner, epochs=epochs, seconds=seconds)
         )
         return path
 

@@ -62,7 +62,10 @@ def test_launch_status_export_train_delete(hpo_command: Hpo, study: Study, tmp_p
 
     top = hpo_command("export", "sleepy", "--sampler", "grid", "--top", "3", "--format", "json", "--output", "top.json")
     assert top.returncode == 0
-    values = [json.loads((tmp_path / name).read_text())["provenance"]["value"] for name in ("top.json", "top-2.json", "top-3.json")]
+    values = [
+        json.loads((tmp_path / name).read_text())["provenance"]["value"]
+        for name in ("top.json", "top-2.json", "top-3.json")
+    ]
     assert values == sorted(values, reverse=True)
 
     refused = hpo_command("delete", "sleepy")
@@ -183,7 +186,8 @@ def test_random_draws_do_not_depend_on_the_number_of_workers(hpo_command: Hpo, s
 def test_a_bad_file_shows_every_mistake_and_writes_nothing(hpo_command: Hpo, tmp_path: Path, home: Path) -> None:
     file = tmp_path / "bad.toml"
     file.write_text(
-        'name = "bad"\ntrainer = "sleping"\nmetric = "value"\nsamplers = ["tpee"]\nbudget = { trials = 0 }\nreapeats = 3\n'
+        'name = "bad"\ntrainer = "sleping"\nmetric = "value"\nsamplers = ["tpee"]\nbudget = { trials = 0 }\n'
+        "reapeats = 3\n"
         "[space]\nlr = { low = 0, high = 1.0, log = true }\n"
     )
     done = hpo_command("launch", str(file))

@@ -1,4 +1,4 @@
-"""Claims, ends and retries on a real Postgres: exact at any number of claimants, repeatable, refused to those who lost."""
+"""Claims, ends and retries on a real Postgres: exact at any number of claimants, refused to those who lost."""
 
 import threading
 from collections import Counter
@@ -203,7 +203,9 @@ def test_a_deleted_experiment_ends_its_workers(storage: Storage) -> None:
 def _age_heartbeat(storage: Storage, trial_id: int, seconds: float) -> None:
     with storage.engine.begin() as connection:
         connection.execute(
-            sa.text("UPDATE trial_heartbeats SET heartbeat = heartbeat - make_interval(secs => :s) WHERE trial_id = :t"),
+            sa.text(
+                "UPDATE trial_heartbeats SET heartbeat = heartbeat - make_interval(secs => :s) WHERE trial_id = :t"
+            ),
             {"s": seconds, "t": trial_id},
         )
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from trainers_support import DATA_DIR, needs_cifar10, needs_mnist
+
 from trainers.config import ClassifierConfig
 from trainers.data import clear_cache, load_split
 from trainers.datasets import DATASETS, check_arrays, read_split, split_indices, verify_files
@@ -74,7 +74,10 @@ def test_digits_are_scikit_learns() -> None:
     from sklearn.datasets import load_digits
 
     published = load_digits()
-    rows = {image.astype(np.uint8).tobytes(): int(label) for image, label in zip(published.data, published.target, strict=True)}
+    rows = {
+        image.astype(np.uint8).tobytes(): int(label)
+        for image, label in zip(published.data, published.target, strict=True)
+    }
     for part in ("train", "val", "test"):
         for image, label in zip(*read_split("digits", part, None), strict=True):
             assert rows[image.tobytes()] == label
@@ -199,13 +202,15 @@ class TestCheck:
         raw.mkdir(parents=True)
         for file, _ in DATASETS["fashion_mnist"].files:
             (raw / file).write_bytes(gzip.compress(b"not it"))
-        with pytest.raises(TrainerError, match="train-images-idx3-ubyte.gz is not the published file"):
+        with pytest.raises(TrainerError, match=r"train-images-idx3-ubyte\.gz is not the published file"):
             verify_files("fashion_mnist", tmp_path)
 
     @pytest.mark.parametrize("label", [-1, 10])
     def test_labels_out_of_range(self, label: int) -> None:
         labels = np.array([3, 9, label, 0])
-        with pytest.raises(TrainerError, match=f"1 labels are out of range, the first is {label} at 2; expected 0 to 9"):
+        with pytest.raises(
+            TrainerError, match=f"1 labels are out of range, the first is {label} at 2; expected 0 to 9"
+        ):
             check_arrays("digits", np.zeros((4, 1, 8, 8)), labels, "here")
 
     def test_counts_that_differ(self) -> None:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from trainers.augment import augmented
-from trainers.config import ClassifierConfig
 from trainers.classifier import new_network
+from trainers.config import ClassifierConfig
 from trainers.initializers import INITIALIZERS, initialize
 from trainers.networks import NETWORKS, build_network
 from trainers.precision import PRECISIONS

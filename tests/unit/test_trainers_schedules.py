@@ -80,9 +80,7 @@ def test_warm_up_equals_chained_linear_lr(name: str) -> None:
     warmup = 2 * STEPS
     ramp = torch_lrs(lambda o: lr_scheduler.LinearLR(o, 1 / warmup, total_iters=warmup - 1), 1)
     expected = [r * lr / LR for r, lr in zip(ramp, torch_lrs(make, every), strict=True)]
-    ours = [
-        learning_rate(step, config(name, warmup_epochs=2, **parameters), STEPS) for step in range(STEPS * EPOCHS)
-    ]
+    ours = [learning_rate(step, config(name, warmup_epochs=2, **parameters), STEPS) for step in range(STEPS * EPOCHS)]
     assert ours == pytest.approx(expected, rel=1e-9)
 
 

@@ -42,10 +42,22 @@ NETWORKS: dict[str, NetworkEntry] = {
         "any",
         ("width_1", "width_2", "activation", "batch_norm", "dropout"),
     ),
-    "squeeze_expand": NetworkEntry("squeeze-expand CNN with batch normalization (report 4)", "mnist", 9_680, "image", ("dropout",)),
-    "cnn": NetworkEntry("two convolutions and two linear layers (report 1)", "mnist", 55_834, "image", ("channels_1", "channels_2", "head_width", "activation", "batch_norm", "dropout")),
-    "resnet18": NetworkEntry("ResNet-18 with a 3x3 stem and no max-pool (report 3)", "cifar10", 11_173_962, "image", ("dropout",)),
-    "relu_line": NetworkEntry("a number through 10 ReLU units (report 5)", "line", 42, "line", ("batch_norm", "dropout")),
+    "squeeze_expand": NetworkEntry(
+        "squeeze-expand CNN with batch normalization (report 4)", "mnist", 9_680, "image", ("dropout",)
+    ),
+    "cnn": NetworkEntry(
+        "two convolutions and two linear layers (report 1)",
+        "mnist",
+        55_834,
+        "image",
+        ("channels_1", "channels_2", "head_width", "activation", "batch_norm", "dropout"),
+    ),
+    "resnet18": NetworkEntry(
+        "ResNet-18 with a 3x3 stem and no max-pool (report 3)", "cifar10", 11_173_962, "image", ("dropout",)
+    ),
+    "relu_line": NetworkEntry(
+        "a number through 10 ReLU units (report 5)", "line", 42, "line", ("batch_norm", "dropout")
+    ),
 }
 
 

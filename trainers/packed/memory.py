@@ -1,6 +1,6 @@
 """How much memory slots need, how much there is, and what running out of it looks like."""
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import torch
 
 from trainers.config import ClassifierConfig
