@@ -1,4 +1,4 @@
-"""Trial-epochs a second: ordinary PyTorch, ours one at a time, several processes, and packed; then a search and a study.
+"""Trial-epochs a second: ordinary PyTorch, ours one at a time, several processes, and packed; a search; a study.
 
 (a) one process, one trial at a time, DataLoader    (b) ours, one at a time    (c) several processes of (b)
 (d) packed, at each number of slots                 then a search of mixed sizes with pruning, and a whole study
@@ -198,8 +198,8 @@ def processes_rate(setting: Setting, config: ClassifierConfig, count: int, alone
 def floor(setting: Setting, config: ClassifierConfig) -> float:
     """Trial-epochs a second if a step were only its multiplications or only its traffic, whichever takes longer.
 
-    A multiplication of a weight with an input costs 2 operations forward and 4 backward, the first layer 2 fewer. Weight,
-    gradient and momentum are read and written: 8 passes over the weights.
+    A weight times an input costs 2 operations forward and 4 backward, 2 fewer in the first layer. Weights, gradients
+    and momentum are read and written: 8 passes over the weights.
     """
     precision = choose_precision(config, setting.device)
     dtype = precision.autocast or precision.weights
@@ -295,12 +295,9 @@ def measure(setting: Setting, case: str, values: dict[str, Any], description: st
     config = ClassifierConfig.model_validate(values)
     on_cpu = setting.device == "cpu"
     limit = floor(setting, config)
-    print(
-        f"\n{description}; {setting.device}, {setting.threads} threads, precision {choose_precision(config, setting.device).name}"
-    )
-    print(
-        f"{'trial-epochs a second':34} {'by clock':>11} {'x (b)':>7} {'cpu second' if on_cpu else '':>11} {'floor':>11}"
-    )
+    precision, cpu = choose_precision(config, setting.device).name, "cpu second" if on_cpu else ""
+    print(f"\n{description}; {setting.device}, {setting.threads} threads, {precision}")
+    print(f"{'trial-epochs a second':34} {'by clock':>11} {'x (b)':>7} {cpu:>11} {'floor':>11}")
     plain = plain_rate(setting, config)
     alone = packed_rate(setting, config, 1, [])
     show("(a) PyTorch with DataLoader", plain, alone, limit, on_cpu)
