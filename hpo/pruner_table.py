@@ -134,11 +134,11 @@ def _asha(options: AshaOptions, study_file: "StudyFile") -> "BasePruner":
 
 
 def _hyperband(options: HyperbandOptions, study_file: "StudyFile") -> "BasePruner":
-    from optuna.pruners import HyperbandPruner
+    from hpo.pruners import LineageHyperbandPruner
 
     most = options.max_epochs or study_file.max_epochs()
     assert most is not None
-    pruner = HyperbandPruner(options.min_epochs, most, options.reduction_factor)
+    pruner = LineageHyperbandPruner(options.min_epochs, most, options.reduction_factor)
     # Optuna takes a logarithm of floats, and log(243, 3) comes to 4.999999999999999.
     pruner._n_brackets = num_brackets(options, most)
     return pruner

@@ -1,14 +1,17 @@
 """Pruners of our own, beside Optuna's. A step is a number of finished epochs, counted from 1."""
 
 import contextlib
+import copy
 import math
 import warnings
 from collections.abc import Iterator
 
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, HyperbandPruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+
+from hpo import attributes
 
 
 @contextlib.contextmanager
@@ -51,3 +54,18 @@ class FirstEpochTopKPruner(BasePruner):
             if other.number != trial.number and self._epoch in other.intermediate_values
         ]
         return sum(other < (sign * value, trial.number) for other in others) >= self._k
+
+
+class LineageHyperbandPruner(HyperbandPruner):
+    """Hyperband whose brackets belong to lineages: a trial that is tried again stays in the bracket that judged it.
+
+    Optuna draws the bracket from the trial's number, which a retry has anew; the rungs that it had passed would then
+    be those of another bracket. A trial without a lineage is drawn by its number, as by Optuna.
+    """
+
+    def _get_bracket_id(self, study: Study, trial: FrozenTrial) -> int:
+        lineage = trial.user_attrs.get(attributes.LINEAGE)
+        if lineage is not None:
+            trial = copy.copy(trial)
+            trial.number = lineage
+        return super()._get_bracket_id(study, trial)
