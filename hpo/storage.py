@@ -5,11 +5,12 @@ trials read in one aggregated query. Optuna reads 10,000 trials of 7 parameters 
 7 s; this takes under one, for whoever uses it: workers, the dashboard, ``hpo.load``.
 """
 
+import contextlib
 import datetime
 import functools
 import json
 import os
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.errors import StorageError, UsageError
@@ -85,10 +87,13 @@ class Storage(RDBStorage):
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
-            ours = _is_ours(address, engine_options, self.address)
-            super().__init__(address.replace("{", "{{").replace("}", "}}"), engine_options, skip_table_creation=ours)
-            if not ours:
-                create_own_tables(self.engine)
+            # Processes that make Optuna's tables at once would meet in the catalogue: one makes them, the others wait.
+            with _checked(address, self.address) as ours:
+                super().__init__(
+                    address.replace("{", "{{").replace("}", "}}"), engine_options, skip_table_creation=ours
+                )
+                if not ours:
+                    create_own_tables(self.engine)
         except (sa.exc.OperationalError, optuna.exceptions.StorageInternalError) as error:
             raise _explained(error, self.address) from None
         except sa.exc.ProgrammingError as error:
@@ -231,14 +236,25 @@ def create_own_tables(engine: sa.Engine) -> None:
         connection.execute(sa.text(OWN_SCHEMA))
 
 
-def _is_ours(address: str, engine_options: dict[str, Any], shown: str) -> bool:
+@contextlib.contextmanager
+def _checked(address: str, shown: str) -> Iterator[bool]:
+    """Whether the database holds our tables already; where not, others that open it wait until the block ends."""
+    engine = sa.create_engine(address, poolclass=sa.NullPool, connect_args=CONNECT_OPTIONS)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        ours = _is_ours(connection, shown)
+        if not ours:
+            # Held by the session, so until the connection is closed.
+            connection.execute(sa.text("SELECT pg_advisory_lock(7305197)"))
+            ours = _is_ours(connection, shown)
+        yield ours
+
+
+def _is_ours(connection: sa.Connection, shown: str) -> bool:
     """Whether the database holds our tables already; False for an empty one or Optuna's alone."""
-    engine = sa.create_engine(address, poolclass=sa.NullPool, connect_args=engine_options["connect_args"])
-    with engine.connect() as connection:
-        query = "SELECT table_name FROM information_schema.tables WHERE table_schema = ANY(current_schemas(false))"
-        tables = {name for (name,) in connection.execute(sa.text(query))}
+    query = "SELECT table_name FROM information_schema.tables WHERE table_schema = ANY(current_schemas(false))"
+    tables = {name for (name,) in connection.execute(sa.text(query))}
     if tables and "version_info" not in tables:
-        known = set(optuna.storages._rdb.models.BaseModel.metadata.tables) | {"alembic_version", *OWN_TABLES}
+        known = set(models.BaseModel.metadata.tables) | {"alembic_version", *OWN_TABLES}
         others = sorted(tables - known)
         if others:
             raise StorageError(
@@ -263,6 +279,7 @@ def _explained(error: Exception, shown: str) -> StorageError:
         "too many clients": "it has no connection left; see the README on pooling",
         "remaining connection slots": "it has no connection left; see the README on pooling",
         "Connection refused": "nothing listens there",
+        "No such file or directory": "nothing listens there",
         "host name": "no such host",
         "timeout expired": "it does not answer",
         "starting up": "it is starting",
