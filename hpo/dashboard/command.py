@@ -54,6 +54,9 @@ def dashboard(
     trainers: TrainersOption = "",
 ) -> None:
     """Serve Optuna's dashboard, and the comparison and the best configurations beside it."""
+    import signal
+    import sys
+
     from hpo.dashboard.server import Server, make_access, make_app
     from hpo.settings import Settings
     from hpo.storage import open_storage
@@ -64,6 +67,8 @@ def dashboard(
     settings = Settings(storage, home, data_dir, trainers)
     opened = open_storage(settings.storage, home=settings.home)
     server = Server(make_app(opened, settings.artifacts, access, exporter(opened, settings)), host, port)
+    # What `docker stop` sends: end as with Ctrl-C, so that the embedded server is let go of.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"dashboard: {server.url}  (Ctrl-C ends it)", flush=True)
     server.run()
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
@@ -79,9 +80,10 @@ def dashboard(environment, tmp_path_factory):
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert found, line + (folder / "log").read_text()
         yield found[0]
-        process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
         process.stdout.close()
+        assert not (Path(environment["HPO_HOME"]) / "postgres" / "postmaster.pid").exists()  # the server went with it
 
 
 def log_in(page, address, path="/hpo/"):
