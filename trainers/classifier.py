@@ -129,6 +129,9 @@ class Training:
         total = torch.zeros((), device=device, dtype=torch.float64)
         norms = []
         num_images = 0
+        observe = run.observe
+        if observe is not None and self.epochs_done == run.start_epoch:
+            observe(network)
         network.train()
         for step, lr in enumerate(lrs):
             index = order[step * config.batch_size : (step + 1) * config.batch_size]
@@ -144,6 +147,8 @@ class Training:
             group["lr"] = lr
             self.optimizer.step()
             self.optimizer.zero_grad()
+            if observe is not None:
+                observe(network)
             total += loss.detach() * len(index)
             num_images += len(index)
         return total / num_images, torch.stack(norms).mean()

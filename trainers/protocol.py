@@ -43,6 +43,8 @@ class Run:
         download: whether a missing data set may be downloaded into ``data_dir``.
         test: when the test set is looked at: during a search ``"never"``.
         artifact_dir: where :meth:`artifact` puts files; None discards them.
+        observe: called with the network before the first step and after each one, for a diagnosis; it must not change
+            it. Only the classifier that trains one configuration at a time calls it.
     """
 
     device: str = "cpu"
@@ -53,6 +55,7 @@ class Run:
     download: bool = False
     test: Literal["never", "last", "each"] = "never"
     artifact_dir: Path | None = None
+    observe: Callable[[Any], None] | None = None
     artifacts: list[Path] = field(default_factory=list)
     saved: State | None = None
 
