@@ -42,7 +42,8 @@ def overhead_ms(study: optuna.Study, num_trials: int, epochs: int, seconds: floa
     spans: dict[str, list[datetime.datetime]] = defaultdict(list)
     trials = study.get_trials(deepcopy=False)
     for trial in trials:
-        assert trial.datetime_start is not None and trial.datetime_complete is not None
+        assert trial.datetime_start is not None
+        assert trial.datetime_complete is not None
         spans[trial.user_attrs["worker"]] += [trial.datetime_start, trial.datetime_complete]
     busy = sum((max(times) - min(times)).total_seconds() for times in spans.values())
     slept = sum(len(trial.intermediate_values) for trial in trials) * seconds

@@ -137,7 +137,9 @@ class Worker:
             while not self._finished or self.held:
                 self._fill_slots()
                 if self.held:
-                    for event in self._advance():
+                    events = self._advance()
+                    self._look_around(events)
+                    for event in events:
                         self._handle(event)
                 elif not self._finished:
                     time.sleep(0.2)
@@ -230,6 +232,18 @@ class Worker:
         finally:
             self._epoch_started = math.inf
 
+    def _look_around(self, events: list[Event]) -> None:
+        """Reads the other workers' trials once for all pruning decisions that these events ask for."""
+        study_ids = {
+            held.claim.study_id
+            for event in events
+            if isinstance(event, EpochEnd) and not event.finished
+            if (held := self.held.get(event.key)) is not None  # type: ignore[call-overload]
+            if not held.audited and held.desk.decides_at(event.epoch)
+        }
+        if study_ids:
+            self.recorder.run(lambda: [self.view.refresh(study_id) for study_id in study_ids])
+
     def _handle(self, event: Event) -> None:
         held = self.held.get(event.key)  # type: ignore[call-overload]
         if held is None:
@@ -281,8 +295,7 @@ class Worker:
     def _should_prune(self, held: Held, epoch: int) -> bool:
         if held.audited or not held.desk.decides_at(epoch):
             return False
-        study_id, trial_id = held.claim.study_id, held.claim.trial_id
-        self.recorder.run(lambda: self.view.refresh(study_id))
+        trial_id = held.claim.trial_id
         if not held.desk.should_prune(trial_id):
             return False
         if self.study_file.audit:
