@@ -152,8 +152,12 @@ def train(
     settings: Settings | None = None,
     report: Callable[[int, int, dict[str, float]], None] | None = None,
     diagnose: str | Path | None = None,
+    attach: bool = False,
 ) -> dict[str, Any]:
-    """Trains an exported file, as ``hpo train`` does; returns what ``hpo train --json`` prints."""
+    """Trains an exported file, as ``hpo train`` does; returns what ``hpo train --json`` prints.
+
+    ``diagnose`` is a folder for diagnostics of the network; ``attach`` puts them beside the study in the dashboard.
+    """
     settings = settings or settings_from_environment()
     load_trainers(settings.trainers)
     study_file = load_study_file(file)
@@ -162,9 +166,11 @@ def train(
             check(config, settings.data_dir, settings.download)
     result = train_file(study_file, settings, seeds, report)
     if diagnose is not None:
-        from hpo.diagnosis import diagnose_file
+        from hpo.diagnosis import attach_diagnosis, diagnose_file
 
         diagnose_file(study_file, settings, Path(diagnose))
+        if attach:
+            attach_diagnosis(study_file, settings, Path(diagnose))
     return result
 
 

@@ -202,6 +202,11 @@ def train(
         Path | None,
         typer.Option("--diagnose", envvar="HPO_DIAGNOSE", help="Folder for diagnostics of the trained network."),
     ] = None,
+    attach: Annotated[
+        bool,
+        typer.Option("--attach", envvar="HPO_ATTACH", help="Show the diagnostics with the study in the dashboard."),
+    ] = False,
+    storage: StorageOption = None,
     home: HomeOption = None,
     data_dir: DataOption = None,
     trainers: TrainersOption = "",
@@ -212,14 +217,16 @@ def train(
     from hpo import api
     from hpo.settings import Settings
 
-    settings = Settings(home=home, data_dir=data_dir, trainers=trainers, download=download)
+    if attach and diagnose is None:
+        raise UsageError("--attach needs --diagnose FOLDER: there is nothing to attach without it")
+    settings = Settings(storage, home, data_dir, trainers, download=download)
 
     def report(index: int, epoch: int, metrics: dict[str, float]) -> None:
         if not as_json:
             shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "seconds")
             print(f"seed {index}, epoch {epoch}: {shown}", file=sys.stderr, flush=True)
 
-    result = api.train(file, seeds=seeds, settings=settings, report=report, diagnose=diagnose)
+    result = api.train(file, seeds=seeds, settings=settings, report=report, diagnose=diagnose, attach=attach)
     if as_json:
         _print_json(result)
         return

@@ -159,6 +159,14 @@ def _without_none(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def training_place(study_file: StudyFile) -> tuple[str, int]:
+    """The device and the number of threads to train a file's configuration with: those of its provenance, if any."""
+    from hpo.workplace import default_device, usable_cores
+
+    trained_on = study_file.provenance.get("trained_on", {})
+    return default_device(), min(int(trained_on.get("threads", usable_cores())), usable_cores())
+
+
 def train_epochs(
     study_file: StudyFile, config: Any, seed: int, settings: Settings, *, test: str = "last"
 ) -> Iterator[dict[str, float]]:
@@ -167,11 +175,7 @@ def train_epochs(
     It trains with the threads and device that the provenance names, where this machine has them: another number of
     threads adds up in another order and gives other last digits.
     """
-    from hpo.workplace import default_device, usable_cores
-
-    trained_on = study_file.provenance.get("trained_on", {})
-    threads = min(int(trained_on.get("threads", usable_cores())), usable_cores())
-    device = default_device()
+    device, threads = training_place(study_file)
     trainer = TRAINERS[study_file.trainer].build(
         BuildOptions(device, 1, threads, (config,), settings.data_dir, settings.download)
     )

@@ -242,7 +242,11 @@ class Worker:
             if not held.audited and held.desk.decides_at(event.epoch)
         }
         if study_ids:
-            self.recorder.run(lambda: [self.view.refresh(study_id) for study_id in study_ids])
+            self.recorder.run(lambda: self._refresh(study_ids))
+
+    def _refresh(self, study_ids: set[int]) -> None:
+        for study_id in study_ids:
+            self.view.refresh(study_id)
 
     def _handle(self, event: Event) -> None:
         held = self.held.get(event.key)  # type: ignore[call-overload]
