@@ -18,7 +18,10 @@ RECTIFIERS = (nn.ReLU, nn.LeakyReLU)
 
 @contextmanager
 def _recorded(model: nn.Module) -> Iterator[list[tuple[str, Tensor]]]:
-    """A list that the forward passes inside fill: (kind and name of the module, which of its units are on: bool (batch, units)) in order."""
+    """A list that the forward passes inside fill, in order.
+
+    Each entry is the kind and name of a module, and which of its units are on: bool (batch, units).
+    """
     record: list[tuple[str, Tensor]] = []
     handles = []
     for name, module in model.named_modules():
