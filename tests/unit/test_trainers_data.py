@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from trainers_support import DATA_DIR, needs_cifar10, needs_mnist
 
+from tests.unit.trainers_support import DATA_DIR, needs_cifar10, needs_mnist
 from trainers.config import ClassifierConfig
 from trainers.data import clear_cache, load_split
 from trainers.datasets import DATASETS, check_arrays, read_split, split_indices, verify_files
