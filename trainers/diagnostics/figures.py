@@ -12,7 +12,7 @@ from trainers.diagnostics.activations import Activity, PatternObserver
 from trainers.diagnostics.history import History, drop_effects, effective_learning_rate, gaps
 from trainers.diagnostics.noise import NoiseScale
 from trainers.diagnostics.regions import Regions
-from trainers.diagnostics.sharpness import LossPlane
+from trainers.diagnostics.sharpness import Eigenvalue, LossPlane
 from trainers.diagnostics.weights import LayerWeights
 
 Figure = dict[str, Any]
@@ -119,6 +119,15 @@ def noise_figure(noise: NoiseScale) -> Figure:
     return _figure(
         title, "batch size B", "mean squared gradient norm", data, xaxis={"type": "log"}, yaxis={"type": "log"}
     )
+
+
+def sharpness_figure(found: Eigenvalue) -> Figure:
+    """The estimate of the eigenvalue after each Hessian-vector product."""
+    products = list(range(1, len(found.estimates) + 1))
+    data = [_line("estimate", products, found.estimates, 0, "lines+markers")]
+    end = "" if found.converged else ", not converged"
+    title = f"Largest eigenvalue of the Hessian: {found.value:.4g} ± {found.residual:.1g}{end}"
+    return _figure(title, "Hessian-vector products", "estimate", data)
 
 
 def plane_figures(plane: LossPlane) -> dict[str, Figure]:

@@ -18,6 +18,9 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 BATCH_SIZE = 128
 
+ONE_THREAD_FLOPS = 1e8
+"""A batch of fewer operations is computed by one thread: several wait for each other longer than they compute."""
+
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
@@ -78,3 +81,15 @@ def forward_flops(model: nn.Module, x: Tensor) -> int:
     with evaluation_mode(model), FlopCounterMode(display=False) as counter:
         model(x[:1])
     return max(1, int(counter.get_total_flops()))
+
+
+@contextmanager
+def threads_for(flops: int) -> Iterator[None]:
+    """One thread for a network of so few operations an example that more would only wait; as many as before after."""
+    threads = torch.get_num_threads()
+    if flops * BATCH_SIZE < ONE_THREAD_FLOPS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

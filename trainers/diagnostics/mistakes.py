@@ -83,7 +83,6 @@ def mistakes_picture(mistakes: Sequence[Mistake], pixels: Tensor, names: Sequenc
     rows = -(-len(mistakes) // columns)
     width, height = TILE + GAP, TILE + LABELS + GAP
     sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), PAPER)
-    draw = ImageDraw.Draw(sheet)
     for place, (mistake, image) in enumerate(zip(mistakes, pixels, strict=True)):
         left, top = GAP + place % columns * width, GAP + place // columns * height
         sheet.paste(_tile(image), (left, top))
@@ -91,7 +90,9 @@ def mistakes_picture(mistakes: Sequence[Mistake], pixels: Tensor, names: Sequenc
             (("true", mistake.label, INK), ("predicted", mistake.predicted, RED)),
         ):
             text = f"{word} {label if names is None else names[label]}"
-            draw.text((left, top + TILE + 4 + 19 * line), text, fill=color, font=font(15, text, TILE + GAP - 2))
+            strip = Image.new("RGB", (TILE + GAP - 2, 19), PAPER)
+            ImageDraw.Draw(strip).text((0, 0), text, fill=color, font=font(15, text, strip.width))
+            sheet.paste(strip, (left, top + TILE + 4 + 19 * line))
     return sheet
 
 

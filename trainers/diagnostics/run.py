@@ -25,7 +25,7 @@ from trainers.datasets import Part
 from trainers.diagnostics import figures
 from trainers.diagnostics.activations import PatternObserver, activity
 from trainers.diagnostics.history import History, drop_effects, effective_learning_rate, gaps
-from trainers.diagnostics.loss import forward_flops, mean_loss
+from trainers.diagnostics.loss import forward_flops, mean_loss, threads_for
 from trainers.diagnostics.mistakes import misclassified, mistakes_picture
 from trainers.diagnostics.noise import noise_scale
 from trainers.diagnostics.pictures import picture
@@ -99,6 +99,11 @@ class Subject:
         """As :meth:`affordable`, and no more than the training set has."""
         return min(len(self.data.train), self.affordable(passes, least=least, most=most))
 
+    def affordable_part(self, split: Split) -> Split:
+        """The first of the set, which are all of it unless the network is dear on this device."""
+        count = self.affordable(1, least=1024, most=len(split))
+        return Split(split.x[:count], split.y[:count])
+
     def train_examples(self, count: int) -> tuple[Tensor, Tensor]:
         """The first of the training set, whose order is random."""
         if not self.finite:
@@ -128,8 +133,11 @@ def _history(subject: Subject) -> Result:
 
 def _accuracy(subject: Subject) -> Result:
     data = subject.data
-    (train_loss, train_accuracy), (loss, accuracy) = (evaluate(subject.model, s) for s in (data.train, data.held_out))
+    train, held_out = subject.affordable_part(data.train), subject.affordable_part(data.held_out)
+    (train_loss, train_accuracy), (loss, accuracy) = (evaluate(subject.model, split) for split in (train, held_out))
     numbers = {
+        "num_train": len(train),
+        "num_held_out": len(held_out),
         "train_loss": train_loss,
         "train_accuracy": train_accuracy,
         "part": data.part,
@@ -141,9 +149,9 @@ def _accuracy(subject: Subject) -> Result:
 
 
 def _noise(subject: Subject) -> Result:
-    small, big = 16, 256
     # A pass forward and one backward cost three forward.
-    num_batches = subject.affordable(3, least=16 * big, most=256 * big) // big
+    count = subject.affordable(3, least=1024, most=32768)
+    small, big = (16, 256) if count >= 4096 else (8, 64)
     x, y = subject.train_examples(len(subject.data.train))
     found = noise_scale(
         subject.model,
@@ -153,17 +161,17 @@ def _noise(subject: Subject) -> Result:
         generator=subject.random(0),
         small=small,
         big=big,
-        num_batches=num_batches,
+        num_batches=count // big,
     )
     return found, {"noise": figures.noise_figure(found)}
 
 
 def _sharpness(subject: Subject) -> Result:
-    iterations = 50
-    count = subject.examples(7 * iterations, least=32, most=2048)
+    # A product costs about seven passes forward; most networks need fewer than 50.
+    count = subject.examples(7 * 50, least=32, most=2048)
     x, y = subject.train_examples(count)
-    found = sharpness(subject.model, x, y, subject.loss, generator=subject.random(1), max_iterations=iterations)
-    return {"num_examples": count, **dataclasses.asdict(found)}, {}
+    found = sharpness(subject.model, x, y, subject.loss, generator=subject.random(1), max_iterations=150)
+    return {"num_examples": count, **dataclasses.asdict(found)}, {"sharpness": figures.sharpness_figure(found)}
 
 
 def _loss_plane(subject: Subject) -> Result:
@@ -229,7 +237,8 @@ def _hamming(subject: Subject) -> Result:
 
 def _mistakes(subject: Subject) -> Result:
     data = subject.data
-    found = misclassified(subject.model, data.held_out.x, data.held_out.y)
+    looked_at = subject.affordable_part(data.held_out)
+    found = misclassified(subject.model, looked_at.x, looked_at.y)
     if data.pixels is None or not found.shown:
         return {"part": data.part, **dataclasses.asdict(found)}, {}
     shown = data.pixels[[mistake.index for mistake in found.shown]].float() / data.scale
@@ -247,7 +256,7 @@ class Diagnosis:
 
 DIAGNOSES: dict[str, Diagnosis] = {
     "history": Diagnosis(_history, "curves, train-validation gap, effective learning rate, what followed each lr drop"),
-    "accuracy": Diagnosis(_accuracy, "loss and accuracy on the whole training set and the held-out one"),
+    "accuracy": Diagnosis(_accuracy, "loss and accuracy on the training set and the held-out one"),
     "noise": Diagnosis(_noise, "gradient noise scale from two batch sizes (McCandlish et al. 2018)"),
     "sharpness": Diagnosis(_sharpness, "largest eigenvalue of the Hessian of the training loss"),
     "loss_plane": Diagnosis(_loss_plane, "loss along two filter-normalized random directions (Li et al. 2018)"),
@@ -288,15 +297,16 @@ def diagnose(
     numbers: dict[str, Any] = {"network": config.network, "dataset": config.dataset, "seed": seed}
     skipped: dict[str, str] = {}
     files: list[str] = []
-    for name, diagnosis in DIAGNOSES.items():
-        try:
-            found, drawn = diagnosis.find(subject)
-        except NotApplicable as reason:
-            skipped[name] = str(reason)
-            continue
-        numbers[name] = _plain(found)
-        for file, figure in drawn.items():
-            files += _write(folder, file, figure)
+    with threads_for(subject.flops):
+        for name, diagnosis in DIAGNOSES.items():
+            try:
+                found, drawn = diagnosis.find(subject)
+            except NotApplicable as reason:
+                skipped[name] = str(reason)
+                continue
+            numbers[name] = _plain(found)
+            for file, figure in drawn.items():
+                files += _write(folder, file, figure)
     numbers |= {"skipped": skipped, "files": files}
     (folder / "diagnostics.json").write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return numbers

@@ -23,12 +23,14 @@ class Eigenvalue:
         residual: |H v - value v| for the unit vector v that was found; the eigenvalue is within that of a true one.
         num_products: Hessian-vector products that it took.
         converged: whether the residual fell to ``tolerance`` of the value before the iterations ran out.
+        estimates: the Rayleigh quotient v . H v after each product; the last one is ``value``.
     """
 
     value: float
     residual: float
     num_products: int
     converged: bool
+    estimates: list[float]
 
 
 def hessian_product(model: nn.Module, x: Tensor, y: Tensor, loss: LossFunction, vector: Tensor) -> Tensor:
@@ -82,6 +84,7 @@ def largest_eigenvalue(
         shifted.residual,
         found.num_products + shifted.num_products,
         shifted.converged and found.converged,
+        [*found.estimates, *shifted.estimates],
     )
 
 
@@ -90,16 +93,17 @@ def _power_iteration(
 ) -> Eigenvalue:
     """The eigenvalue of H for which that of H - shift I is largest in magnitude."""
     vector = start / start.norm()
-    value, residual = float("nan"), float("nan")
-    for iteration in range(1, max_iterations + 1):
+    residual = float("nan")
+    estimates: list[float] = []
+    converged = False
+    while not converged and len(estimates) < max_iterations:
         moved = product(vector) - shift * vector
         value = torch.dot(vector, moved).item()
         residual = (moved - value * vector).norm().item()
-        norm = moved.norm()
-        if residual <= tolerance * abs(value):
-            return Eigenvalue(value + shift, residual, iteration, True)
-        vector = moved / norm
-    return Eigenvalue(value + shift, residual, max_iterations, False)
+        estimates.append(value + shift)
+        converged = residual <= tolerance * abs(value)
+        vector = moved / moved.norm()
+    return Eigenvalue(estimates[-1], residual, len(estimates), converged, estimates)
 
 
 def sharpness(

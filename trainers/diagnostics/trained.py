@@ -50,7 +50,7 @@ def diagnosis_data(config: ClassifierConfig, run: Run) -> DiagnosisData:
     pixels = None
     if len(entry.shape) == 3:
         images, _ = read_split(config.dataset, part, run.data_dir, run.download)
-        pixels = torch.from_numpy(images[: len(held_out)])
+        pixels = torch.from_numpy(images[: len(held_out)].copy())
     return DiagnosisData(
         train=_split(config, "train", run, dtype),
         held_out=held_out,
