@@ -1,7 +1,7 @@
 """Every diagnosis that applies to a trained network, into a folder: numbers, Plotly figures, pictures.
 
-`diagnostics.json` holds the numbers. Each figure is `<name>.json` for Plotly and `<name>.png`; the misclassified images
-are `mistakes.png`. How many examples a diagnosis looks at follows from the network's cost and the device, so all of
+`diagnostics.json` holds the numbers. Each figure is `<name>.plotly.json` and `<name>.png`; the misclassified images are
+`mistakes.png`. How many examples a diagnosis looks at follows from the network's cost and the device, so all of
 them together take a minute or two: seconds for an MLP, and a ResNet on a CPU gets fewer examples.
 """
 
@@ -320,9 +320,9 @@ def _write(folder: Path, name: str, figure: figures.Figure | Image.Image) -> lis
     if not figure["data"]:
         return []
     text = json.dumps(figure, allow_nan=False, separators=(",", ":"))
-    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    (folder / f"{name}.plotly.json").write_text(text, encoding="utf-8")
     picture(figure).save(folder / f"{name}.png", optimize=True)
-    return [f"{name}.json", f"{name}.png"]
+    return [f"{name}.plotly.json", f"{name}.png"]
 
 
 def _plain(value: Any) -> Any:
