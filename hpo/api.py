@@ -156,7 +156,8 @@ def train(
 ) -> dict[str, Any]:
     """Trains an exported file, as ``hpo train`` does; returns what ``hpo train --json`` prints.
 
-    ``diagnose`` is a folder for diagnostics of the network; ``attach`` puts them beside the study in the dashboard.
+    ``diagnose`` is a folder for diagnostics of the network that the file's own seed gives, which is trained beside
+    the ``seeds`` if there are any; ``attach`` puts them beside the study in the dashboard.
     """
     settings = settings or settings_from_environment()
     load_trainers(settings.trainers)
@@ -164,13 +165,19 @@ def train(
     if (check := TRAINERS[study_file.trainer].check) is not None:
         for config in study_file.example_configs():
             check(config, settings.data_dir, settings.download)
-    result = train_file(study_file, settings, seeds, report)
-    if diagnose is not None:
-        from hpo.diagnosis import attach_diagnosis, diagnose_file
+    if diagnose is None:
+        return train_file(study_file, settings, seeds, report)
+    from hpo.diagnosis import attach_diagnosis, check_diagnosis, diagnose_file, train_watched
 
-        diagnose_file(study_file, settings, Path(diagnose))
-        if attach:
-            attach_diagnosis(study_file, settings, Path(diagnose))
+    folder = Path(diagnose)
+    check_diagnosis(study_file, settings, folder, attach=attach)
+    if seeds is None:
+        result = train_file(study_file, settings, None, report, functools.partial(train_watched, folder=folder))
+    else:
+        result = train_file(study_file, settings, seeds, report)
+        diagnose_file(study_file, settings, folder)
+    if attach:
+        attach_diagnosis(study_file, settings, folder)
     return result
 
 

@@ -33,6 +33,9 @@ WHERE t.study_id = ANY(:study_ids) AND t.state = 'COMPLETE' AND v.value IS NOT N
 ORDER BY v.value {}, t.study_id, t.number LIMIT :top
 """
 
+Report = Callable[[int, int, dict[str, float]], None]
+"""Called after each epoch with the index of the seed, the epoch from 1 and its metrics."""
+
 
 @dataclasses.dataclass(frozen=True)
 class BestTrial:
@@ -205,12 +208,9 @@ def train_config(
     config: dict[str, Any],
     seeds: Sequence[int],
     settings: Settings,
-    report: Callable[[int, int, dict[str, float]], None] | None = None,
+    report: Report | None = None,
 ) -> list[dict[str, float]]:
-    """Trains a configuration once for each seed; returns the final metrics of each, test metrics among them.
-
-    ``report`` is called after each epoch with the index of the seed, the epoch from 1 and its metrics.
-    """
+    """Trains a configuration once for each seed; returns the final metrics of each, test metrics among them."""
     model = configure(study_file, config)
     results = []
     for index, seed in enumerate(seeds):
@@ -228,9 +228,12 @@ def train_file(
     study_file: StudyFile,
     settings: Settings,
     num_seeds: int | None = None,
-    report: Callable[[int, int, dict[str, float]], None] | None = None,
+    report: Report | None = None,
+    train: Callable[..., list[dict[str, float]]] = train_config,
 ) -> dict[str, Any]:
     """Trains a file's configuration: with its own seed, or with ``num_seeds`` fresh ones. What ``hpo train`` prints.
+
+    ``train`` does the training: :func:`train_config`, or one that looks closer.
 
     Raises:
         UsageError: for a file that still searches, or fewer than one seed.
@@ -245,7 +248,7 @@ def train_file(
     own_seed = study_file.provenance.get("seed", study_file.seed)
     seeds = [own_seed] if num_seeds is None else list(range(num_seeds))
     config = configure(study_file, {})
-    runs = train_config(study_file, {}, seeds, settings, report)
+    runs = train(study_file, {}, seeds, settings, report)
     names = [name for name in runs[0] if name not in ("seed", "seconds")]
     result: dict[str, Any] = {
         "config": config.model_dump(mode="json"),
