@@ -183,3 +183,17 @@ def test_a_long_series_is_thinned_to_means() -> None:
     assert (len(mean["x"]), mean["x"][0], mean["x"][-1]) == (1000, 3.0, 3000.0)
     assert mean["y"][:2] == pytest.approx([1 / 3, 2 / 3], abs=1e-5)
     assert largest["y"][:2] == [2.0, 2.0]
+
+
+def test_many_long_names_are_turned_and_stay_inside() -> None:
+    names = [f"ReLU layer{k}.1.relu #2" for k in range(17)]
+    trace = {"type": "bar", "name": "a", "x": names, "y": [1.0] * 17, "marker": {"color": figures.COLORS[0]}}
+    axis = {"title": {"text": "layer"}}
+    image = picture({"data": [trace], "layout": {"xaxis": axis, "yaxis": axis}})
+    few = picture({"data": [trace | {"x": names[:3], "y": [1.0] * 3}], "layout": {"xaxis": axis, "yaxis": axis}})
+    ink = [np.asarray(shown.crop((78, 320, 738, 380)).convert("L")) < 110 for shown in (image, few)]
+    # Turned names fill the height below the shortened axis: letters with paper between the names.
+    assert ink[0].any(axis=1).mean() > 0.5
+    assert 0.1 < ink[0].any(axis=0).mean() < 0.6
+    # A few names stand in one line below that; bars are here, in a lighter colour than ink.
+    assert not ink[1].any()

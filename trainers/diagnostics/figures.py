@@ -48,6 +48,19 @@ def _line(name: str, x: Sequence[float], y: Sequence[float], color: int, mode: s
     return {"name": name, "x": _short(x), "y": _short(y), "mode": mode, "line": {"color": COLORS[color], "width": 2}}
 
 
+def _with_error(value: float, error: float) -> str:
+    """As many digits as the error allows: its first two."""
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.4g}"
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:,.{decimals}f} ± {error:,.{decimals}f}"
+
+
+def _whole(history: History) -> dict[str, Any]:
+    """An axis of epochs: a few have no ticks between them."""
+    return {"dtick": 1} if len(history) <= 12 else {}
+
+
 def _epochs(history: History, names: Sequence[str]) -> list[dict[str, Any]]:
     """A line for each metric that the history has."""
     mode = "lines+markers" if len(history) <= 30 else "lines"
@@ -71,7 +84,7 @@ def history_figures(history: History, beta: float, optimizer: str) -> dict[str, 
         return {}
     marks = _marks(history)
     note = "; dashed: learning-rate drops" if marks else ""
-    more: dict[str, Any] = {"shapes": marks}
+    more: dict[str, Any] = {"shapes": marks, "xaxis": _whole(history)}
     losses = _epochs(history, ("train_loss", "train_set_loss", "val_loss"))
     accuracies = _epochs(history, ("train_set_accuracy", "val_accuracy"))
     norms = _epochs(history, ("grad_norm",))
@@ -110,11 +123,10 @@ def noise_figure(noise: NoiseScale) -> Figure:
         _line("|G|^2 + tr(S) / B", sizes, expected, 0),
         _line("measured", [noise.small, noise.big], [noise.small_squared, noise.big_squared], 1, "markers"),
     ]
-    scale = (
-        "not resolved"
-        if noise.noise_scale is None
-        else f"{noise.noise_scale:,.0f} ± {noise.noise_scale_error or 0.0:,.0f} examples"
-    )
+    scale = "not resolved"
+    if noise.noise_scale is not None:
+        digits = 0 if noise.noise_scale >= 100 else 1
+        scale = f"{noise.noise_scale:,.{digits}f} ± {noise.noise_scale_error or 0.0:,.{digits}f} examples"
     title = f"Gradient noise scale: {scale}"
     return _figure(
         title, "batch size B", "mean squared gradient norm", data, xaxis={"type": "log"}, yaxis={"type": "log"}
@@ -126,7 +138,7 @@ def sharpness_figure(found: Eigenvalue) -> Figure:
     products = list(range(1, len(found.estimates) + 1))
     data = [_line("estimate", products, found.estimates, 0, "lines+markers")]
     end = "" if found.converged else ", not converged"
-    title = f"Largest eigenvalue of the Hessian: {found.value:.4g} ± {found.residual:.1g}{end}"
+    title = f"Largest eigenvalue of the Hessian: {_with_error(found.value, found.residual)}{end}"
     return _figure(title, "Hessian-vector products", "estimate", data)
 
 

@@ -39,6 +39,7 @@ class _Axis:
         self.log = spec.get("type") == "log"
         self.categories: list[str] = list(dict.fromkeys(values)) if any(isinstance(v, str) for v in values) else []
         self.pixels = pixels
+        self.least_step = spec.get("dtick", 0.0)
         if self.categories:
             self.low, self.high = -0.5, len(self.categories) - 0.5
             return
@@ -64,17 +65,17 @@ class _Axis:
             every = max(1, round((self.high - self.low) / count))
             powers = range(math.ceil(self.low), math.floor(self.high) + 1, every)
             return [(10.0**power, f"{10.0**power:g}") for power in powers]
-        if self.log:
+        if self.log and self.high - self.low > 0.7:
             powers = range(math.floor(self.low), math.ceil(self.high) + 1)
-            fine = [1, 2, 5] if self.high - self.low > 0.7 else [1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9]
-            values = [factor * 10.0**power for power in powers for factor in fine]
+            values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
             return [(v, f"{v:.10g}") for v in values if self.low <= math.log10(v) <= self.high]
-        low, high = self.low, self.high
-        rough = (high - low) / count
+        # Less than a decade looks nearly linear, and has no two powers of ten to mark.
+        low, high = (10**self.low, 10**self.high) if self.log else (self.low, self.high)
+        rough = max((high - low) / count, self.least_step)
         unit = 10 ** math.floor(math.log10(rough))
-        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
+        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * (1 - 1e-9))
         found = [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-        return [(value, f"{value:.10g}") for value in found]
+        return [(value, f"{value:.10g}") for value in found if value > 0 or not self.log]
 
 
 def picture(figure: Mapping[str, Any]) -> Image.Image:
@@ -83,13 +84,18 @@ def picture(figure: Mapping[str, Any]) -> Image.Image:
     width, height = SIZE[0] * FINE, SIZE[1] * FINE
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    box = (78 * FINE, 58 * FINE, width - (100 if _heat(traces) else 22) * FINE, height - 58 * FINE)
+    left, right = 78 * FINE, width - (100 if _heat(traces) else 22) * FINE
     pad_x = 0.0 if _heat(traces) else 0.02
     xs = [v for t in traces for v in t["x"]] + [s["x0"] for s in layout.get("shapes", ())]
     ys = [v for t in traces for v in t["y"]] + ([0.0] if any(t.get("type") == "bar" for t in traces) else [])
-    x = _Axis(layout["xaxis"], xs, (box[0], box[2]), pad_x)
+    x = _Axis(layout["xaxis"], xs, (left, right), pad_x)
+    # Names that would be too small beside each other are turned, and get as much room as the longest needs.
+    longest = int(max((_font(11 * FINE).getlength(name) for name in x.categories), default=0.0))
+    turned = longest > 1.25 * (right - left) / max(1, len(x.categories))
+    bottom = min(longest + 42 * FINE, height // 2) if turned else 58 * FINE
+    box = (left, 58 * FINE, right, height - bottom)
     y = _Axis(layout["yaxis"], ys, (box[3], box[1]), 0.0 if _heat(traces) else 0.05)
-    _frame(draw, layout, box, x, y)
+    _frame(sheet, layout, box, x, y, turned)
     bars = [trace for trace in traces if trace.get("type") == "bar"]
     inside = Image.new("RGB", sheet.size, PAPER)
     inside.paste(sheet)
@@ -115,14 +121,20 @@ def _heat(traces: Sequence[Mapping[str, Any]]) -> bool:
     return any(trace.get("type") == "heatmap" for trace in traces)
 
 
-def _frame(draw: ImageDraw.ImageDraw, layout: Mapping[str, Any], box: Sequence[int], x: _Axis, y: _Axis) -> None:
+def _frame(sheet: Image.Image, layout: Mapping[str, Any], box: Sequence[int], x: _Axis, y: _Axis, turned: bool) -> None:
+    draw = ImageDraw.Draw(sheet)
     small = _font(12 * FINE)
     room = (box[2] - box[0]) / max(1, len(x.categories)) - 4 * FINE if x.categories else math.inf
+    labels = font(12 * FINE, max(x.categories, key=small.getlength, default=""), room)
     for value, text in x.ticks(7):
         at = x.place(value)
         if not x.categories:
             draw.line([(at, box[1]), (at, box[3])], fill=GRID, width=FINE)
-        draw.text((at, box[3] + 6 * FINE), text, fill=INK, font=font(12 * FINE, text, room), anchor="ma")
+        if turned:
+            name = _upright(text, 11 * FINE)
+            sheet.paste(name, (int(at - name.width / 2), box[3] + 6 * FINE))
+        else:
+            draw.text((at, box[3] + 6 * FINE), text, fill=INK, font=labels, anchor="ma")
     for value, text in y.ticks(6):
         at = y.place(value)
         draw.line([(box[0], at), (box[2], at)], fill=GRID, width=FINE)
@@ -130,14 +142,17 @@ def _frame(draw: ImageDraw.ImageDraw, layout: Mapping[str, Any], box: Sequence[i
     title = layout.get("title", {}).get("text", "")
     draw.text((box[0], 8 * FINE), title, fill=INK, font=font(15 * FINE, title, box[2] - box[0]))
     middle = (box[0] + box[2]) / 2
-    draw.text((middle, box[3] + 30 * FINE), layout["xaxis"]["title"]["text"], fill=INK, font=small, anchor="ma")
-    label = layout["yaxis"]["title"]["text"]
-    strip = Image.new("RGB", (box[3] - box[1] + 60 * FINE, 18 * FINE), PAPER)
-    ImageDraw.Draw(strip).text(
-        (strip.width / 2, 0), label, fill=INK, font=font(12 * FINE, label, strip.width), anchor="ma"
-    )
-    turned = strip.transpose(Image.Transpose.ROTATE_90)
-    draw._image.paste(turned, (4 * FINE, (box[1] + box[3] - turned.height) // 2))
+    lowest = sheet.height - 28 * FINE
+    draw.text((middle, lowest), layout["xaxis"]["title"]["text"], fill=INK, font=small, anchor="ma")
+    label = _upright(layout["yaxis"]["title"]["text"], 12 * FINE)
+    sheet.paste(label, (4 * FINE, (box[1] + box[3] - label.height) // 2))
+
+
+def _upright(text: str, size: int) -> Image.Image:
+    """The text, read from below."""
+    strip = Image.new("RGB", (max(1, int(_font(size).getlength(text)) + FINE), size + size // 2), PAPER)
+    ImageDraw.Draw(strip).text((0, 0), text, fill=INK, font=_font(size))
+    return strip.transpose(Image.Transpose.ROTATE_90)
 
 
 def _line(pen: ImageDraw.ImageDraw, trace: Mapping[str, Any], x: _Axis, y: _Axis) -> None:
