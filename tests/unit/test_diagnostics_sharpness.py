@@ -80,6 +80,24 @@ def test_says_when_it_has_not_converged() -> None:
     assert (true - found.value).abs().min().item() <= found.residual + 1e-12
 
 
+def test_beside_a_large_negative_eigenvalue_a_vector_of_small_ones_does_not_pass() -> None:
+    # As in a network after few steps: nearly all eigenvalues are 0, and so is v . H v of a random vector.
+    matrix = torch.zeros(2000, dtype=torch.float64)
+    matrix[0], matrix[1], matrix[2] = -5.0, 2.0, 1.0
+    start = torch.randn(2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = largest_eigenvalue(lambda v: matrix * v, start, max_iterations=100)
+    assert found.converged
+    assert found.value == pytest.approx(2.0, rel=1e-3)
+    assert found.estimates[-1] == found.value
+    assert len(found.estimates) < found.num_products
+    cut_short = largest_eigenvalue(lambda v: matrix * v, start, max_iterations=12)
+    assert not cut_short.converged
+    # No positive one at all: the largest is 0, known to a share of the shift.
+    none = largest_eigenvalue(lambda v: -matrix.abs() * v, start, max_iterations=200)
+    assert none.converged
+    assert none.value == pytest.approx(0.0, abs=1e-5)
+
+
 def test_a_flat_loss_has_eigenvalue_0() -> None:
     found = largest_eigenvalue(lambda v: torch.zeros_like(v), torch.ones(3))
     assert (found.value, found.residual, found.converged) == (0.0, 0.0, True)

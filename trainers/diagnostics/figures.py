@@ -125,8 +125,7 @@ def noise_figure(noise: NoiseScale) -> Figure:
     ]
     scale = "not resolved"
     if noise.noise_scale is not None:
-        digits = 0 if noise.noise_scale >= 100 else 1
-        scale = f"{noise.noise_scale:,.{digits}f} ± {noise.noise_scale_error or 0.0:,.{digits}f} examples"
+        scale = f"{_with_error(noise.noise_scale, noise.noise_scale_error or 0.0)} examples"
     title = f"Gradient noise scale: {scale}"
     return _figure(
         title, "batch size B", "mean squared gradient norm", data, xaxis={"type": "log"}, yaxis={"type": "log"}
