@@ -37,7 +37,7 @@ constant = true
 """
 
 
-def overhead_ms(study: optuna.Study, num_trials: int, epochs: int, seconds: float) -> tuple[float, int]:
+def overhead_ms(study: optuna.Study, epochs: int, seconds: float) -> tuple[float, int]:
     """Milliseconds a trial beyond its sleep, and how many trials ran."""
     spans: dict[str, list[datetime.datetime]] = defaultdict(list)
     trials = study.get_trials(deepcopy=False)
@@ -50,11 +50,22 @@ def overhead_ms(study: optuna.Study, num_trials: int, epochs: int, seconds: floa
     return 1000 * (busy - slept) / len(trials), len(trials)
 
 
-def plain_worker(address: str, num_trials: int, epochs: int, seconds: float) -> None:
+def suggest(trial: optuna.Trial) -> None:
+    """The seven parameters of the sleeping trainer's space, as a person writes them for Optuna."""
+    trial.suggest_float("lr", 1e-3, 1.0, log=True)
+    trial.suggest_float("beta", 0.8, 0.99)
+    trial.suggest_int("width_1", 256, 1024)
+    trial.suggest_int("width_2", 64, 256)
+    trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
+    trial.suggest_categorical("batch_size", [32, 64, 128, 256])
+    trial.suggest_categorical("scheduler", ["constant", "step", "cosine"])
+
+
+def plain_worker(address: str, num_trials: int, epochs: int, seconds: float, study_name: str = "plain") -> None:
     """A worker of plain Optuna's, as its documentation has it."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.load_study(
-        study_name="plain",
+        study_name=study_name,
         storage=address,
         sampler=optuna.samplers.TPESampler(),
         pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
@@ -62,13 +73,7 @@ def plain_worker(address: str, num_trials: int, epochs: int, seconds: float) -> 
 
     def objective(trial: optuna.Trial) -> float:
         trial.set_user_attr("worker", str(os.getpid()))
-        trial.suggest_float("lr", 1e-3, 1.0, log=True)
-        trial.suggest_float("beta", 0.8, 0.99)
-        trial.suggest_int("width_1", 256, 1024)
-        trial.suggest_int("width_2", 64, 256)
-        trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
-        trial.suggest_categorical("batch_size", [32, 64, 128, 256])
-        trial.suggest_categorical("scheduler", ["constant", "step", "cosine"])
+        suggest(trial)
         for epoch in range(1, epochs + 1):
             time.sleep(seconds)
             trial.report(0.5, epoch)
@@ -88,7 +93,7 @@ def measure(num_trials: int, epochs: int, seconds: float, workers: int) -> list[
         file.write_text(STUDY.format(trials=num_trials, epochs=epochs, seconds=seconds) + SPACE)
         loaded = hpo.launch(file, settings=settings, workers=workers, progress=PlainProgress(sys.stderr))
         ours = next(iter(loaded.studies.values()))
-        rows = [("hpo", *overhead_ms(ours, num_trials, epochs, seconds))]
+        rows = [("hpo", *overhead_ms(ours, epochs, seconds))]
         address = loaded._experiment.storage.secret_address
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         optuna.create_study(study_name="plain", storage=address)
@@ -101,7 +106,7 @@ def measure(num_trials: int, epochs: int, seconds: float, workers: int) -> list[
         for process in processes:
             process.join()
         plain = optuna.load_study(study_name="plain", storage=address)
-        rows.append(("plain Optuna", *overhead_ms(plain, num_trials, epochs, seconds)))
+        rows.append(("plain Optuna", *overhead_ms(plain, epochs, seconds)))
         loaded._experiment.storage.engine.dispose()
     return rows
 

@@ -123,13 +123,10 @@ def _percentile(options: MedianOptions, study_file: "StudyFile") -> "BasePruner"
 
 
 def _asha(options: AshaOptions, study_file: "StudyFile") -> "BasePruner":
-    from optuna.pruners import SuccessiveHalvingPruner
+    from hpo.pruners import AshaPruner
 
-    return SuccessiveHalvingPruner(
-        min_resource=options.min_epochs,
-        reduction_factor=options.reduction_factor,
-        min_early_stopping_rate=options.min_early_stopping_rate,
-        bootstrap_count=options.bootstrap_count,
+    return AshaPruner(
+        options.min_epochs, options.reduction_factor, options.min_early_stopping_rate, options.bootstrap_count
     )
 
 

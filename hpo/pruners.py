@@ -12,6 +12,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo import attributes
+from hpo.history import history_of
 
 
 @contextlib.contextmanager
@@ -54,6 +55,57 @@ class FirstEpochTopKPruner(BasePruner):
             if other.number != trial.number and self._epoch in other.intermediate_values
         ]
         return sum(other < (sign * value, trial.number) for other in others) >= self._k
+
+
+class AshaPruner(BasePruner):
+    """Asynchronous successive halving (Li et al., "A System for Massively Parallel Hyperparameter Tuning", MLSys 2020),
+    deciding as Optuna's ``SuccessiveHalvingPruner`` does and leaving the same marks, with a tenth of its work where
+    thousands of trials have passed a rung.
+
+    A trial that reaches a rung (``min_epochs * reduction_factor ** (min_early_stopping_rate + rung)`` epochs) goes on
+    if it is among the best ``1 / reduction_factor`` of those that have reached it so far, or the best of them while
+    they are fewer than ``reduction_factor``.
+    """
+
+    def __init__(
+        self, min_epochs: int, reduction_factor: int, min_early_stopping_rate: int, bootstrap_count: int
+    ) -> None:
+        self._first = min_epochs * reduction_factor**min_early_stopping_rate
+        self._reduction_factor = reduction_factor
+        self._bootstrap_count = bootstrap_count
+
+    def prune(self, study: Study, trial: FrozenTrial) -> bool:
+        """Decides for every rung that the trial has reached and that it was not judged at before."""
+        step = trial.last_step
+        if step is None:
+            return False
+        value, passed = trial.intermediate_values[step], trial.system_attrs
+        sign = 1 if study.direction == StudyDirection.MINIMIZE else -1
+        rung = 0
+        while f"completed_rung_{rung}" in passed:
+            rung += 1
+        while step >= self._first * self._reduction_factor**rung:
+            if math.isnan(value):
+                return True
+            key = f"completed_rung_{rung}"
+            with history_of(study) as history:
+                ranking = history.ranking(key, lambda other, key=key: _signed(other, key, sign))  # type: ignore[misc]
+                running = [_signed(other, key, sign) for other in history.open.values() if other.number != trial.number]
+                num_others = len(ranking) + sum(mark is not None for mark in running)
+                num_better = ranking.num_below(sign * value)
+                num_better += sum(mark is not None and mark < sign * value for mark in running)
+            study._storage.set_trial_system_attr(trial._trial_id, key, value)
+            if num_others < self._bootstrap_count:
+                return True
+            if num_better >= max(1, (num_others + 1) // self._reduction_factor):
+                return True
+            rung += 1
+        return False
+
+
+def _signed(trial: FrozenTrial, key: str, sign: int) -> float | None:
+    mark = trial.system_attrs.get(key)
+    return None if mark is None else sign * mark
 
 
 class LineageHyperbandPruner(HyperbandPruner):

@@ -9,8 +9,9 @@
 """
 
 import datetime
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Container, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from optuna._transform import _SearchSpaceTransform
@@ -20,6 +21,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo import attributes
+from hpo.history import history_of
 from hpo.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -30,7 +32,73 @@ GENERATION = "hpo:cmaes_generation"
 """Trial system attribute: the generation of CMA-ES that a trial was drawn in."""
 
 
-class StaticTPESampler(TPESampler):
+MOST_BELOW = 25
+"""TPE's better group never has more trials than this (Optuna's default gamma)."""
+
+
+class _Thinned:
+    """A study of which a sampler sees the best finished trials, a random part of the others, and what is running."""
+
+    def __init__(self, study: Study, trials: list[FrozenTrial]) -> None:
+        self._study = study
+        self._trials = trials
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._study, name)
+
+    def _get_trials(
+        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
+    ) -> list[FrozenTrial]:
+        return [trial for trial in self._trials if states is None or trial.state in states]
+
+
+def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float] | None:
+    """TPE's order: complete trials by value, then pruned ones by how far they came; the others do not count."""
+    if trial.state is TrialState.COMPLETE:
+        return -math.inf, sign * trial.values[0]
+    if trial.state is not TrialState.PRUNED:
+        return None
+    if (step := trial.last_step) is None:
+        return 1.0, 0.0
+    value = trial.intermediate_values[step]
+    return -step, math.inf if math.isnan(value) else sign * value
+
+
+class ThinnedTPESampler(TPESampler):
+    """TPE whose cost does not grow with the study: past ``max_observations`` the worse trials are a random part.
+
+    The density of what is not among the best is then estimated from that many of them, drawn anew for each ask from
+    its seed; up to that number it is Optuna's sampler exactly.
+    """
+
+    def __init__(self, *, max_observations: int, seed: int, **options: Any) -> None:
+        super().__init__(seed=seed, **options)
+        self._max_observations = max_observations
+        self._thinning = np.random.default_rng(seed)
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
+        return super().sample_relative(self._thinned(study), trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return super().sample_independent(self._thinned(study), trial, param_name, param_distribution)
+
+    def _thinned(self, study: Study) -> Study:
+        sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
+        with history_of(study) as history:
+            num_finished = len(history.finished)
+            if num_finished <= self._max_observations + MOST_BELOW:
+                return study
+            kept = history.ranking("tpe", lambda trial: _rank(trial, sign)).first(MOST_BELOW)
+            best = {trial.number for trial in kept}
+            places = self._thinning.choice(num_finished, self._max_observations, replace=False).tolist()
+            kept += [history.finished[i] for i in places if history.finished[i].number not in best]
+            kept += history.open.values()
+        return cast(Study, _Thinned(study, kept))
+
+
+class StaticTPESampler(ThinnedTPESampler):
     """TPE that models the unconditional parameters jointly, and each conditional one by itself when it is active."""
 
     def __init__(self, unconditional: Distributions, **options: Any) -> None:

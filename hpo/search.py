@@ -61,6 +61,9 @@ class TPEOptions(Options):
     multivariate: bool = pydantic.Field(True, description="model unconditional parameters jointly")
     group: bool = pydantic.Field(False, description="also model jointly what is active together; needs multivariate")
     constant_liar: bool = pydantic.Field(True, description="keep away from trials that are still running")
+    max_observations: int = pydantic.Field(
+        1000, ge=100, description="past so many, the worse trials are represented by a random part"
+    )
 
     @pydantic.model_validator(mode="after")
     def _group_is_multivariate(self) -> "TPEOptions":
@@ -94,15 +97,13 @@ def _random(options: Options, study_file: "StudyFile", seed: int) -> "BaseSample
 
 
 def _tpe(options: TPEOptions, study_file: "StudyFile", seed: int) -> "BaseSampler":
-    from optuna.samplers import TPESampler
-
     from hpo.pruners import accept_experimental
-    from hpo.samplers import StaticTPESampler
+    from hpo.samplers import StaticTPESampler, ThinnedTPESampler
 
     if not options.group:
         return StaticTPESampler(study_file.space.unconditional, seed=seed, **options.model_dump(exclude={"group"}))
     with accept_experimental():
-        return TPESampler(seed=seed, **options.model_dump())
+        return ThinnedTPESampler(seed=seed, **options.model_dump())
 
 
 def _qmc(options: QMCOptions, study_file: "StudyFile", seed: int) -> "BaseSampler":

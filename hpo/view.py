@@ -7,9 +7,10 @@ reads every running trial again at each ``ask`` and each ``should_prune``.
 Attempts that were retried are hidden: a lineage counts once, in a sampler's history and among a pruner's rivals.
 """
 
+import contextlib
 import copy
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from optuna.distributions import BaseDistribution, distribution_to_json
@@ -19,19 +20,9 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo import attributes
+from hpo.history import History
 from hpo.ledger import Claim, Writes
 from hpo.storage import Storage
-
-
-class _Study:
-    """What is known of one study."""
-
-    def __init__(self) -> None:
-        self.trials: dict[int, FrozenTrial] = {}  # by trial id
-        self.unfinished: set[int] = set()  # others' trials that may still change
-        self.last_read = -1  # greatest trial id that has been read
-        self.latest_attempt: dict[int, int] = {}  # lineage -> trial id
-        self.ordered: list[FrozenTrial] | None = None  # what samplers and pruners see; None: to be made
 
 
 class WorkerView(BaseStorage):
@@ -46,7 +37,7 @@ class WorkerView(BaseStorage):
         self.backend = backend
         self.auto_refresh = auto_refresh
         self._lock = threading.RLock()
-        self._studies: dict[int, _Study] = {}
+        self._studies: dict[int, History] = {}
         self._own: dict[int, int] = {}  # trial id -> study id
         self._pending: dict[int, Writes] = {}
         self._names: dict[int, str] = {}
@@ -87,7 +78,7 @@ class WorkerView(BaseStorage):
             trial = self.backend._get_trials(claim.study_id, None, {claim.trial_id}, 2**31 - 1)[0]
         with self._lock:
             self._own[claim.trial_id] = claim.study_id
-            self._put(self._study(claim.study_id), trial)
+            self._study(claim.study_id).put(trial)
         return trial
 
     def disown(self, trial_id: int) -> None:
@@ -106,7 +97,7 @@ class WorkerView(BaseStorage):
             changed = copy.copy(study.trials[trial_id])
             changed.state = state
             changed._values = None if value is None else [value]
-            self._put(study, changed)
+            study.put(changed)
 
     @property
     def own(self) -> list[int]:
@@ -143,15 +134,8 @@ class WorkerView(BaseStorage):
                         {**older.reports, **newer.reports},
                     )
 
-    def _study(self, study_id: int) -> _Study:
-        return self._studies.setdefault(study_id, _Study())
-
-    def _put(self, study: _Study, trial: FrozenTrial) -> None:
-        lineage = trial.user_attrs.get(attributes.LINEAGE)
-        if lineage is not None:
-            study.latest_attempt[lineage] = max(trial._trial_id, study.latest_attempt.get(lineage, -1))
-        study.trials[trial._trial_id] = trial
-        study.ordered = None
+    def _study(self, study_id: int) -> History:
+        return self._studies.setdefault(study_id, History())
 
     def _change(self, trial_id: int, field: str, key: Any, value: Any) -> Writes | None:
         """Sets one entry of an own trial; None where the trial is not our own.
@@ -164,7 +148,7 @@ class WorkerView(BaseStorage):
         study = self._study(study_id)
         changed = copy.copy(study.trials[trial_id])
         setattr(changed, field, {**getattr(changed, field), key: value})
-        self._put(study, changed)
+        study.put(changed)
         return self._pending.setdefault(trial_id, Writes())
 
     # Reading.
@@ -181,27 +165,26 @@ class WorkerView(BaseStorage):
                 if trial._trial_id in self._own:
                     continue
                 (study.unfinished.discard if trial.state.is_finished() else study.unfinished.add)(trial._trial_id)
-                self._put(study, trial)
+                study.put(trial)
+
+    @contextlib.contextmanager
+    def reading(self, study_id: int) -> Iterator[History]:
+        """What is known of a study, which nobody changes within the block."""
+        self._bring_up_to_date(study_id)
+        with self._lock:
+            yield self._study(study_id)
+
+    def _bring_up_to_date(self, study_id: int) -> None:
+        if self.auto_refresh or study_id not in self._studies:
+            self.refresh(study_id)
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        if self.auto_refresh or study_id not in self._studies:
-            self.refresh(study_id)
+        self._bring_up_to_date(study_id)
         with self._lock:
-            study = self._study(study_id)
-            if study.ordered is None:
-                latest = study.latest_attempt
-                study.ordered = sorted(
-                    (
-                        trial
-                        for trial_id, trial in study.trials.items()
-                        if latest.get(trial.user_attrs.get(attributes.LINEAGE, -1), trial_id) == trial_id
-                    ),
-                    key=lambda trial: trial.number,
-                )
-            trials = study.ordered
-        chosen = list(trials) if states is None else [trial for trial in trials if trial.state in states]
+            trials = self._study(study_id).in_order()
+        chosen = trials if states is None else [trial for trial in trials if trial.state in states]
         return copy.deepcopy(chosen) if deepcopy else chosen
 
     def get_trial(self, trial_id: int) -> FrozenTrial:

@@ -1,0 +1,186 @@
+"""What a trial costs in a study of 100, 1,000, 10,000 finished trials, and with 1, 8, 64 workers that only sleep.
+
+TPE and ASHA, 7 parameters, 8 reports; plain Optuna on the same server in the same run. The first table is one worker
+whose epochs take no time: what is left is the service's own. The second is whole searches; milliseconds a trial are
+those beyond its sleep.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import psycopg2
+
+import hpo
+from benchmarks.filled import fill
+from benchmarks.overhead import STUDY, overhead_ms, plain_worker
+from benchmarks.postgres_server import PostgresServer
+from benchmarks.sleeping import SPACE
+from hpo.progress import PlainProgress
+from hpo.settings import Settings
+from hpo.spec import load_study_file
+from hpo.storage import open_storage, resolve_address
+from hpo.study import create_experiment
+
+EPOCHS = 8
+TRIALS = 40
+
+
+def filled_studies(address: str, folder: Path, size: int) -> tuple[str, str]:
+    """Makes our experiment and a plain study with ``size`` finished trials each; returns their names."""
+    name = f"scale-{size}"
+    file = folder / f"{name}.toml"
+    text = STUDY.format(trials=size + TRIALS, epochs=EPOCHS, seconds=0.0).replace("constant = true", "")
+    file.write_text(text.replace('"overhead"', f'"{name}"') + SPACE)
+    storage = open_storage(address)
+    experiment, _ = create_experiment(storage, load_study_file(file))
+    plain = optuna.create_study(study_name=f"plain-{size}", storage=resolve_address(address), direction="maximize")
+    for study_id, is_ours in ((experiment.study_ids[0], True), (plain._study_id, False)):
+        with storage.engine.begin() as connection:
+            fill(connection, study_id, size, EPOCHS, ours=is_ours)
+    storage.engine.dispose()
+    # As the server itself does some time after such a change; not in the middle of the measurement.
+    connection = psycopg2.connect(address)
+    connection.autocommit = True
+    connection.cursor().execute("VACUUM ANALYZE")
+    connection.close()
+    return name, plain.study_name
+
+
+def worker(who: str, study: str, address: str, folder: Path) -> dict[str, Any]:
+    """Runs :mod:`benchmarks.scale_worker` and returns what it measured."""
+    command = [sys.executable, "-m", "benchmarks.scale_worker", who, study, str(TRIALS), str(EPOCHS), str(time.time())]
+    environment = os.environ | {"HPO_STORAGE": resolve_address(address), "HPO_HOME": str(folder)}
+    done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return measured
+
+
+def by_size(address: str, folder: Path, sizes: list[int]) -> None:
+    head = ("trials", "", "ask", "report", "prune", "tell", "by the clock", "first trial", "MB")
+    print("{:>7} {:13}{:>8}{:>8}{:>8}{:>8}{:>14}{:>13}{:>7}".format(*head))
+    for size in sizes:
+        name, plain = filled_studies(address, folder, size)
+        for who, study in (("ours", name), ("plain", plain)):
+            row = worker(who, study, address, folder)
+            parts = "".join(f"{row[part]:8.1f}" for part in ("ask", "report", "prune", "tell"))
+            label = "hpo" if who == "ours" else "plain Optuna"
+            print(
+                f"{size:7} {label:13}{parts}{row['clock']:11.1f} ms{row['first']:11.2f} s{row['mb']:7.0f}", flush=True
+            )
+            assert not row["torch"]
+    print("ask, report, prune, tell: ms a trial, on whichever thread; by the clock: median from one start to the next")
+
+
+class Watcher(threading.Thread):
+    """Samples the connections to the server and the memory of child processes while a search runs."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(daemon=True)
+        self.connections = 0
+        self.megabytes = 0.0
+        self._ended = threading.Event()
+        self._connection = psycopg2.connect(address, application_name="watcher")
+        self._connection.autocommit = True
+        self.start()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.5):
+            with self._connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' "
+                    "AND datname = current_database() AND application_name <> 'watcher'"
+                )
+                self.connections = max(self.connections, cursor.fetchone()[0])
+            for child in psutil.Process().children():
+                try:
+                    self.megabytes = max(self.megabytes, child.memory_info().rss / 2**20)
+                except psutil.NoSuchProcess:
+                    continue
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join()
+        self._connection.close()
+
+
+def by_workers(address: str, folder: Path, counts: list[int], seconds: float) -> None:
+    print(
+        f"\n{'workers':>7} {'':13}{'ms a trial':>11}{'trials':>8}{'budget':>8}{'connections':>13}{'MB':>6}{'wall':>9}"
+    )
+    for count in counts:
+        budget = max(16, 4 * count)
+        name = f"workers-{count}"
+        file = folder / f"{name}.toml"
+        text = STUDY.format(trials=budget, epochs=EPOCHS, seconds=seconds)
+        file.write_text(text.replace('"overhead"', f'"{name}"') + SPACE)
+        settings = Settings(storage=address, home=folder, trainers="benchmarks.sleeping")
+        watcher, started = Watcher(address), time.monotonic()
+        loaded = hpo.launch(file, settings=settings, workers=count, gpus=None, progress=PlainProgress(sys.stderr))
+        loaded._experiment.storage.engine.dispose()
+        watcher.stop()
+        study = optuna.load_study(study_name=f"{name}/tpe/0", storage=resolve_address(address))
+        _row(count, "hpo", study, budget, seconds, watcher, started)
+        optuna.create_study(study_name=f"plain-{name}", storage=resolve_address(address))
+        context = multiprocessing.get_context("spawn")
+        watcher, started = Watcher(address), time.monotonic()
+        arguments = (resolve_address(address), budget, EPOCHS, seconds, f"plain-{name}")
+        processes = [context.Process(target=plain_worker, args=arguments) for _ in range(count)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        watcher.stop()
+        study = optuna.load_study(study_name=f"plain-{name}", storage=resolve_address(address))
+        _row(count, "plain Optuna", study, budget, seconds, watcher, started)
+
+
+def _row(
+    count: int, who: str, study: optuna.Study, budget: int, seconds: float, watcher: Watcher, started: float
+) -> None:
+    milliseconds, ran = overhead_ms(study, EPOCHS, seconds)
+    wall = time.monotonic() - started
+    print(
+        f"{count:7} {who:13}{milliseconds:11.1f}{ran:8}{budget:8}{watcher.connections:13}{watcher.megabytes:6.0f}"
+        f"{wall:7.1f} s",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[100, 1000, 10000], help="finished trials")
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 8, 64])
+    parser.add_argument("--seconds", type=float, default=0.5, help="of an epoch in the second table")
+    parser.add_argument("--storage", help="a server to use instead of one made for this; left with what was written")
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if options.storage:
+            _measure(options.storage, folder, options)
+            return
+        folder.chmod(0o755)
+        with PostgresServer(folder / "server") as server:
+            _measure(server.address, folder, options)
+
+
+def _measure(address: str, folder: Path, options: argparse.Namespace) -> None:
+    if options.sizes:
+        by_size(address, folder, options.sizes)
+    if options.workers:
+        by_workers(address, folder, options.workers, options.seconds)
+
+
+if __name__ == "__main__":
+    main()
