@@ -2,28 +2,33 @@
 
 TPE and ASHA, 7 parameters, 8 reports; plain Optuna on the same server in the same run. The first table is one worker
 whose epochs take no time: what is left is the service's own. The second is whole searches; milliseconds a trial are
-those beyond its sleep.
+those from one start to the next of the same worker, beyond the sleep, once all workers have begun.
 """
 
 import argparse
+import datetime
+import itertools
 import json
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import optuna
 import psutil
 import psycopg2
+import sqlalchemy as sa
 
 import hpo
 from benchmarks.filled import fill
-from benchmarks.overhead import STUDY, overhead_ms, plain_worker
+from benchmarks.overhead import STUDY, plain_worker
 from benchmarks.postgres_server import PostgresServer
 from benchmarks.sleeping import SPACE
 from hpo.progress import PlainProgress
@@ -34,6 +39,7 @@ from hpo.study import create_experiment
 
 EPOCHS = 8
 TRIALS = 40
+TRIALS_PER_WORKER = 12
 
 
 def filled_studies(address: str, folder: Path, size: int) -> tuple[str, str]:
@@ -83,43 +89,40 @@ def by_size(address: str, folder: Path, sizes: list[int]) -> None:
 
 
 class Watcher(threading.Thread):
-    """Samples the connections to the server and the memory of child processes while a search runs."""
+    """Samples what each child process holds while a search runs: most connections to the server, most memory."""
 
     def __init__(self, address: str) -> None:
         super().__init__(daemon=True)
         self.connections = 0
         self.megabytes = 0.0
+        self._port = sa.engine.make_url(address).port
         self._ended = threading.Event()
-        self._connection = psycopg2.connect(address, application_name="watcher")
-        self._connection.autocommit = True
         self.start()
 
     def run(self) -> None:
         while not self._ended.wait(0.5):
-            with self._connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' "
-                    "AND datname = current_database() AND application_name <> 'watcher'"
-                )
-                self.connections = max(self.connections, cursor.fetchone()[0])
             for child in psutil.Process().children():
                 try:
+                    if time.time() - child.create_time() < 2:  # may still be a copy of this process
+                        continue
+                    connections = child.net_connections("tcp")
                     self.megabytes = max(self.megabytes, child.memory_info().rss / 2**20)
-                except psutil.NoSuchProcess:
+                except psutil.Error:
                     continue
+                held = sum(bool(c.raddr) and c.raddr.port == self._port for c in connections)
+                self.connections = max(self.connections, held)
 
     def stop(self) -> None:
         self._ended.set()
         self.join()
-        self._connection.close()
 
 
 def by_workers(address: str, folder: Path, counts: list[int], seconds: float) -> None:
     print(
-        f"\n{'workers':>7} {'':13}{'ms a trial':>11}{'trials':>8}{'budget':>8}{'connections':>13}{'MB':>6}{'wall':>9}"
+        f"\n{'workers':>7} {'':13}{'ms a trial':>11}{'trials':>8}{'budget':>8}{'connections':>13}{'MB':>6}{'wall':>10}"
     )
     for count in counts:
-        budget = max(16, 4 * count)
+        budget = TRIALS_PER_WORKER * count
         name = f"workers-{count}"
         file = folder / f"{name}.toml"
         text = STUDY.format(trials=budget, epochs=EPOCHS, seconds=seconds)
@@ -143,16 +146,33 @@ def by_workers(address: str, folder: Path, counts: list[int], seconds: float) ->
         watcher.stop()
         study = optuna.load_study(study_name=f"plain-{name}", storage=resolve_address(address))
         _row(count, "plain Optuna", study, budget, seconds, watcher, started)
+    print("connections and MB: of the worker that held most")
+
+
+def cycle_seconds(study: optuna.Study) -> float:
+    """Mean seconds from one trial's start to the next of the same worker, while all workers run."""
+    starts: dict[str, list[datetime.datetime]] = defaultdict(list)
+    for trial in study.get_trials(deepcopy=False):
+        if trial.datetime_start is not None:
+            starts[trial.user_attrs["worker"]].append(trial.datetime_start)
+    all_begun = max(min(times) for times in starts.values())
+    cycles = [
+        (later - earlier).total_seconds()
+        for times in starts.values()
+        for earlier, later in itertools.pairwise(sorted(times))
+        if earlier >= all_begun
+    ]
+    return statistics.mean(cycles)
 
 
 def _row(
     count: int, who: str, study: optuna.Study, budget: int, seconds: float, watcher: Watcher, started: float
 ) -> None:
-    milliseconds, ran = overhead_ms(study, EPOCHS, seconds)
-    wall = time.monotonic() - started
+    milliseconds = 1000 * (cycle_seconds(study) - EPOCHS * seconds)
+    wall, ran = time.monotonic() - started, len(study.get_trials(deepcopy=False))
     print(
         f"{count:7} {who:13}{milliseconds:11.1f}{ran:8}{budget:8}{watcher.connections:13}{watcher.megabytes:6.0f}"
-        f"{wall:7.1f} s",
+        f"{wall:8.1f} s",
         flush=True,
     )
 

@@ -10,6 +10,7 @@ import datetime
 import functools
 import json
 import os
+import time
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -240,13 +241,18 @@ def create_own_tables(engine: sa.Engine) -> None:
 def _checked(address: str, shown: str) -> Iterator[bool]:
     """Whether the database holds our tables already; where not, others that open it wait until the block ends."""
     engine = sa.create_engine(address, poolclass=sa.NullPool, connect_args=CONNECT_OPTIONS)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        ours = _is_ours(connection, shown)
-        if not ours:
-            # Held by the session, so until the connection is closed.
-            connection.execute(sa.text("SELECT pg_advisory_lock(7305197)"))
+    while True:
+        # The lock goes with the transaction, and nobody waits inside one: behind a pooler a session's lock would stay
+        # behind, and those who wait would hold the connections that the one who makes the tables needs.
+        with engine.begin() as connection:
             ours = _is_ours(connection, shown)
-        yield ours
+            if not ours and connection.execute(sa.text("SELECT pg_try_advisory_xact_lock(7305197)")).scalar_one():
+                yield _is_ours(connection, shown)
+                return
+        if ours:
+            yield True
+            return
+        time.sleep(0.05)
 
 
 def _is_ours(connection: sa.Connection, shown: str) -> bool:
