@@ -13,40 +13,32 @@ import signal
 import socket
 import threading
 import time
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import psutil
 from optuna.trial import TrialState
 
-from hpo import attributes, ledger, retries
-from hpo.artifacts import attach, attach_text, epochs_table
+from hpo import attributes
 from hpo.checkpoint import Checkpoint, CheckpointFolder
-from hpo.errors import ExperimentError, HPOError
+from hpo.duties import EXIT_RESTART, Duties
+from hpo.endings import Endings, Held
+from hpo.errors import HPOError
 from hpo.hardware import trained_on
 from hpo.heartbeat import Heartbeat
-from hpo.ledger import Claim
+from hpo.intake import Intake
 from hpo.proposal import Proposal, StudyDesk
 from hpo.recorder import Recorder
 from hpo.seeds import derive_seed
-from hpo.spec import SamplerSpec, StudyFile
 from hpo.study import Experiment
 from hpo.view import WorkerView
 from trainers.protocol import TRAINERS, BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Run, Trainer
 
 log = logging.getLogger("hpo")
 
-EXIT_RESTART = 75  # the launcher starts another worker in place of one that ends with this
 EXIT_BUG = 70  # a fault of ours: its traceback is in the log, and another worker may have more luck
 AUDIT_SHARE = 0.05
-FAILURES_IN_A_ROW = 5
-GIVE_BACK_SECONDS = 10.0
-# An ask is made ahead of time only where waiting for it would cost more than this share of a trial: the sampler then
-# lacks one result.
-ASK_AHEAD_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -73,20 +65,6 @@ class WorkerOptions:
     launcher_pid: int | None = None
 
 
-@dataclass
-class Held:
-    """A trial in a slot."""
-
-    claim: Claim
-    config: Any
-    run: Run
-    desk: StudyDesk
-    folder: CheckpointFolder
-    started: float
-    history: list[dict[str, float]] = field(default_factory=list)
-    audited: bool = False
-
-
 class Interrupted(KeyboardInterrupt):
     """A signal asked the worker to end; no trainer that catches Exception swallows it."""
 
@@ -99,30 +77,30 @@ class Worker:
         self.options = options
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self.study_file = experiment.study_file
-        self.study_ids = experiment.study_ids
         self.trainer: Trainer = self._build_trainer()
         self.view = WorkerView(experiment.storage, auto_refresh=False)
         self.desks = {study.study_id: StudyDesk(self.view, self.study_file, study) for study in experiment.studies}
         self.folders = {
             study.study_id: CheckpointFolder(options.checkpoints, study.key) for study in experiment.studies
         }
-        self.recorder = Recorder(self.view)
-        duties = [self._sweep, self._watch_epoch, self._watch_launcher]
-        self.heartbeat = Heartbeat(self.view, options.heartbeat_seconds, options.grace_seconds, duties)
-        self._trained_on = trained_on(options.device, options.threads, self.trainer.capacity)
         self.held: dict[int, Held] = {}
-        self._most_running = {
-            study.study_id: _most_running(self.study_file, study.sampler) for study in experiment.studies
-        }
-        self.ahead: list[Proposal] = []
-        self._asking: Future[tuple[list[Proposal], bool]] | None = None
-        self._finished = False
-        self._ask_after = 0.0
-        self._ask_seconds = 0.0
-        self._trial_seconds = math.inf
-        self._failures_in_a_row = 0
-        self._epoch_started = math.inf
-        self._last_sweep = 0.0
+        self.recorder = Recorder(self.view)
+        self.intake = Intake(experiment, self.desks, self.recorder, self.name, lambda: len(self.held))
+        self.endings = Endings(
+            experiment,
+            self.view,
+            self.recorder,
+            self.name,
+            options.artifacts,
+            trained_on(options.device, options.threads, self.trainer.capacity),
+        )
+        self.duties = Duties(experiment, options.grace_seconds, options.launcher_pid, lambda: list(self.held))
+        self.heartbeat = Heartbeat(
+            self.view,
+            options.heartbeat_seconds,
+            options.grace_seconds,
+            [self._sweep, self.duties.watch_epoch, self.duties.watch_launcher],
+        )
 
     # The life of a worker, top to bottom.
 
@@ -134,71 +112,40 @@ class Worker:
         """
         self._listen_for_signals()
         try:
-            while not self._finished or self.held:
+            while not self.intake.finished or self.held:
                 self._fill_slots()
                 if self.held:
                     events = self._advance()
                     self._look_around(events)
                     for event in events:
                         self._handle(event)
-                elif not self._finished:
+                elif not self.intake.finished:
                     time.sleep(0.2)
                 if self._is_too_big():
-                    self._give_everything_back("its worker grew past the memory limit")
+                    self._give_all_back("its worker grew past the memory limit")
                     return EXIT_RESTART
             self.recorder.stop()
             return 0
         except Interrupted:
-            self._give_everything_back("its worker was asked to end")
+            self._give_all_back("its worker was asked to end")
             return 130
         except HPOError as error:
-            self._give_everything_back(f"its worker ended: {error}")
+            self._give_all_back(f"its worker ended: {error}")
             raise
         except Exception:
             log.exception("this worker ends because of a fault in the service itself")
-            self._give_everything_back("its worker ended because of a fault in the service itself")
+            self._give_all_back("its worker ended because of a fault in the service itself")
             return EXIT_BUG
         finally:
             self.heartbeat.stop()
 
     def _fill_slots(self) -> None:
-        """Claims trials for the free slots and starts them; asks for the next ones early where an ask takes long."""
+        """Starts trials in the free slots; asks for the next one early where an ask takes long."""
         free = self.trainer.capacity - len(self.held)
-        while free > 0 and (proposal := self._next_proposal(free)) is not None:
+        while free > 0 and (proposal := self.intake.next(free)) is not None:
             free -= self._start(proposal)
-        if self.held and not self._finished and self._ask_seconds > ASK_AHEAD_SHARE * self._trial_seconds:
-            self._ask(1)
-
-    def _next_proposal(self, free: int) -> Proposal | None:
-        if not self.ahead:
-            if self._asking is None and not self._ask(free):
-                return None
-            assert self._asking is not None
-            self.ahead, self._finished = self._asking.result()
-            self._asking = None
-            # Nothing to be had now: a retry may come, but not at once.
-            self._ask_after = 0.0 if self.ahead else time.monotonic() + 0.5
-        return self.ahead.pop(0) if self.ahead else None
-
-    def _ask(self, limit: int) -> bool:
-        """Has the recorder claim up to ``limit`` trials and propose their configurations."""
-        if self.ahead or self._asking is not None or time.monotonic() < self._ask_after:
-            return False
-        self._asking = self.recorder.submit(lambda: self._claim(limit))
-        return True
-
-    def _claim(self, limit: int) -> tuple[list[Proposal], bool]:
-        started = time.monotonic()
-        engine, held = self.experiment.storage.engine, len(self.held)
-        claims, finished = ledger.claim(
-            engine, self.study_ids, self.name, limit, held=held, most_running=self._most_running
-        )
-        proposals = [self.desks[claim.study_id].propose(claim) for claim in claims]
-        if claims:
-            seconds = (time.monotonic() - started) / len(claims)
-            self._ask_seconds = 0.7 * self._ask_seconds + 0.3 * seconds if self._ask_seconds else seconds
-            self.recorder.write()
-        return proposals, finished
+        if self.held:
+            self.intake.ask_early(self.endings.trial_seconds)
 
     def _start(self, proposal: Proposal) -> bool:
         claim = proposal.claim
@@ -219,18 +166,18 @@ class Worker:
                 self.view.set_trial_intermediate_value(claim.trial_id, epoch, metrics[self.study_file.metric])
         self.view.set_trial_user_attr(claim.trial_id, attributes.START_EPOCH, run.start_epoch)
         if proposal.error is not None:
-            self._fail(held, proposal.error)
+            self.endings.fail(held, proposal.error)
             return False
         self.held[claim.trial_id] = held
         self.trainer.start(claim.trial_id, proposal.config, run)
         return True
 
     def _advance(self) -> list[Event]:
-        self._epoch_started = time.monotonic()
+        self.duties.epoch_started = time.monotonic()
         try:
             return self.trainer.advance()
         finally:
-            self._epoch_started = math.inf
+            self.duties.epoch_started = math.inf
 
     def _look_around(self, events: list[Event]) -> None:
         """Reads the other workers' trials once for all pruning decisions that these events ask for."""
@@ -263,14 +210,13 @@ class Worker:
                 self._finish(held, TrialState.COMPLETE)
             else:
                 self._release(held)
-                self._fail(held, ValueError("the trainer ended without yielding metrics of an epoch"))
+                self.endings.fail(held, ValueError("the trainer ended without yielding metrics of an epoch"))
         elif isinstance(event, Evicted):
             self._release(held)
-            trial_id, reason = held.claim.trial_id, event.reason
-            self.recorder.submit(lambda: self._give_back(trial_id, reason)).add_done_callback(_log_failure)
+            self.endings.give_back(held.claim.trial_id, event.reason)
         elif isinstance(event, Failed):
             self._release(held)
-            self._fail(held, event.error)
+            self.endings.fail(held, event.error)
 
     def _end_epoch(self, held: Held, event: EpochEnd) -> None:
         """Report, prune or finish or go on from a checkpoint."""
@@ -280,7 +226,7 @@ class Worker:
             self.trainer.stop(trial_id)
             self._release(held)
             known = ", ".join(sorted(metrics)) or "nothing"
-            self._fail(held, KeyError(f"the trainer yields no {self.study_file.metric!r}, only {known}"))
+            self.endings.fail(held, KeyError(f"the trainer yields no {self.study_file.metric!r}, only {known}"))
             return
         value = metrics[self.study_file.metric]
         held.history.append(metrics)
@@ -312,83 +258,14 @@ class Worker:
         return True
 
     def _finish(self, held: Held, state: TrialState, reason: str | None = None) -> None:
-        """Tells the study how the trial ended, beside the training of the next one."""
-        trial_id, engine = held.claim.trial_id, self.experiment.storage.engine
-        self.trainer.stop(trial_id)
-        chosen = self._best_epoch(held) if state is TrialState.COMPLETE else len(held.history) - 1
-        metrics = held.history[chosen]
-        value: float | None = metrics[self.study_file.metric]
-        if value is not None and math.isnan(value):
-            value = None
-        epochs = len(held.history)
-        self.view.set_trial_user_attr(trial_id, attributes.METRICS, metrics)
-        self.view.set_trial_user_attr(trial_id, attributes.TRAINED_ON, self._trained_on)
-        self._account(held, reason)
-        for path in held.run.artifacts:
-            attach(self.view, trial_id, path, self.options.artifacts)
-        if state is TrialState.COMPLETE:
-            attach_text(self.view, trial_id, "epochs.csv", epochs_table(held.history), self.options.artifacts)
-        self.view.ended(trial_id, state, value)
-        if state is TrialState.COMPLETE or reason is not None:
-            self._failures_in_a_row = 0
-
-        def tell() -> None:
-            writes = self.view.take_writes(trial_id)[trial_id]
-            try:
-                with engine.begin() as connection:
-                    told = ledger.finish(connection, trial_id, state, value, epochs, writes)
-                    told = told or ledger.ended_as(connection, trial_id, state, self.name)
-            except BaseException:
-                self.view.put_back({trial_id: writes})
-                raise
-            if told:
-                held.folder.remove(held.claim.lineage)
-            self.view.disown(trial_id)
-
+        self.trainer.stop(held.claim.trial_id)
+        job = self.endings.show(held, state, reason)
         self._release(held)
-        if self.study_file.budget.epochs is None and not self._finished:
+        if self.study_file.budget.epochs is None:
             # The slot waits for a claim, and nothing waits for the tell: the view shows the result already. Only where
             # the budget is in epochs does a claim depend on what this trial has spent.
-            self._ask(1)
-        self.recorder.submit(tell).add_done_callback(_log_failure)
-
-    def _best_epoch(self, held: Held) -> int:
-        """Index of the epoch whose metric is the trial's value: the last one, or the best."""
-        if self.study_file.value == "last":
-            return len(held.history) - 1
-        sign = 1 if self.study_file.direction == "maximize" else -1
-        return max(range(len(held.history)), key=lambda i: sign * held.history[i][self.study_file.metric])
-
-    def _account(self, held: Held, reason: str | None) -> None:
-        seconds = time.monotonic() - held.started
-        trial_id = held.claim.trial_id
-        self.view.set_trial_user_attr(trial_id, attributes.SECONDS, round(seconds, 4))
-        self.view.set_trial_user_attr(trial_id, attributes.EPOCHS, len(held.history))
-        if reason is not None:
-            self.view.set_trial_user_attr(trial_id, attributes.REASON, reason)
-        known = self._trial_seconds
-        self._trial_seconds = seconds if math.isinf(known) else 0.7 * known + 0.3 * seconds
-
-    def _fail(self, held: Held, error: BaseException) -> None:
-        """Fails the attempt; another one follows unless this error has come before."""
-        trial_id, engine = held.claim.trial_id, self.experiment.storage.engine
-        text = f"{type(error).__name__}: {error}"[:2000]
-        log.error("trial %d of %s failed: %s", held.claim.number, held.desk.handle.name, text, exc_info=_trace(error))
-        self._account(held, None)
-        epochs = len(held.history)
-
-        def fail() -> None:
-            writes = self.view.take_writes(trial_id)[trial_id]
-            with engine.begin() as connection:
-                retries.retry_or_fail(
-                    connection, trial_id, text, self.study_file.max_retries, error=text, epochs=epochs, writes=writes
-                )
-            self.view.disown(trial_id)
-
-        self.recorder.run(fail)
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= FAILURES_IN_A_ROW:
-            raise ExperimentError(f"{FAILURES_IN_A_ROW} trials in a row failed, the last one with {text}")
+            self.intake.ask()
+        self.endings.tell(job)
 
     def _drop(self, held: Held) -> None:
         """Somebody else has the trial now: nothing of it is ours to write any more."""
@@ -399,32 +276,12 @@ class Worker:
 
     def _release(self, held: Held) -> None:
         del self.held[held.claim.trial_id]
-        self._ask_after = 0.0
+        self.intake.slot_is_free()
 
     # The end.
 
-    def _give_everything_back(self, reason: str) -> None:
-        for held in list(self.held.values()):
-            self._account(held, None)
-
-        def give_back_all() -> None:
-            # The recorder works in order: what an ask in progress has claimed is ours by the time that this runs.
-            for trial_id in self.view.own:
-                self._give_back(trial_id, reason)
-
-        self.recorder.submit(give_back_all).add_done_callback(_log_failure)
-        # A database that is away is not waited for long: the sweep of another worker will find what we held.
-        impatience = threading.Timer(GIVE_BACK_SECONDS, self.recorder.hurry)
-        impatience.daemon = True
-        impatience.start()
-        self.recorder.stop()
-        impatience.cancel()
-
-    def _give_back(self, trial_id: int, reason: str) -> None:
-        writes = self.view.take_writes(trial_id)[trial_id]
-        with self.experiment.storage.engine.begin() as connection:
-            retries.give_back(connection, trial_id, reason, writes)
-        self.view.disown(trial_id)
+    def _give_all_back(self, reason: str) -> None:
+        self.endings.give_all_back(self.held.values(), reason)
 
     def _listen_for_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
@@ -436,31 +293,9 @@ class Worker:
             signal.signal(other, lambda *_: os._exit(130))
         raise Interrupted
 
-    # Duties of the heartbeat's thread.
-
     def _sweep(self) -> None:
-        if not self.heartbeat.is_settled or time.monotonic() - self._last_sweep < self.options.grace_seconds / 4:
-            return
-        self._last_sweep = time.monotonic()
-        engine, grace = self.experiment.storage.engine, self.options.grace_seconds
-        if swept := retries.sweep(engine, self.study_ids, grace, self.study_file.max_retries):
-            log.warning("%d trials of silent workers go back to the queue", swept)
-
-    def _watch_epoch(self) -> None:
-        """Ends the process when an epoch takes longer than the study file allows: nothing less stops a hung trainer."""
-        limit = self.study_file.epoch_timeout_seconds
-        if limit is None or time.monotonic() - self._epoch_started <= limit:
-            return
-        text = f"an epoch took longer than epoch_timeout_seconds = {limit:g}"
-        for trial_id in list(self.held):
-            with self.experiment.storage.engine.begin() as connection:
-                retries.retry_or_fail(connection, trial_id, text, self.study_file.max_retries, error=text)
-        log.error("%s; this worker ends", text)
-        os._exit(EXIT_RESTART)
-
-    def _watch_launcher(self) -> None:
-        if self.options.launcher_pid is not None and os.getppid() != self.options.launcher_pid:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self.heartbeat.is_settled:
+            self.duties.sweep()
 
     def _is_too_big(self) -> bool:
         limit = self.options.memory_limit_mb
@@ -482,24 +317,3 @@ class Worker:
                 download=self.options.download,
             )
         )
-
-
-def _most_running(study_file: StudyFile, sampler: SamplerSpec) -> int:
-    """How many trials of a study many slots may run at once, so that three quarters of it can learn from the rest.
-
-    Where nothing is learnt (no pruner, and a sampler that looks at no results) there is no such limit.
-    """
-    if study_file.pruner.name == "none" and sampler.name in ("grid", "random", "random_2x", "qmc"):
-        return 2**31
-    budget = study_file.budget_for(sampler)
-    trials = budget.trials or (budget.epochs or 0) // (study_file.max_epochs() or 1)
-    return max(1, trials // 4)
-
-
-def _log_failure(future: "Future[None]") -> None:
-    if (error := future.exception()) is not None:
-        log.error("a trial's end could not be written: %s: %s", type(error).__name__, error)
-
-
-def _trace(error: BaseException) -> BaseException | None:
-    return error if error.__traceback__ is not None else None

@@ -21,7 +21,7 @@ from hpo.recorder import persistently
 from hpo.settings import Settings
 from hpo.status import snapshot
 from hpo.study import Experiment
-from hpo.worker import EXIT_RESTART
+from hpo.duties import EXIT_RESTART
 from hpo.workplace import gpu_indices, usable_cores
 
 POLL_SECONDS = 0.2
