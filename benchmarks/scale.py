@@ -2,7 +2,7 @@
 
 TPE and ASHA, 7 parameters, 8 reports; plain Optuna on the same server in the same run. The first table is one worker
 whose epochs take no time: what is left is the service's own. The second is whole searches; milliseconds a trial are
-those from one start to the next of the same worker, beyond the sleep, once all workers have begun.
+those from one end to the next of the same worker, beyond the sleep, once all workers have ended one.
 """
 
 import argparse
@@ -150,17 +150,17 @@ def by_workers(address: str, folder: Path, counts: list[int], seconds: float) ->
 
 
 def cycle_seconds(study: optuna.Study) -> float:
-    """Mean seconds from one trial's start to the next of the same worker, while all workers run."""
-    starts: dict[str, list[datetime.datetime]] = defaultdict(list)
+    """Mean seconds from one trial's end to the next of the same worker, while all workers run."""
+    ends: dict[str, list[datetime.datetime]] = defaultdict(list)
     for trial in study.get_trials(deepcopy=False):
-        if trial.datetime_start is not None:
-            starts[trial.user_attrs["worker"]].append(trial.datetime_start)
-    all_begun = max(min(times) for times in starts.values())
+        assert trial.datetime_complete is not None
+        ends[trial.user_attrs["worker"]].append(trial.datetime_complete)
+    all_run = max(min(times) for times in ends.values())
     cycles = [
         (later - earlier).total_seconds()
-        for times in starts.values()
+        for times in ends.values()
         for earlier, later in itertools.pairwise(sorted(times))
-        if earlier >= all_begun
+        if earlier >= all_run
     ]
     return statistics.mean(cycles)
 

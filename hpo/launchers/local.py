@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import IO
 
 from hpo import retries
+from hpo.duties import EXIT_RESTART
 from hpo.errors import ExperimentError, UsageError
 from hpo.launchers.table import LaunchOptions, Progress, is_finished
 from hpo.recorder import persistently
 from hpo.settings import Settings
 from hpo.status import snapshot
 from hpo.study import Experiment
-from hpo.duties import EXIT_RESTART
 from hpo.workplace import gpu_indices, usable_cores
 
 POLL_SECONDS = 0.2
