@@ -90,6 +90,9 @@ class Run:
             STUDY.format(trials=plan.trials, epochs=plan.epochs, lr_points=plan.lr_points, beta_points=plan.beta_points)
         )
         self.done: Counter[str] = Counter()
+        self._read = 0  # bytes of the trainer's log
+        self._epochs: set[tuple[int, int]] = set()
+        self._trained: set[int] = set()  # processes that have trained an epoch
         self._timers: list[threading.Timer] = []
         self.launcher = self._launch()
 
@@ -133,8 +136,19 @@ class Run:
             raise RuntimeError(f"the launcher failed:\n{(self.folder / 'launcher.log').read_text()[-3000:]}")
         return time.monotonic() - started
 
+    def _follow_log(self) -> None:
+        with self.log.open("rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        for line in _parsed(whole):
+            self._epochs.add((line["seed"], line["epoch"]))
+            self._trained.add(line["pid"])
+
     def _epochs_trained(self) -> int:
-        return len({(line["seed"], line["epoch"]) for line in self.lines()})
+        self._follow_log()
+        return len(self._epochs)
 
     def _check_launcher(self) -> None:
         if self.launcher.poll() is not None:
@@ -142,32 +156,36 @@ class Run:
             raise RuntimeError(f"the launcher ended with exit code {self.launcher.returncode}:\n{text}")
 
     def lines(self) -> list[dict[str, Any]]:
-        """What the trainer noted; a line that was cut off by a kill is left out."""
-        found = []
-        for line in self.log.read_bytes().splitlines():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                continue
-        return found
+        """What the trainer noted."""
+        return _parsed(self.log.read_bytes())
 
     def _workers(self) -> list[psutil.Process]:
-        """Workers that run now, that is which have done an epoch and are not stopped."""
+        """Workers that run now: they have trained an epoch, so a kill hits a trial, and are not stopped."""
+        self._follow_log()
         try:
             children = psutil.Process(self.launcher.pid).children()
-            return [child for child in children if child.status() not in ("zombie", "stopped")]
+            return [
+                child
+                for child in children
+                if child.pid in self._trained and child.status() not in ("zombie", "stopped")
+            ]
         except psutil.NoSuchProcess:
             return []
 
-    def _do(self, fault: str) -> None:
-        deadline = time.monotonic() + 60
-        while fault in ("kill", "stop") and not self._workers() and time.monotonic() < deadline:
+    def _victim(self) -> psutil.Process:
+        deadline = time.monotonic() + 180
+        while not (workers := self._workers()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no worker trains: see {self.folder / 'launcher.log'}")
             time.sleep(0.05)
             self._check_launcher()
+        return self.random.choice(workers)
+
+    def _do(self, fault: str) -> None:
         if fault == "kill":
-            self.random.choice(self._workers()).send_signal(signal.SIGKILL)
+            self._victim().send_signal(signal.SIGKILL)
         elif fault == "stop":
-            victim = self.random.choice(self._workers())
+            victim = self._victim()
             victim.send_signal(signal.SIGSTOP)
             timer = threading.Timer(self.plan.grace_seconds * 1.7, lambda: _continue(victim))
             timer.start()
@@ -192,6 +210,17 @@ class Run:
                 "WHERE application_name = 'hpo' AND pid <> pg_backend_pid()"
             )
         connection.close()
+
+
+def _parsed(content: bytes) -> list[dict[str, Any]]:
+    """The log's lines; one that was cut off by a kill is left out."""
+    found = []
+    for line in content.splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
 
 
 def _continue(process: psutil.Process) -> None:
@@ -312,6 +341,7 @@ def chaos(plan: Plan, limit_seconds: float = 1800.0) -> tuple[list[tuple[str, bo
         try:
             seconds = run.finish(limit_seconds)
         except BaseException:
+            print((run.folder / "launcher.log").read_text()[-3000:], file=sys.stderr)
             for process in [*run._workers(), run.launcher]:
                 process.kill()
             raise
