@@ -173,6 +173,7 @@ class Worker:
         return True
 
     def _advance(self) -> list[Event]:
+        self._drop_lost()
         self.duties.epoch_started = time.monotonic()
         try:
             return self.trainer.advance()
@@ -196,14 +197,11 @@ class Worker:
             self.view.refresh(study_id)
 
     def _handle(self, event: Event) -> None:
+        self._drop_lost()
         held = self.held.get(event.key)  # type: ignore[call-overload]
         if held is None:
             return
-        if self.heartbeat.is_doubtful:
-            self.heartbeat.beat()
-        if self.view.is_lost(held.claim.trial_id):
-            self._drop(held)
-        elif isinstance(event, EpochEnd):
+        if isinstance(event, EpochEnd):
             self._end_epoch(held, event)
         elif isinstance(event, Ended):
             if held.history:
@@ -266,6 +264,14 @@ class Worker:
             # the budget is in epochs does a claim depend on what this trial has spent.
             self.intake.ask()
         self.endings.tell(job)
+
+    def _drop_lost(self) -> None:
+        """Before and after an epoch: who was stopped, or had no database for long, asks which trials are still his."""
+        if self.heartbeat.is_doubtful:
+            self.heartbeat.beat()
+        for held in list(self.held.values()):
+            if self.view.is_lost(held.claim.trial_id):
+                self._drop(held)
 
     def _drop(self, held: Held) -> None:
         """Somebody else has the trial now: nothing of it is ours to write any more."""
