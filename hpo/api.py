@@ -10,7 +10,7 @@ import optuna
 
 from hpo.errors import UsageError
 from hpo.export import BestTrial, as_text, best_trials, exported, train_file
-from hpo.launchers import LaunchOptions
+from hpo.launchers import LaunchOptions, check_launch
 from hpo.launchers import launch as run_launcher
 from hpo.launchers.table import Progress
 from hpo.progress import PlainProgress
@@ -111,13 +111,12 @@ def launch_with(
     study_file: str | Path, launcher: str, settings: Settings, options: LaunchOptions, progress: Progress
 ) -> LoadedExperiment:
     """As :func:`launch`, with everything given."""
+    check_launch(launcher, settings, options)
     load_trainers(settings.trainers)
     parsed = load_study_file(study_file)
     if (check := TRAINERS[parsed.trainer].check) is not None:
         for config in parsed.example_configs():
             check(config, settings.data_dir, settings.download)
-    if settings.slots is not None and settings.slots < 1:
-        raise UsageError(f"--slots must be at least 1, not {settings.slots}")
     storage = open_storage(settings.storage, home=settings.home)
     experiment, changes = persistently(lambda: create_experiment(storage, parsed))
     for change in changes:

@@ -17,7 +17,7 @@ from typing import IO
 from hpo import retries
 from hpo.duties import EXIT_RESTART
 from hpo.errors import ExperimentError, UsageError
-from hpo.launchers.table import LaunchOptions, Progress, is_finished
+from hpo.launchers.table import LaunchOptions, Progress, interrupted_by_sigterm, is_finished
 from hpo.recorder import persistently
 from hpo.settings import Settings
 from hpo.status import snapshot
@@ -71,44 +71,45 @@ def run(experiment: Experiment, settings: Settings, options: LaunchOptions, prog
         KeyboardInterrupt: on Ctrl-C or SIGTERM, once the workers have given their trials back.
     """
     places = _places(settings, options)
-    restarts = 0
-    next_status = 0.0
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        for place in places:
-            place.start(experiment)
-        while not all(place.done for place in places):
-            time.sleep(POLL_SECONDS)
-            for place in places:
-                if place.done or place.process is None or place.process.poll() is None:
-                    continue
-                code = place.process.returncode
-                _close(place)
-                if code == 0:
-                    place.done = True
-                    continue
-                _requeue(experiment, place.process.pid, code)
-                if code in (1, 2):
-                    raise ExperimentError(f"worker {place.index} cannot go on:\n{place.last_lines()}")
-                restarts += code != EXIT_RESTART
-                if restarts > options.max_restarts:
-                    raise ExperimentError(
-                        f"{restarts} workers died; the last one {_how(code)}, after writing:\n{place.last_lines()}"
-                    )
-                progress.line(f"worker {place.index} {_how(code)}; another takes its place\n{place.last_lines()}")
-                place.start(experiment)
-            if time.monotonic() >= next_status:
-                progress.update(persistently(lambda: snapshot(experiment)))
-                next_status = time.monotonic() + STATUS_SECONDS
-    finally:
+    with interrupted_by_sigterm():
         try:
-            _end(places)
+            _run(experiment, places, options, progress)
         finally:
-            signal.signal(signal.SIGTERM, previous)
+            _end(places)
     status = persistently(lambda: snapshot(experiment))
     progress.update(status)
     if not is_finished(status):
         raise ExperimentError("the workers ended before the experiment did; launch it again to go on")
+
+
+def _run(experiment: Experiment, places: list[Place], options: LaunchOptions, progress: Progress) -> None:
+    restarts = 0
+    next_status = 0.0
+    for place in places:
+        place.start(experiment)
+    while not all(place.done for place in places):
+        time.sleep(POLL_SECONDS)
+        for place in places:
+            if place.done or place.process is None or place.process.poll() is None:
+                continue
+            code = place.process.returncode
+            _close(place)
+            if code == 0:
+                place.done = True
+                continue
+            _requeue(experiment, place.process.pid, code)
+            if code in (1, 2):
+                raise ExperimentError(f"worker {place.index} cannot go on:\n{place.last_lines()}")
+            restarts += code != EXIT_RESTART
+            if restarts > options.max_restarts:
+                raise ExperimentError(
+                    f"{restarts} workers died; the last one {_how(code)}, after writing:\n{place.last_lines()}"
+                )
+            progress.line(f"worker {place.index} {_how(code)}; another takes its place\n{place.last_lines()}")
+            place.start(experiment)
+        if time.monotonic() >= next_status:
+            progress.update(persistently(lambda: snapshot(experiment)))
+            next_status = time.monotonic() + STATUS_SECONDS
 
 
 def _places(settings: Settings, options: LaunchOptions) -> list[Place]:
@@ -178,7 +179,3 @@ def _close(place: Place) -> None:
     if place.log is not None:
         place.log.close()
         place.log = None
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt

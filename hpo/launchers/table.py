@@ -1,7 +1,10 @@
 """The table of launchers and what they share: check everything first, then run, then say how it went."""
 
+import contextlib
 import importlib
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,7 +47,10 @@ Launcher = Callable[[Experiment, Settings, LaunchOptions, Progress], None]
 
 @dataclass(frozen=True)
 class LauncherEntry:
-    """One row of the table: ``module`` has a function ``run(experiment, settings, options, progress)``."""
+    """One row of the table: ``module`` has a function ``run(experiment, settings, options, progress)``.
+
+    It may have a function ``check(settings, options)``, which raises UsageError before anything is written.
+    """
 
     name: str
     module: str
@@ -61,21 +67,47 @@ LAUNCHERS = {
 }
 
 
+def check_launch(name: str, settings: Settings, options: LaunchOptions) -> None:
+    """Raises UsageError for what could not run whatever the experiment is; nothing has been opened or written yet."""
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers must be at least 1, not {options.workers}")
+    if options.per_gpu < 1:
+        raise UsageError(f"--per-gpu must be at least 1, not {options.per_gpu}")
+    if settings.slots is not None and settings.slots < 1:
+        raise UsageError(f"--slots must be at least 1, not {settings.slots}")
+    check = getattr(importlib.import_module(LAUNCHERS[name].module), "check", None)
+    if check is not None:
+        check(settings, options)
+
+
 def launch(name: str, experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress) -> bool:
     """Runs an experiment to its end with the named launcher. Returns False for one that was finished already.
 
     Raises:
         HPOError: where the experiment cannot be finished; what was done stays, and launching again goes on.
     """
-    if options.workers is not None and options.workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {options.workers}")
-    if options.per_gpu < 1:
-        raise UsageError(f"--per-gpu must be at least 1, not {options.per_gpu}")
     if is_finished(persistently(lambda: snapshot(experiment))):
         return False
     run: Launcher = importlib.import_module(LAUNCHERS[name].module).run
     run(experiment, settings, options, progress)
     return True
+
+
+@contextlib.contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Within it SIGTERM is taken as Ctrl-C is. Beside the main thread Python takes no signals, so nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def is_finished(status: dict[str, Any]) -> bool:
