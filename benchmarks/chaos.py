@@ -196,11 +196,18 @@ class Run:
             self.launcher.send_signal(signal.SIGKILL)
             self.launcher.wait()
             self.launcher = self._launch()
+            self._wait_until_launched()
         else:
             self.server.kill() if fault == "server-kill" else self.server.stop()
             time.sleep(self.plan.down_seconds if fault == "server-down" else 0.5)
             self.server.start()
         self.done[fault] += 1
+
+    def _wait_until_launched(self) -> None:
+        """A launch that finds no server says so and ends, as it should: the next fault waits until it has workers."""
+        while not psutil.Process(self.launcher.pid).children():
+            time.sleep(0.02)
+            self._check_launcher()
 
     def _cut_connections(self) -> None:
         connection = psycopg2.connect(self.server.address)
