@@ -7,6 +7,7 @@ SIGKILLs of the launcher followed by a relaunch. The trainer's own log says what
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -16,7 +17,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,8 @@ from typing import Any
 import psutil
 import psycopg2
 
+from benchmarks.chaos_record import Row, as_text, check
 from benchmarks.postgres_server import PostgresServer
-from benchmarks.sleeping import Config, value_of
 
 STUDY = """
 name = "chaos"
@@ -136,6 +138,11 @@ class Run:
             raise RuntimeError(f"the launcher failed:\n{(self.folder / 'launcher.log').read_text()[-3000:]}")
         return time.monotonic() - started
 
+    def check(self, address: str | None = None) -> list[Row]:
+        """The checked record of the finished run, in its own database or a copy of it."""
+        plan = self.plan
+        return check(address or self.server.address, self.lines(), budget=plan.trials, num_cells=plan.cells)
+
     def _follow_log(self) -> None:
         with self.log.open("rb") as file:
             file.seek(self._read)
@@ -237,114 +244,11 @@ def _continue(process: psutil.Process) -> None:
         return
 
 
-TRIALS = """
-SELECT s.study_name, t.trial_id, t.number, t.state::text, h.lineage, h.attempt, h.retried, h.worker,
-  extract(epoch FROM t.datetime_complete AT TIME ZONE 'UTC')::float8,
-  (SELECT json_object_agg(key, value_json) FROM trial_user_attributes a WHERE a.trial_id = t.trial_id),
-  (SELECT json_object_agg(step, intermediate_value) FROM trial_intermediate_values v WHERE v.trial_id = t.trial_id)
-FROM trials t JOIN studies s USING (study_id) LEFT JOIN hpo_trials h USING (trial_id) ORDER BY t.trial_id
-"""
-
-
-def check(run: Run) -> list[tuple[str, bool, str]]:
-    """(what must hold, whether it does, the figures) for every row of the table."""
-    connection = psycopg2.connect(run.server.address)
-    with connection.cursor() as cursor:
-        cursor.execute(TRIALS)
-        rows = cursor.fetchall()
-    connection.close()
-    plan = run.plan
-    trials = []
-    for study, trial_id, number, state, lineage, attempt, retried, worker, ended, attrs, reports in rows:
-        values = {key: json.loads(value) for key, value in (attrs or {}).items()}
-        trials.append(
-            {
-                "study": study, "id": trial_id, "number": number, "state": state, "lineage": lineage,
-                "attempt": attempt, "retried": retried, "pid": int(worker.rpartition(":")[2]) if worker else None,
-                "ended": ended, "attrs": values, "reports": {int(k): v for k, v in (reports or {}).items()},
-            }
-        )  # fmt: skip
-    final = [trial for trial in trials if not trial["retried"]]
-    states = Counter((trial["study"], trial["state"]) for trial in final)
-    lines = run.lines()
-    by_seed: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for line in lines:
-        by_seed[line["seed"]].append(line)
-    tpe, grid = "chaos/tpe/0", "chaos/grid/0"
-    finished = {study: states[study, "COMPLETE"] + states[study, "PRUNED"] for study in (tpe, grid)}
-    cells = Counter(
-        (trial["attrs"]["config"]["lr"], trial["attrs"]["config"]["beta"]) for trial in final if trial["study"] == grid
-    )
-    left = sum(trial["state"] in ("RUNNING", "WAITING") for trial in trials)
-
-    late_epochs, recorded_late, wrong, compared = 0, 0, 0, 0
-    for trial in trials:
-        seed, config = trial["attrs"].get("seed"), trial["attrs"].get("config")
-        if seed is None or config is None:
-            continue
-        for epoch, value in trial["reports"].items():
-            compared += 1
-            wrong += value != value_of(Config(**config), seed, epoch)
-        if trial["retried"]:
-            own = [line for line in by_seed[seed] if line["pid"] == trial["pid"]]
-            # Begun by this worker after it had lost the trial, and before it could have got a later attempt of it.
-            again = min(
-                (t["id"] for t in trials if t["study"] == trial["study"] and t["lineage"] == trial["lineage"]
-                 and t["attempt"] > trial["attempt"] and t["pid"] == trial["pid"]), default=None,
-            )  # fmt: skip
-            if again is None:
-                late_epochs = max(late_epochs, sum(line["started"] > trial["ended"] + 0.05 for line in own))
-                late = {line["epoch"] for line in own if line["ended"] > trial["ended"]}
-                recorded_late += len(late & {e for e in trial["reports"] if e > trial["attrs"].get("start_epoch", 0)})
-    attempts = Counter((trial["study"], trial["lineage"]) for trial in trials)
-    seeds = {(trial["study"], trial["lineage"]): trial["attrs"].get("seed") for trial in final}
-    excess = 0
-    repeated = 0
-    for lineage, seed in seeds.items():
-        again = len(by_seed[seed]) - len({line["epoch"] for line in by_seed[seed]})
-        repeated += again
-        excess += max(0, again - (attempts[lineage] - 1))
-    gaps = 0
-    for study in (tpe, grid):
-        numbers = [trial["number"] for trial in trials if trial["study"] == study]
-        gaps += numbers != list(range(len(numbers)))
-    unexplained = sum(
-        trial["state"] == "FAIL"
-        and not (
-            trial["attrs"].get("reason")
-            and any(
-                t["study"] == trial["study"]
-                and t["lineage"] == trial["lineage"]
-                and t["attempt"] == trial["attempt"] + 1
-                for t in trials
-            )
-        )
-        for trial in trials
-    )
-    return [
-        ("finished trials equal the budget", finished[tpe] == plan.trials, f"{finished[tpe]} of {plan.trials}"),
-        (
-            "every cell finished once",
-            len(cells) == plan.cells and set(cells.values()) == {1} and finished[grid] == plan.cells,
-            f"{len(cells)} of {plan.cells}, most often {max(cells.values(), default=0)}",
-        ),
-        ("nothing left RUNNING or WAITING", left == 0, f"{left} left"),
-        ("no epoch begun after the lease was lost", late_epochs == 0, f"at most {late_epochs} by one worker"),
-        ("nothing recorded after the lease was lost", recorded_late == 0, f"{recorded_late} reports"),
-        (
-            "work repeated: at most one epoch an interruption",
-            excess == 0,
-            f"{repeated} of {len(lines)} epochs, {len(trials) - len(final)} interruptions",
-        ),
-        ("every reported value is what was computed", wrong == 0, f"{compared} compared, {wrong} differ"),
-        ("no gaps, every interruption explained", gaps == 0 and unexplained == 0, f"{len(trials)} rows"),
-    ]
-
-
-def chaos(plan: Plan, limit_seconds: float = 1800.0) -> tuple[list[tuple[str, bool, str]], Counter[str], float]:
-    """Runs the plan on a server of its own; returns the checked rows, the faults done and the seconds taken."""
-    with tempfile.TemporaryDirectory(prefix="hpo-chaos-") as name, PostgresServer(Path(name) / "postgres") as server:
-        run = Run(plan, Path(name), server)
+@contextlib.contextmanager
+def finished_run(plan: Plan, folder: Path, limit_seconds: float = 1800.0) -> Iterator[tuple[Run, float]]:
+    """Runs the plan to its end on a server of its own, which is there until the block ends; and the seconds taken."""
+    with PostgresServer(folder / "postgres") as server:
+        run = Run(plan, folder, server)
         try:
             seconds = run.finish(limit_seconds)
         except BaseException:
@@ -352,7 +256,7 @@ def chaos(plan: Plan, limit_seconds: float = 1800.0) -> tuple[list[tuple[str, bo
             for process in [*run._workers(), run.launcher]:
                 process.kill()
             raise
-        return check(run), run.done, seconds
+        yield run, seconds
 
 
 def main() -> None:
@@ -361,11 +265,11 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="the size that the tests run")
     options = parser.parse_args()
     plan = short_plan(options.seed) if options.short else Plan(seed=options.seed)
-    rows, faults, seconds = chaos(plan)
+    with tempfile.TemporaryDirectory(prefix="hpo-chaos-") as name, finished_run(plan, Path(name)) as (run, seconds):
+        rows = run.check()
     print(f"{plan.trials} TPE trials, {plan.cells} cells, {plan.workers} workers, seed {plan.seed}: {seconds:.0f} s")
-    print("faults: " + ", ".join(f"{count} {name}" for name, count in sorted(faults.items())))
-    for name, holds, figures in rows:
-        print(f"{'holds' if holds else 'FAILS':6} {name:50} {figures}")
+    print("faults: " + ", ".join(f"{count} {name}" for name, count in sorted(run.done.items())))
+    print(as_text(rows))
     sys.exit(not all(holds for _, holds, _ in rows))
 
 
