@@ -312,7 +312,7 @@ def worker(
     from hpo.worker import Worker
     from hpo.workplace import worker_options
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("hpo").setLevel(logging.INFO)
     settings = Settings(
         storage,

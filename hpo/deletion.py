@@ -1,9 +1,11 @@
 """Deleting an experiment: its studies, its checkpoints and its artifacts. Needs none of its trainers."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from optuna.storages._rdb.models import BaseModel
 
 from hpo import attributes
 from hpo.artifacts import PREFIX
@@ -11,7 +13,7 @@ from hpo.checkpoint import CheckpointFolder
 from hpo.errors import ExperimentError, near_miss
 from hpo.settings import Settings
 from hpo.storage import Storage
-from hpo.study import delete_studies, experiment_names, experiment_rows
+from hpo.study import experiment_names, experiment_rows
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,27 @@ def find(storage: Storage, name: str) -> Found:
 
 def delete_experiment(found: Found, settings: Settings) -> None:
     """Deletes what was found; workers that still run on it end by themselves."""
-    delete_studies(found.storage, found.study_ids)
+    delete_studies(found.storage.engine, found.study_ids)
     for key in found.keys:
         CheckpointFolder(settings.checkpoints, key).remove_all()
     for artifact_id in found.artifact_ids:
         (settings.artifacts / artifact_id).unlink(missing_ok=True)
+
+
+def delete_studies(engine: sa.Engine, study_ids: Sequence[int]) -> None:
+    """Deletes the studies with all that Optuna and we hold of them: all at once, or where it fails nothing.
+
+    Optuna's own deletion reads what there is and deletes that, row by row; where a worker adds a trial in between it
+    deletes nothing and does not say so. Here nobody adds anything once the studies and their trials are locked.
+    """
+    ids = {"ids": list(study_ids)}
+    with engine.begin() as connection:
+        for table, key in (("studies", "study_id"), ("trials", "trial_id")):
+            lock = f"SELECT 1 FROM {table} WHERE study_id = ANY(:ids) ORDER BY {key} FOR UPDATE"
+            connection.execute(sa.text(lock), ids)
+        for table in reversed(BaseModel.metadata.sorted_tables):
+            if "study_id" in table.columns:
+                connection.execute(sa.text(f"DELETE FROM {table.name} WHERE study_id = ANY(:ids)"), ids)
+            elif "trial_id" in table.columns:
+                of_trials = "trial_id IN (SELECT trial_id FROM trials WHERE study_id = ANY(:ids))"
+                connection.execute(sa.text(f"DELETE FROM {table.name} WHERE {of_trials}"), ids)

@@ -5,6 +5,7 @@ HPOError
 │   └── StudyFileError        a study file with mistakes, all of them at once; exit code 2
 ├── StorageError              the database: unreachable, refused, not ours; exit code 1
 ├── ExperimentError           an experiment: unknown, changed, failed; exit code 1
+│   └── ExperimentDeletedError  somebody deleted it while it ran; exit code 1
 ├── CheckpointError           a checkpoint that cannot be written or read; exit code 1
 ├── DashboardError            the dashboard cannot start; exit code 1
 └── InterruptedRunError       Ctrl-C or SIGTERM, after everything was given back; exit code 130
@@ -54,6 +55,13 @@ class StorageError(HPOError):
 
 class ExperimentError(HPOError):
     """An experiment does not exist, differs from its file, or cannot go on."""
+
+
+class ExperimentDeletedError(ExperimentError):
+    """An experiment was deleted while workers ran."""
+
+    def __init__(self) -> None:
+        super().__init__("the experiment was deleted while this worker ran")
 
 
 class CheckpointError(HPOError):

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo import attributes
-from hpo.errors import ExperimentError
+from hpo.errors import ExperimentDeletedError
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def claim(
     Returns the claims and whether every study is finished. Retries and what a person enqueued come first.
 
     Raises:
-        ExperimentError: where every study has been deleted.
+        ExperimentDeletedError: where every study has been deleted.
     """
     claims: list[Claim] = []
 
@@ -141,7 +141,7 @@ def claim(
     with engine.begin() as connection:
         known = {standing.study_id: standing for standing in standings(connection, study_ids)}
         if not known:
-            raise ExperimentError("the experiment was deleted while this worker ran")
+            raise ExperimentDeletedError
         while len(claims) < limit:
             open_ones = [s for s in known.values() if s.waiting or (s.room and may_begin(s))]
             if not open_ones:
@@ -161,8 +161,16 @@ def claim(
                 continue
             claims.append(taken)
             known[study_id] = standings(connection, [study_id])[0]
-        finished = not claims and all(s.finished for s in standings(connection, study_ids))
-    return claims, finished
+        left = standings(connection, study_ids)
+        if not left:
+            raise ExperimentDeletedError
+    return claims, not claims and all(standing.finished for standing in left)
+
+
+def are_deleted(engine: sa.Engine, study_ids: Sequence[int]) -> bool:
+    """Whether none of the studies is there any more."""
+    with engine.connect() as connection:
+        return not standings(connection, study_ids)
 
 
 def _take_waiting(connection: sa.Connection, standing: Standing, worker: str) -> Claim | None:

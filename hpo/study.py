@@ -2,7 +2,6 @@
 
 import json
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,15 +179,6 @@ def load_experiment(storage: Storage, name: str) -> Experiment:
     ]
     order = {study_name: index for index, (study_name, _, _) in enumerate(study_file.study_names())}
     return Experiment(storage, study_file, tuple(sorted(studies, key=lambda study: order.get(study.name, 0))))
-
-
-def delete_studies(storage: Storage, study_ids: Sequence[int]) -> None:
-    """Deletes the studies with all that Optuna and we hold of them; workers that still run on them end."""
-    for study_id in study_ids:
-        try:
-            storage.delete_study(study_id)
-        except KeyError:
-            continue
 
 
 def experiment_rows(storage: Storage, name: str) -> list[tuple[int, str, dict[str, Any]]]:

@@ -154,11 +154,21 @@ class WorkerView(BaseStorage):
     # Reading.
 
     def refresh(self, study_id: int) -> None:
-        """Reads what has changed in the study since the last time: new trials and others' unfinished ones."""
+        """Reads what has changed in the study since the last time: new trials and others' unfinished ones.
+
+        Of a study that was deleted a worker's own trials are lost; a view that others read raises KeyError.
+        """
         with self._lock:
             study = self._study(study_id)
             wanted, after = study.unfinished - self._own.keys(), study.last_read
-        trials = self.backend._get_trials(study_id, None, wanted, after)
+        try:
+            trials = self.backend._get_trials(study_id, None, wanted, after)
+        except KeyError:
+            if self.auto_refresh:
+                raise
+            with self._lock:
+                self._lost |= {trial_id for trial_id, owner in self._own.items() if owner == study_id}
+            return
         with self._lock:
             for trial in trials:
                 study.last_read = max(study.last_read, trial._trial_id)

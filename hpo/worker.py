@@ -20,11 +20,11 @@ from types import FrameType
 import psutil
 from optuna.trial import TrialState
 
-from hpo import attributes
+from hpo import attributes, ledger
 from hpo.checkpoint import Checkpoint, CheckpointFolder
 from hpo.duties import EXIT_RESTART, Duties
 from hpo.endings import Endings, Held
-from hpo.errors import HPOError
+from hpo.errors import ExperimentDeletedError, HPOError
 from hpo.hardware import trained_on
 from hpo.heartbeat import Heartbeat
 from hpo.intake import Intake
@@ -108,7 +108,8 @@ class Worker:
         """Trains until nothing is left to do and returns the exit code.
 
         Raises:
-            HPOError: where trial after trial fails, or the experiment was deleted; held trials are given back.
+            HPOError: where trial after trial fails; held trials are given back.
+            ExperimentDeletedError: where somebody deleted the experiment; what this worker has saved of it is removed.
         """
         self._listen_for_signals()
         try:
@@ -129,10 +130,16 @@ class Worker:
         except Interrupted:
             self._give_all_back("its worker was asked to end")
             return 130
-        except HPOError as error:
-            self._give_all_back(f"its worker ended: {error}")
-            raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, ExperimentDeletedError) or self._is_deleted():
+                # Any other error comes of that: something was looked for that is gone.
+                self._give_all_back("its experiment was deleted")
+                for folder in self.folders.values():
+                    folder.remove_all()
+                raise ExperimentDeletedError from None
+            if isinstance(error, HPOError):
+                self._give_all_back(f"its worker ended: {error}")
+                raise
             log.exception("this worker ends because of a fault in the service itself")
             self._give_all_back("its worker ended because of a fault in the service itself")
             return EXIT_BUG
@@ -274,8 +281,9 @@ class Worker:
                 self._drop(held)
 
     def _drop(self, held: Held) -> None:
-        """Somebody else has the trial now: nothing of it is ours to write any more."""
-        log.warning("trial %d of %s was given to another worker", held.claim.number, held.desk.handle.name)
+        """Somebody else has the trial now, or deleted it: nothing of it is ours to write any more."""
+        name = held.desk.handle.name
+        log.warning("trial %d of %s was given to another worker, or deleted; it is dropped", held.claim.number, name)
         self.trainer.stop(held.claim.trial_id)
         self._release(held)
         self.view.disown(held.claim.trial_id)
@@ -288,6 +296,12 @@ class Worker:
 
     def _give_all_back(self, reason: str) -> None:
         self.endings.give_all_back(self.held.values(), reason)
+
+    def _is_deleted(self) -> bool:
+        try:
+            return ledger.are_deleted(self.experiment.storage.engine, self.experiment.study_ids)
+        except Exception:
+            return False
 
     def _listen_for_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
