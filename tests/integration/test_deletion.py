@@ -49,7 +49,8 @@ def test_claimants_are_told_and_leave_nothing(storage: Storage) -> None:
         except ExperimentDeletedError:
             told.append(worker)
 
-    threads = [threading.Thread(target=work, args=(f"here:{index}",)) for index in range(3)]
+    # Two, beside the deletion: an engine has three connections.
+    threads = [threading.Thread(target=work, args=(f"here:{index}",)) for index in range(2)]
     for thread in threads:
         thread.start()
     for _ in range(30):
@@ -57,7 +58,7 @@ def test_claimants_are_told_and_leave_nothing(storage: Storage) -> None:
     delete_studies(storage.engine, study_ids)
     for thread in threads:
         thread.join(60)
-    assert sorted(told) == ["here:0", "here:1", "here:2"]
+    assert sorted(told) == ["here:0", "here:1"]
     # What is left is the other study, as it was.
     assert counts(storage) == {**before, "studies": 1, "hpo_studies": 1}
 
