@@ -2,14 +2,18 @@
 
 A file is a line of JSON (format, SHA-256 of the rest, epoch) and the state. It appears whole or not at all: written
 aside and renamed on a file system, put in one request on an object store. A file that was cut short or altered does
-not match its checksum, and the one before it is used; nothing is unpickled: the state is JSON, or what
+not match its checksum or its name, and the one before it is used; nothing is unpickled: the state is JSON, or what
 ``torch.load(weights_only=True)`` reads. Two files are kept for a lineage, none once it has ended.
 """
 
+import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
+import secrets
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,10 @@ import fsspec
 
 from hpo.errors import CheckpointError
 
+log = logging.getLogger("hpo")
+
 KEPT = 2
+PLAIN = (bool, int, float, complex, str, bytes, bytearray, type(None))
 
 
 @dataclass(frozen=True)
@@ -49,19 +56,25 @@ class CheckpointFolder:
 
         Raises:
             CheckpointError: where it cannot be written (disk full, no rights); the ones before it stay.
+            TypeError: where the state holds what could be read back only by unpickling.
         """
         path = self._epoch_path(lineage, checkpoint.epoch)
         data = _encoded(checkpoint)
         try:
             if self._local:
                 os.makedirs(self.lineage_path(lineage), exist_ok=True)
-                aside = f"{path}.{os.getpid()}"
+                # Process ids are the same in every container; a name of its own keeps two writers apart.
+                aside = f"{path}.{secrets.token_hex(4)}"
                 try:
                     with open(aside, "wb") as file:
                         file.write(data)
                     os.replace(aside, path)
+                except FileNotFoundError:
+                    # Removed under our hands: we were stopped, and the lineage has another worker or has ended.
+                    log.warning("the checkpoint %s is not written: its folder was cleared meanwhile", path)
+                    return
                 except BaseException:
-                    if os.path.exists(aside):
+                    with contextlib.suppress(FileNotFoundError):
                         os.unlink(aside)
                     raise
             else:
@@ -73,13 +86,24 @@ class CheckpointFolder:
             self._remove(self._epoch_path(lineage, epoch))
 
     def latest(self, lineage: int) -> Checkpoint | None:
-        """The newest whole checkpoint of the lineage, or None."""
-        for epoch in self._epochs(lineage):
+        """The newest whole checkpoint of the lineage, or None.
+
+        Damaged ones are removed, and so is what a writer that was killed left half written.
+        """
+        names = self._names(lineage)
+        for name in names:
+            if ".ckpt." in name:
+                self._remove(f"{self.lineage_path(lineage)}/{name}")
+        for epoch in _epochs_in(names):
+            path = self._epoch_path(lineage, epoch)
             try:
-                data = self._files.cat_file(self._epoch_path(lineage, epoch))
-                return _decoded(data)
-            except (OSError, CheckpointError):
-                continue
+                return _decoded(self._files.cat_file(path), epoch)
+            except OSError as error:
+                log.warning("the checkpoint %s cannot be read: %s", path, error.strerror or error)
+            except CheckpointError as error:
+                log.warning("the checkpoint %s is not used: %s", path, error)
+                # It would count among the two that are kept, in place of what is saved next.
+                self._remove(path)
         return None
 
     def remove(self, lineage: int) -> None:
@@ -102,13 +126,16 @@ class CheckpointFolder:
 
     def _epochs(self, lineage: int) -> list[int]:
         """Epochs of the lineage's checkpoints, newest first."""
+        return _epochs_in(self._names(lineage))
+
+    def _names(self, lineage: int) -> list[str]:
+        """Names of the files in the lineage's folder."""
         self._forget_listing()
         try:
-            names = self._files.ls(self.lineage_path(lineage), detail=False)
+            paths = self._files.ls(self.lineage_path(lineage), detail=False)
         except OSError:
             return []
-        stems = [name.rpartition("/")[2].removesuffix(".ckpt") for name in names if name.endswith(".ckpt")]
-        return sorted((int(stem) for stem in stems if stem.isdigit()), reverse=True)
+        return [path.rpartition("/")[2] for path in paths]
 
     def _remove(self, path: str, recursive: bool = False) -> None:
         try:
@@ -121,10 +148,16 @@ class CheckpointFolder:
         self._files.invalidate_cache()
 
 
+def _epochs_in(names: list[str]) -> list[int]:
+    stems = [name.removesuffix(".ckpt") for name in names if name.endswith(".ckpt")]
+    return sorted((int(stem) for stem in stems if stem.isdigit()), reverse=True)
+
+
 def _encoded(checkpoint: Checkpoint) -> bytes:
     body = {"state": checkpoint.state, "history": checkpoint.history}
     form, data = "json", _as_json(body)
     if data is None:
+        _check(checkpoint.state, "the state")
         import torch
 
         buffer = io.BytesIO()
@@ -138,26 +171,63 @@ def _as_json(body: dict[str, Any]) -> bytes | None:
     """The state as JSON where that loses nothing (no tensors, no tuples, no keys but strings), else None."""
     try:
         text = json.dumps(body)
-        return text.encode() if "NaN" in text or json.loads(text) == body else None
-    except (TypeError, ValueError):
+        if "NaN" not in text:
+            return text.encode() if json.loads(text) == body else None
+        # A NaN equals nothing, itself included; a word in its place can be compared.
+        again = json.loads(text, parse_constant=lambda word: word if word == "NaN" else float(word))
+        return text.encode() if again == _with_words(body) else None
+    except (TypeError, ValueError, RecursionError):
         return None
 
 
-def _decoded(data: bytes) -> Checkpoint:
+def _with_words(value: Any) -> Any:
+    """The same with a word in place of each NaN."""
+    if isinstance(value, dict):
+        return {key: _with_words(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_words(item) for item in value]
+    return "NaN" if isinstance(value, float) and value != value else value
+
+
+def _check(value: Any, place: str) -> None:
+    """Raises TypeError, naming the place, for what ``torch.load(weights_only=True)`` would not read back."""
+    import torch
+
+    if type(value) in (dict, OrderedDict, Counter):
+        for key, item in value.items():
+            _check(key, f"a key of {place}")
+            _check(item, f"{place}[{key!r}]")
+    elif type(value) in (list, tuple, set):
+        for index, item in enumerate(value):
+            _check(item, f"{place}[{index}]")
+    elif type(value) not in (*PLAIN, torch.Tensor, torch.nn.Parameter, torch.Size, torch.dtype, torch.device):
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise TypeError(
+            f"{place} is a {kind}; a checkpoint holds dicts, lists, numbers, strings, bytes, None and torch tensors "
+            "(torch.from_numpy(array) makes one)"
+        )
+
+
+def _decoded(data: bytes, expected_epoch: int) -> Checkpoint:
     line, _, body = data.partition(b"\n")
     try:
         header = json.loads(line)
         form, digest, epoch = header["format"], header["sha256"], int(header["epoch"])
     except (ValueError, KeyError, TypeError):
-        raise CheckpointError("no checkpoint of ours") from None
-    if hashlib.sha256(body).hexdigest() != digest:
-        raise CheckpointError("cut short or altered")
-    if form == "json":
-        content = json.loads(body)
-    elif form == "torch":
-        import torch
+        raise CheckpointError("it is no checkpoint of ours") from None
+    if hashlib.sha256(body).hexdigest() != digest or epoch != expected_epoch:
+        raise CheckpointError("it was cut short or altered")
+    if form not in ("json", "torch"):
+        raise CheckpointError(f"this version does not know its format {form!r}")
+    try:
+        content = json.loads(body) if form == "json" else _loaded(body)
+        return Checkpoint(epoch, content["state"], content["history"])
+    except Exception as error:
+        # Its checksum is right, so somebody wrote it on purpose: what torch refuses to unpickle ends here.
+        raise CheckpointError(f"it holds what no checkpoint of ours holds ({type(error).__name__})") from error
 
-        content = torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")
-    else:
-        raise CheckpointError(f"a format that this version does not know: {form!r}")
-    return Checkpoint(epoch, content["state"], content["history"])
+
+def _loaded(body: bytes) -> Any:
+    import torch
+
+    return torch.load(io.BytesIO(body), weights_only=True, map_location="cpu")

@@ -312,7 +312,9 @@ def worker(
     from hpo.worker import Worker
     from hpo.workplace import worker_options
 
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    # A copy of standard error, so that the log goes on where a trainer closes its own.
+    stream = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=stream)
     logging.getLogger("hpo").setLevel(logging.INFO)
     settings = Settings(
         storage,

@@ -48,6 +48,7 @@ class Endings:
 
     Attributes:
         trial_seconds: how long a trial takes, lately; infinite before the first has ended.
+        any_shown: whether a trial has ended by itself here, not by an error.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Endings:
         trained_on: dict[str, Any],
     ) -> None:
         self.trial_seconds = math.inf
+        self.any_shown = False
         self._study_file = experiment.study_file
         self._engine = experiment.storage.engine
         self._view = view
@@ -67,7 +69,7 @@ class Endings:
         self._name = name
         self._artifacts = artifacts
         self._trained_on = trained_on
-        self._failures_in_a_row = 0
+        self._failed_in_a_row: set[tuple[int, int]] = set()
 
     def show(self, held: Held, state: TrialState, reason: str | None = None) -> Callable[[], None]:
         """Shows the trial as ended to this worker's samplers and pruners; returns the job that tells the study."""
@@ -82,11 +84,16 @@ class Endings:
         self._view.set_trial_user_attr(trial_id, attributes.TRAINED_ON, self._trained_on)
         self._account(held, reason)
         for path in held.run.artifacts:
-            attach(self._view, trial_id, path, self._artifacts)
+            try:
+                attach(self._view, trial_id, path, self._artifacts)
+            except OSError as error:
+                # A trainer may have removed it, with the temporary folder that it lay in.
+                log.warning("%s is not attached to trial %d: %s", path, held.claim.number, error.strerror or error)
         if state is TrialState.COMPLETE:
             attach_text(self._view, trial_id, "epochs.csv", epochs_table(held.history), self._artifacts)
         self._view.ended(trial_id, state, value)
-        self._failures_in_a_row = 0
+        self.any_shown = True
+        self._failed_in_a_row.clear()
 
         def tell() -> None:
             writes = self._view.take_writes(trial_id)[trial_id]
@@ -114,7 +121,7 @@ class Endings:
             ExperimentError: where trial after trial fails.
         """
         trial_id = held.claim.trial_id
-        text = f"{type(error).__name__}: {error}"[:2000]
+        text = _described(error)
         log.error("trial %d of %s failed: %s", held.claim.number, held.desk.handle.name, text, exc_info=_trace(error))
         self._account(held, None)
         epochs = len(held.history)
@@ -128,8 +135,9 @@ class Endings:
             self._view.disown(trial_id)
 
         self._recorder.run(fail)
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= FAILURES_IN_A_ROW:
+        # Lineages, not attempts: two configurations that raise each time are no reason to end a search.
+        self._failed_in_a_row.add((held.claim.study_id, held.claim.lineage))
+        if len(self._failed_in_a_row) >= FAILURES_IN_A_ROW:
             raise ExperimentError(f"{FAILURES_IN_A_ROW} trials in a row failed, the last one with {text}")
 
     def give_back(self, trial_id: int, reason: str) -> None:
@@ -181,6 +189,16 @@ class Endings:
 def _log_failure(future: "Future[None]") -> None:
     if (error := future.exception()) is not None:
         log.error("a trial's end could not be written: %s: %s", type(error).__name__, error)
+
+
+def _described(error: BaseException) -> str:
+    """Type and message, in characters that Postgres can hold, whatever the trainer has put into the message."""
+    try:
+        message = str(error)
+    except Exception as broken:
+        message = f"(its message cannot be shown: {type(broken).__name__})"
+    text = f"{type(error).__name__}: {message}"[:2000]
+    return text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
 
 
 def _trace(error: BaseException) -> BaseException | None:

@@ -126,7 +126,7 @@ def sweep(engine: sa.Engine, study_ids: list[int], grace_seconds: float, max_ret
                 connection, STALE + " AND t.trial_id = :t", study_ids=study_ids, grace=grace_seconds, t=trial_id
             )
             reason = f"its worker {worker} gave no sign of life for {grace_seconds:g} s"
-            swept += bool(again.all()) and retry_or_fail(connection, trial_id, reason, max_retries)
+            swept += bool(again.all()) and _worker_died(connection, trial_id, reason, max_retries)
     return swept
 
 
@@ -137,5 +137,23 @@ def fail_worker(engine: sa.Engine, worker: str, reason: str, max_retries: int) -
         trial_ids = [row[0] for row in _run(connection, query, w=worker)]
     for trial_id in trial_ids:
         with engine.begin() as connection:
-            retry_or_fail(connection, trial_id, reason, max_retries)
+            _worker_died(connection, trial_id, reason, max_retries)
     return len(trial_ids)
+
+
+def _worker_died(connection: sa.Connection, trial_id: int, reason: str, max_retries: int) -> bool:
+    """Retries a trial of a dead worker and counts it as a failure of the trial, which may have been the cause.
+
+    Not so a retry that was only claimed ahead and had not begun: else one trial that kills each of its workers takes
+    the next in the queue along, time after time.
+    """
+    started = _run(
+        connection,
+        "SELECT attempt = 0 OR EXISTS (SELECT 1 FROM trial_user_attributes a WHERE a.trial_id = :t AND key = :key) "
+        "FROM hpo_trials h WHERE h.trial_id = :t",
+        t=trial_id,
+        key=attributes.START_EPOCH,
+    ).scalar()
+    if started:
+        return retry_or_fail(connection, trial_id, reason, max_retries)
+    return give_back(connection, trial_id, reason)

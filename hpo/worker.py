@@ -28,6 +28,8 @@ from hpo.errors import ExperimentDeletedError, HPOError
 from hpo.hardware import trained_on
 from hpo.heartbeat import Heartbeat
 from hpo.intake import Intake
+from hpo.metrics import checked_metrics
+from hpo.outputs import Outputs
 from hpo.proposal import Proposal, StudyDesk
 from hpo.recorder import Recorder
 from hpo.seeds import derive_seed
@@ -37,6 +39,7 @@ from trainers.protocol import TRAINERS, BuildOptions, Ended, EpochEnd, Event, Ev
 
 log = logging.getLogger("hpo")
 
+EXIT_MEMORY = 71  # the first trial here already ran out of memory: a worker in its place may fare no better
 EXIT_BUG = 70  # a fault of ours: its traceback is in the log, and another worker may have more luck
 AUDIT_SHARE = 0.05
 
@@ -84,6 +87,8 @@ class Worker:
             study.study_id: CheckpointFolder(options.checkpoints, study.key) for study in experiment.studies
         }
         self.held: dict[int, Held] = {}
+        self.is_out_of_memory = False
+        self.outputs = Outputs()
         self.recorder = Recorder(self.view)
         self.intake = Intake(experiment, self.desks, self.recorder, self.name, lambda: len(self.held))
         self.endings = Endings(
@@ -125,6 +130,10 @@ class Worker:
                 if self._is_too_big():
                     self._give_all_back("its worker grew past the memory limit")
                     return EXIT_RESTART
+                if self.is_out_of_memory:
+                    # What a trainer has leaked is gone with its process only.
+                    self._give_all_back("its worker ran out of memory")
+                    return EXIT_RESTART if self.endings.any_shown else EXIT_MEMORY
             self.recorder.stop()
             return 0
         except Interrupted:
@@ -145,6 +154,7 @@ class Worker:
             return EXIT_BUG
         finally:
             self.heartbeat.stop()
+            self.outputs.close()
 
     def _fill_slots(self) -> None:
         """Starts trials in the free slots; asks for the next one early where an ask takes long."""
@@ -175,6 +185,10 @@ class Worker:
         if proposal.error is not None:
             self.endings.fail(held, proposal.error)
             return False
+        if claim.attempt:
+            # Should this trial be what killed its worker, the record has to say that it had begun again.
+            self.recorder.write()
+            self.recorder.run(lambda: None)
         self.held[claim.trial_id] = held
         self.trainer.start(claim.trial_id, proposal.config, run)
         return True
@@ -186,6 +200,7 @@ class Worker:
             return self.trainer.advance()
         finally:
             self.duties.epoch_started = math.inf
+            self.outputs.restore()
 
     def _look_around(self, events: list[Event]) -> None:
         """Reads the other workers' trials once for all pruning decisions that these events ask for."""
@@ -214,24 +229,21 @@ class Worker:
             if held.history:
                 self._finish(held, TrialState.COMPLETE)
             else:
-                self._release(held)
-                self.endings.fail(held, ValueError("the trainer ended without yielding metrics of an epoch"))
+                self._fail(held, ValueError("the trainer ended without yielding metrics of an epoch"))
         elif isinstance(event, Evicted):
             self._release(held)
             self.endings.give_back(held.claim.trial_id, event.reason)
         elif isinstance(event, Failed):
-            self._release(held)
-            self.endings.fail(held, event.error)
+            self.is_out_of_memory |= isinstance(event.error, MemoryError)
+            self._fail(held, event.error)
 
     def _end_epoch(self, held: Held, event: EpochEnd) -> None:
         """Report, prune or finish or go on from a checkpoint."""
         trial_id = held.claim.trial_id
-        metrics = {name: float(value) for name, value in event.metrics.items()}
-        if self.study_file.metric not in metrics:
-            self.trainer.stop(trial_id)
-            self._release(held)
-            known = ", ".join(sorted(metrics)) or "nothing"
-            self.endings.fail(held, KeyError(f"the trainer yields no {self.study_file.metric!r}, only {known}"))
+        try:
+            metrics = checked_metrics(event.metrics, self.study_file.metric)
+        except (KeyError, TypeError) as error:
+            self._fail(held, error)
             return
         value = metrics[self.study_file.metric]
         held.history.append(metrics)
@@ -243,8 +255,11 @@ class Worker:
         elif self._should_prune(held, event.epoch):
             self._finish(held, TrialState.PRUNED, f"{self.study_file.pruner.name} at epoch {event.epoch}")
         else:
-            if event.snapshot is not None:
-                held.folder.save(held.claim.lineage, Checkpoint(event.epoch, event.snapshot(), held.history))
+            try:
+                if event.snapshot is not None:
+                    held.folder.save(held.claim.lineage, Checkpoint(event.epoch, event.snapshot(), held.history))
+            except TypeError as error:
+                self._fail(held, error)
             self.recorder.write()
 
     def _should_prune(self, held: Held, epoch: int) -> bool:
@@ -271,6 +286,11 @@ class Worker:
             # the budget is in epochs does a claim depend on what this trial has spent.
             self.intake.ask()
         self.endings.tell(job)
+
+    def _fail(self, held: Held, error: BaseException) -> None:
+        self.trainer.stop(held.claim.trial_id)
+        self._release(held)
+        self.endings.fail(held, error)
 
     def _drop_lost(self) -> None:
         """Before and after an epoch: who was stopped, or had no database for long, asks which trials are still his."""

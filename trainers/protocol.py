@@ -8,6 +8,7 @@ same small protocol, :class:`Trainer`, so a worker has one loop.
 import importlib
 import importlib.util
 import inspect
+import logging
 import typing
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import pydantic
 
 from trainers.errors import TrainerError
+
+log = logging.getLogger("hpo")
 
 Direction = Literal["minimize", "maximize"]
 Metrics = Mapping[str, float]
@@ -188,8 +191,14 @@ class GeneratorTrainer:
         if self._epochs is not None and key == self._key:
             epochs = self._epochs
             self._clear()
-            if hasattr(epochs, "close"):
-                epochs.close()
+            try:
+                if hasattr(epochs, "close"):
+                    epochs.close()
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                # The trial has ended as it has ended: its metrics stand, whatever goes wrong while it tidies up.
+                log.warning("the trainer raised while it was closed", exc_info=True)
 
     def _clear(self) -> None:
         self._epochs, self._run, self._key = None, None, None

@@ -2,6 +2,7 @@
 
 import threading
 
+from hpo.errors import ExperimentError
 from hpo.launchers.table import LaunchOptions, Progress
 from hpo.settings import Settings
 from hpo.status import snapshot
@@ -27,5 +28,7 @@ def run(experiment: Experiment, settings: Settings, options: LaunchOptions, prog
         ended.set()
         thread.join()
     progress.update(snapshot(experiment))
-    if code:
+    if code == 130:
         raise KeyboardInterrupt
+    if code:
+        raise ExperimentError("its one worker ended, for the reason above; the same command goes on")

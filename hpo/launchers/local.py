@@ -94,11 +94,12 @@ def _run(experiment: Experiment, places: list[Place], options: LaunchOptions, pr
                 continue
             code = place.process.returncode
             _close(place)
-            if code == 0:
+            # A worker that ends by itself gives back what it holds; one that held trials was ended by its trainer.
+            held = _requeue(experiment, place.process.pid, code)
+            if code == 0 and not held:
                 place.done = True
                 continue
-            _requeue(experiment, place.process.pid, code)
-            if code in (1, 2):
+            if code in (1, 2) and not held:
                 raise ExperimentError(f"worker {place.index} cannot go on:\n{place.last_lines()}")
             restarts += code != EXIT_RESTART
             if restarts > options.max_restarts:
@@ -143,9 +144,10 @@ def _places(settings: Settings, options: LaunchOptions) -> list[Place]:
     ]
 
 
-def _requeue(experiment: Experiment, pid: int, code: int) -> None:
+def _requeue(experiment: Experiment, pid: int, code: int) -> int:
+    """Queues again the trials that the worker held. Returns how many."""
     worker = f"{socket.gethostname()}:{pid}"
-    persistently(
+    return persistently(
         lambda: retries.fail_worker(
             experiment.storage.engine, worker, f"its worker {worker} {_how(code)}", experiment.study_file.max_retries
         )
