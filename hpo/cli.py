@@ -328,9 +328,10 @@ def worker(
         memory_limit_mb,
         slots,
     )
-    # A worker that a launcher started may find the database away for a moment, as it may at any other time.
-    launched = "HPO_LAUNCHER_PID" in os.environ
-    found = persistently(lambda: _load(settings, experiment), lambda: not launched)
+    # A worker may find the database away for a moment when it starts, as at any other time: while the launcher that
+    # started it lives, it waits.
+    launcher = os.environ.get("HPO_LAUNCHER_PID")
+    found = persistently(lambda: _load(settings, experiment), lambda: launcher != str(os.getppid()))
     code = Worker(found, worker_options(settings)).run()
     if code:
         raise SystemExit(code)

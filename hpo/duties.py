@@ -1,9 +1,14 @@
-"""What a worker's heartbeat does beside beating: sweep the silent, end a hung epoch, notice that the launcher died."""
+"""What a worker does beside training: sweep the silent, end a hung epoch, notice that its launcher died.
+
+The first two are done at each heartbeat. The launcher is watched by a thread of its own: heartbeats wait for a database
+that is away, and a worker that nobody wants any more must not wait for it forever.
+"""
 
 import logging
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import NoReturn
@@ -13,6 +18,7 @@ from hpo.study import Experiment
 
 log = logging.getLogger("hpo")
 
+LAUNCHER_SECONDS = 1.0
 EXIT_RESTART = 75  # the launcher starts another worker in place of one that ends with this
 
 
@@ -37,6 +43,8 @@ class Duties:
         self._launcher_pid = launcher_pid
         self._running = running
         self._last_sweep = 0.0
+        if launcher_pid is not None:
+            threading.Thread(target=self._watch_launcher, name="launcher", daemon=True).start()
 
     def sweep(self) -> None:
         """Queues again the trials of workers that have been silent for the grace period."""
@@ -66,7 +74,8 @@ class Duties:
         log.error("%s; this worker ends", text)
         os._exit(EXIT_RESTART)
 
-    def watch_launcher(self) -> None:
+    def _watch_launcher(self) -> None:
         """Asks this process to end when its launcher is no longer its parent."""
-        if self._launcher_pid is not None and os.getppid() != self._launcher_pid:
-            os.kill(os.getpid(), signal.SIGTERM)
+        while os.getppid() == self._launcher_pid:
+            time.sleep(LAUNCHER_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -104,7 +104,7 @@ class Worker:
             self.view,
             options.heartbeat_seconds,
             options.grace_seconds,
-            [self._sweep, self.duties.watch_epoch, self.duties.watch_launcher],
+            [self._sweep, self.duties.watch_epoch],
         )
 
     # The life of a worker, top to bottom.
