@@ -2,7 +2,6 @@
 
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -156,11 +155,7 @@ class Endings:
 
         self._recorder.submit(give_back_all).add_done_callback(_log_failure)
         # A database that is away is not waited for long: the sweep of another worker will find what we held.
-        impatience = threading.Timer(GIVE_BACK_SECONDS, self._recorder.hurry)
-        impatience.daemon = True
-        impatience.start()
-        self._recorder.stop()
-        impatience.cancel()
+        self._recorder.stop(GIVE_BACK_SECONDS)
 
     def _give_back(self, trial_id: int, reason: str) -> None:
         writes = self._view.take_writes(trial_id)[trial_id]

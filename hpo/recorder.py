@@ -90,14 +90,16 @@ class Recorder:
         """Has what the view gathered written soon; does not wait."""
         self.submit(self._write).add_done_callback(_log_failure)
 
-    def hurry(self) -> None:
-        """From now on a database that is away is not waited for."""
-        self._hurry.set()
+    def stop(self, patience_seconds: float | None = None) -> None:
+        """Ends the thread once all jobs are done; may be repeated.
 
-    def stop(self) -> None:
-        """Ends the thread once all jobs are done; may be repeated."""
+        After ``patience_seconds`` a database that is away is not waited for any longer.
+        """
         self._jobs.put(None)
-        self._thread.join()
+        self._thread.join(patience_seconds)
+        if self._thread.is_alive():
+            self._hurry.set()
+            self._thread.join()
 
     def _serve(self) -> None:
         while (item := self._jobs.get()) is not None:

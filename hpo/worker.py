@@ -39,7 +39,7 @@ from trainers.protocol import TRAINERS, BuildOptions, Ended, EpochEnd, Event, Ev
 
 log = logging.getLogger("hpo")
 
-EXIT_MEMORY = 71  # the first trial here already ran out of memory: a worker in its place may fare no better
+EXIT_MEMORY = 71  # the first trial here already ran out of memory: the launcher gives up after some of these
 EXIT_BUG = 70  # a fault of ours: its traceback is in the log, and another worker may have more luck
 AUDIT_SHARE = 0.05
 
@@ -87,7 +87,7 @@ class Worker:
             study.study_id: CheckpointFolder(options.checkpoints, study.key) for study in experiment.studies
         }
         self.held: dict[int, Held] = {}
-        self.is_out_of_memory = False
+        self.out_of_memory: int | None = None
         self.outputs = Outputs()
         self.recorder = Recorder(self.view)
         self.intake = Intake(experiment, self.desks, self.recorder, self.name, lambda: len(self.held))
@@ -130,10 +130,10 @@ class Worker:
                 if self._is_too_big():
                     self._give_all_back("its worker grew past the memory limit")
                     return EXIT_RESTART
-                if self.is_out_of_memory:
+                if self.out_of_memory is not None:
                     # What a trainer has leaked is gone with its process only.
                     self._give_all_back("its worker ran out of memory")
-                    return EXIT_RESTART if self.endings.any_shown else EXIT_MEMORY
+                    return self.out_of_memory
             self.recorder.stop()
             return 0
         except Interrupted:
@@ -234,7 +234,9 @@ class Worker:
             self._release(held)
             self.endings.give_back(held.claim.trial_id, event.reason)
         elif isinstance(event, Failed):
-            self.is_out_of_memory |= isinstance(event.error, MemoryError)
+            if isinstance(event.error, MemoryError):
+                is_first = held.claim.attempt == 0 and not self.endings.any_shown
+                self.out_of_memory = EXIT_MEMORY if is_first else EXIT_RESTART
             self._fail(held, event.error)
 
     def _end_epoch(self, held: Held, event: EpochEnd) -> None:

@@ -39,11 +39,13 @@ class Place:
     log_path: Path
     process: "subprocess.Popen[bytes] | None" = None
     log: IO[bytes] | None = None
+    log_start: int = 0
     done: bool = False
 
     def start(self, experiment: Experiment) -> None:
         """Starts a worker here; what it writes is added to the log."""
         self.log = self.log_path.open("ab")
+        self.log_start = self.log.tell()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "hpo", "worker", experiment.name],
             env=self.environment,
@@ -55,12 +57,12 @@ class Place:
         )
 
     def last_lines(self) -> str:
-        """The end of what workers wrote here, whatever bytes it holds."""
+        """The end of what the last worker wrote here, whatever bytes it holds: a terminal must not obey them."""
         with self.log_path.open("rb") as log:
             log.seek(0, os.SEEK_END)
-            log.seek(max(0, log.tell() - 8192))
+            log.seek(max(self.log_start, log.tell() - 8192))
             text = log.read().decode(errors="backslashreplace")
-        return "\n".join(f"    {line}" for line in text.splitlines()[-SHOWN_LINES:])
+        return "\n".join(f"    {_printable(line)}" for line in text.splitlines()[-SHOWN_LINES:])
 
 
 def run(experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress) -> None:
@@ -175,6 +177,10 @@ def _end(places: list[Place]) -> None:
             place.process.kill()
             place.process.wait()
         _close(place)
+
+
+def _printable(line: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in line)
 
 
 def _close(place: Place) -> None:
