@@ -382,7 +382,7 @@ def _quoted(name: str) -> str:
 
 def _hide_password_from_process_list() -> None:
     """An address given as an argument shows in ``ps``: the process then gets a title in which it is masked."""
-    if any("://" in argument and "@" in argument for argument in sys.argv[1:]):
+    if any("://" in argument for argument in sys.argv[1:]):
         import setproctitle
 
         from hpo.storage import masked
