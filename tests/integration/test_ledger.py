@@ -13,22 +13,7 @@ from hpo.errors import ExperimentError
 from hpo.ledger import Claim, Writes
 from hpo.storage import Storage
 
-
-def new_study(storage: Storage, trials: int | None, epochs: int | None = None, per_trial: int = 10) -> int:
-    study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
-    with storage.engine.begin() as connection:
-        ledger.open_study(connection, study_id, trials, epochs, per_trial)
-    return study_id
-
-
-def claim_one(storage: Storage, study_id: int, worker: str = "here:1") -> Claim:
-    claims, _ = ledger.claim(storage.engine, [study_id], worker)
-    return claims[0]
-
-
-def finish(storage: Storage, trial_id: int, value: float = 0.5, epochs: int = 10) -> bool:
-    with storage.engine.begin() as connection:
-        return ledger.finish(connection, trial_id, TrialState.COMPLETE, value, epochs, Writes())
+from .trials_support import claim_one, finish, new_study
 
 
 def test_eight_claimants_get_each_lineage_once(storage: Storage) -> None:
