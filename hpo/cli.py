@@ -105,7 +105,7 @@ def launch(
         raise InterruptedRunError("interrupted; what was done is kept, the same command goes on") from None
     status = loaded.status()
     if as_json:
-        _print_json(status)
+        print(json.dumps(status))
         return
     _print(status_table(status))
     _print(f"\nbest configuration:  hpo export {_quoted(loaded.name)} --output best.toml")
@@ -149,7 +149,8 @@ def status(
                 time.sleep(1.0)
     now = snapshot(found, settings.checkpoints)
     if as_json:
-        _print_json(now)
+        # After lines of JSON it is one more of them.
+        print(json.dumps(now, indent=None if watch else 2))
         return
     _print(status_table(now))
     if now["checkpoint_bytes"]:

@@ -83,13 +83,12 @@ class Endings:
         self._view.set_trial_user_attr(trial_id, attributes.TRAINED_ON, self._trained_on)
         self._account(held, reason)
         for path in held.run.artifacts:
-            try:
-                attach(self._view, trial_id, path, self._artifacts)
-            except OSError as error:
-                # A trainer may have removed it, with the temporary folder that it lay in.
-                log.warning("%s is not attached to trial %d: %s", path, held.claim.number, error.strerror or error)
+            self._attach(held, str(path), lambda path=path: attach(self._view, trial_id, path, self._artifacts))  # type: ignore[misc]
         if state is TrialState.COMPLETE:
-            attach_text(self._view, trial_id, "epochs.csv", epochs_table(held.history), self._artifacts)
+            curves = epochs_table(held.history)
+            self._attach(
+                held, "epochs.csv", lambda: attach_text(self._view, trial_id, "epochs.csv", curves, self._artifacts)
+            )
         self._view.ended(trial_id, state, value)
         self.any_shown = True
         self._failed_in_a_row.clear()
@@ -162,6 +161,13 @@ class Endings:
         with self._engine.begin() as connection:
             retries.give_back(connection, trial_id, reason, writes)
         self._view.disown(trial_id)
+
+    def _attach(self, held: Held, name: str, job: Callable[[], None]) -> None:
+        """A result stands without its files: a full disk, or a trainer that has removed one, only costs the file."""
+        try:
+            job()
+        except OSError as error:
+            log.warning("%s is not attached to trial %d: %s", name, held.claim.number, error.strerror or error)
 
     def _best_epoch(self, held: Held) -> int:
         """Index of the epoch whose metric is the trial's value: the last one, or the best."""

@@ -1,6 +1,7 @@
 """How an experiment's progress is shown: a live table in a terminal, plain lines elsewhere, JSON lines for machines."""
 
 import json
+import math
 import sys
 import time
 from typing import Any, TextIO
@@ -30,7 +31,7 @@ class Speed:
         self._first: tuple[float, int] | None = None
 
     def measure(self, status: dict[str, Any]) -> tuple[float | None, float | None]:
-        """Returns (trials per minute, seconds left); None where nothing has finished yet or epochs are counted."""
+        """Returns (trials per minute, seconds left); None where nothing has finished since the first look."""
         done = sum(_done(study) for study in status["studies"])
         now = time.monotonic()
         if self._first is None:
@@ -38,10 +39,9 @@ class Speed:
         elapsed, gained = now - self._first[0], done - self._first[1]
         if gained < 1 or elapsed <= 0:
             return None, None
-        per_second = gained / elapsed
-        shares = [_share(study) for study in status["studies"]]
-        total = done / (sum(shares) / len(shares)) if sum(shares) else done
-        return 60 * per_second, max(0.0, total - done) / per_second
+        epochs_per_trial = max(1.0, sum(study["epochs"] for study in status["studies"]) / done)
+        left = sum(_trials_left(study, epochs_per_trial) for study in status["studies"])
+        return 60 * gained / elapsed, left * elapsed / gained
 
 
 def _done(study: dict[str, Any]) -> int:
@@ -49,14 +49,14 @@ def _done(study: dict[str, Any]) -> int:
     return int(states["complete"] + states["pruned"] + states["failed"])
 
 
-def _share(study: dict[str, Any]) -> float:
-    """Share of a study's budget that is done."""
+def _trials_left(study: dict[str, Any], epochs_per_trial: float) -> float:
+    """Trials that a study has still to finish; where its budget is in epochs, about so many."""
     if study["finished"]:
-        return 1.0
+        return 0.0
     budget = study["budget"]
     if "trials" in budget:
-        return min(1.0, _done(study) / max(1, int(budget["trials"])))
-    return min(1.0, int(study["epochs"]) / max(1, int(budget["epochs"])))
+        return max(0.0, int(budget["trials"]) - _done(study))
+    return max(0.0, int(budget["epochs"]) - int(study["epochs"])) / epochs_per_trial
 
 
 def status_table(status: dict[str, Any]) -> Table:
@@ -112,7 +112,7 @@ class PlainProgress:
     def __init__(self, stream: TextIO | None = None) -> None:
         self._speed = Speed()
         self._stream = stream or sys.stderr
-        self._shown: tuple[str, float] = ("", 0.0)
+        self._shown: tuple[str, float] = ("", -math.inf)
 
     def __enter__(self) -> "PlainProgress":
         return self

@@ -1,0 +1,171 @@
+"""How a run is shown: rates and time left from known numbers, plain lines for logs, JSON lines for machines."""
+
+import io
+import json
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import hpo.progress
+from hpo.progress import (
+    JsonProgress,
+    LiveProgress,
+    PlainProgress,
+    Speed,
+    choose_progress,
+    format_seconds,
+    summary_line,
+)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    clock = SimpleNamespace(now=0.5)
+    monkeypatch.setattr(hpo.progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def study(sampler: str, budget: dict[str, int], complete: int = 0, **more: Any) -> dict[str, Any]:
+    states = {"complete": complete, "pruned": 0, "running": 0, "waiting": 0, "failed": 0}
+    states |= {name: more.pop(name) for name in list(more) if name in states}
+    entry = {"name": f"e/{sampler}/0", "sampler": sampler, "repeat": 0, "budget": budget, "states": states}
+    return {**entry, "finished": False, "epochs": 0, "seconds": 0.0, "best": None, **more}
+
+
+def status(*studies: dict[str, Any]) -> dict[str, Any]:
+    return {"experiment": "e", "studies": list(studies)}
+
+
+def best(value: float) -> dict[str, Any]:
+    return {"trial": 0, "value": value, "config": {}}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (42.4, "42 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"), (3600, "1 h 00 min"), (7650, "2 h 07 min")],
+)
+def test_durations_in_words(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
+
+
+def test_rate_and_time_left(clock: SimpleNamespace) -> None:
+    speed = Speed()
+    # What a launch before this one has done says nothing of the speed.
+    assert speed.measure(status(study("tpe", {"trials": 40}, 10))) == (None, None)
+    clock.now += 30
+    assert speed.measure(status(study("tpe", {"trials": 40}, 10))) == (None, None)
+    clock.now += 30
+    # 5 in a minute, 25 are left.
+    assert speed.measure(status(study("tpe", {"trials": 40}, 12, pruned=2, failed=1))) == (5.0, 300.0)
+    clock.now += 60
+    assert speed.measure(status(study("tpe", {"trials": 40}, 40, finished=True))) == (15.0, 0.0)
+
+
+def test_time_left_of_unequal_budgets(clock: SimpleNamespace) -> None:
+    """A study of 54 trials takes twice as long as one of 27."""
+    speed = Speed()
+    speed.measure(status(study("grid", {"trials": 27}), study("random_2x", {"trials": 54})))
+    clock.now += 60
+    now = status(study("grid", {"trials": 27}, 27, finished=True), study("random_2x", {"trials": 54}))
+    assert speed.measure(now) == (27.0, 120.0)
+
+
+def test_time_left_of_budgets_in_epochs(clock: SimpleNamespace) -> None:
+    speed = Speed()
+    budget = {"epochs": 100}
+    speed.measure(status(study("tpe", budget), study("random", budget)))
+    clock.now += 60
+    # 10 trials of 4 epochs a minute; 160 epochs, so 40 trials, are left.
+    now = status(study("tpe", budget, 2, pruned=6, epochs=20), study("random", budget, 2, epochs=20))
+    assert speed.measure(now) == (10.0, 240.0)
+    clock.now += 60
+    # What is left of a finished study's epochs is less than a trial takes.
+    now = status(study("tpe", budget, 10, finished=True, epochs=97), study("random", budget, 10, finished=True))
+    assert speed.measure(now) == (10.0, 0.0)
+
+
+def test_the_line_of_all_studies(clock: SimpleNamespace) -> None:
+    speed = Speed()
+    assert summary_line(status(study("tpe", {"trials": 8})), speed) == "0 finished (0 pruned), 0 running"
+    clock.now += 60
+    now = status(
+        study("tpe", {"trials": 8}, 1, pruned=2, running=1), study("grid", {"trials": 4}, 2, running=3, failed=1)
+    )
+    assert summary_line(now, speed) == "6 finished (2 pruned), 4 running, 6.0 trials/min, 1 min 00 s left"
+
+
+def test_plain_lines_where_something_changed(clock: SimpleNamespace) -> None:
+    stream = io.StringIO()
+    with PlainProgress(stream) as progress:
+        progress.update(status(study("tpe", {"trials": 8})))
+        clock.now += 2
+        progress.update(status(study("tpe", {"trials": 8}, 1)))  # too soon after the first
+        clock.now += 3
+        progress.update(status(study("tpe", {"trials": 8}, running=1)))
+        progress.line("worker 0 was ended by SIGKILL; another takes its place")
+        clock.now += 5
+        progress.update(status(study("tpe", {"trials": 8}, running=1)))  # nothing new
+        clock.now += 5
+        progress.update(
+            status(study("tpe", {"trials": 8}, 3, best=best(0.5)), study("grid", {"trials": 8}, 2, best=best(0.25)))
+        )
+        clock.now += 15
+        progress.update(status(study("tpe", {"trials": 8}, 10, best=best(0.123456789), finished=True)))
+    assert stream.getvalue().splitlines() == [
+        "0 finished (0 pruned), 0 running",
+        "0 finished (0 pruned), 1 running",
+        "worker 0 was ended by SIGKILL; another takes its place",
+        "5 finished (0 pruned), 0 running, 20.0 trials/min, 33 s left, best of the studies 0.25 to 0.5",
+        "10 finished (0 pruned), 0 running, 20.0 trials/min, 0 s left, best of the studies 0.123457",
+    ]
+
+
+def test_json_lines(clock: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = status(study("tpe", {"trials": 8})), status(study("tpe", {"trials": 8}, 1, best=best(1e-300)))
+    with choose_progress(as_json=True) as progress:
+        assert isinstance(progress, JsonProgress)
+        progress.update(first)
+        progress.update(first)
+        progress.line('worker 0 said:\n    "ü" and \x1b[31m')
+        progress.update(second)
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert [json.loads(line) for line in output.out.splitlines()] == [
+        first,
+        {"event": 'worker 0 said:\n    "ü" and \x1b[31m'},
+        second,
+    ]
+
+
+def test_plain_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    progress = choose_progress(as_json=False)
+    assert type(progress) is PlainProgress
+    progress.line("on standard error")
+    assert capsys.readouterr() == ("", "on standard error\n")
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    assert type(choose_progress(as_json=False)) is LiveProgress
+
+
+def test_a_table_on_a_terminal(clock: SimpleNamespace) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120, color_system=None)
+    with LiveProgress(console) as progress:
+        progress.update(status(study("tpe", {"trials": 8}, 3, pruned=1, epochs=17, best=best(0.98765432))))
+        progress.line("[red]not markup[/red]")
+        progress._live.refresh()
+    shown = screen.getvalue()
+    row = next(line for line in shown.splitlines() if "tpe/0" in line)
+    assert row.split()[1:] == ["3", "1", "0", "0", "8", "trials", "17", "0.987654"]
+    assert "[red]not markup[/red]" in shown
+    assert "4 finished (1 pruned), 0 running" in shown
