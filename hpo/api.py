@@ -103,7 +103,7 @@ def launch(
         StudyFileError: for mistakes in the file, all of them at once, before anything is written.
         HPOError: where the experiment cannot be finished.
     """
-    settings = settings or settings_from_environment()
+    settings = settings or Settings()
     return launch_with(study_file, launcher, settings, LaunchOptions(workers, **options), progress or PlainProgress())
 
 
@@ -139,7 +139,7 @@ def _publish(experiment: Experiment, progress: Progress) -> None:
 
 def load(name: str, *, settings: Settings | None = None) -> LoadedExperiment:
     """The experiment of that name. Raises ExperimentError, with the near miss, where there is none."""
-    settings = settings or settings_from_environment()
+    settings = settings or Settings()
     load_trainers(settings.trainers)
     return LoadedExperiment(load_experiment(open_storage(settings.storage, home=settings.home), name), settings)
 
@@ -158,7 +158,7 @@ def train(
     ``diagnose`` is a folder for diagnostics of the network that the file's own seed gives, which is trained beside
     the ``seeds`` if there are any; ``attach`` puts them beside the study in the dashboard.
     """
-    settings = settings or settings_from_environment()
+    settings = settings or Settings()
     load_trainers(settings.trainers)
     study_file = load_study_file(file)
     if (check := TRAINERS[study_file.trainer].check) is not None:
@@ -178,14 +178,3 @@ def train(
     if attach:
         attach_diagnosis(study_file, settings, folder)
     return result
-
-
-def settings_from_environment() -> Settings:
-    """The lasting settings, from ``HPO_STORAGE``, ``HPO_HOME``, ``HPO_DATA`` and ``HPO_TRAINERS``."""
-    data = os.environ.get("HPO_DATA")
-    return Settings(
-        storage=os.environ.get("HPO_STORAGE") or None,
-        data_dir=Path(data) if data else None,
-        trainers=os.environ.get("HPO_TRAINERS", ""),
-        checkpoint_dir=os.environ.get("HPO_CHECKPOINT_DIR") or None,
-    )

@@ -2,15 +2,43 @@
 environment, so that no address with a password shows in a list of processes."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
+from hpo.errors import UsageError
 from hpo.postgres import home_folder
+
+T = TypeVar("T")
+
+
+def _variable(name: str, read: Callable[[str], T], default: Any = None) -> Callable[[], T]:
+    """A field's default: what the environment's variable says, or ``default`` where it is absent or empty."""
+
+    def value() -> Any:
+        text = os.environ.get(name)
+        if not text:
+            return default
+        try:
+            return read(text)
+        except ValueError as error:
+            raise UsageError(f"the environment variable {name} cannot be read: {error}") from None
+
+    return value
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "t", "yes", "y", "on"):
+        return True
+    if text.lower() in ("0", "false", "f", "no", "n", "off"):
+        return False
+    raise ValueError(f"expected true or false, not {text!r}")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all commands share. None: not given, so the environment or the default decides.
+    """What all commands share. What is not given is what the environment says, else the default.
 
     Attributes:
         storage: address of the database; None for the embedded server in ``home``.
@@ -23,18 +51,21 @@ class Settings:
         grace_seconds: after how long a silent worker's trials are given to others.
         memory_limit_mb: size past which a worker is replaced.
         slots: trials that a worker trains at once; None: the study file, or measured.
+
+    Raises:
+        UsageError: where a variable of the environment holds no number that has to.
     """
 
-    storage: str | None = None
-    home: Path | None = None
-    data_dir: Path | None = None
-    trainers: str = ""
-    checkpoint_dir: str | None = None
-    download: bool = False
-    heartbeat_seconds: float = 5.0
-    grace_seconds: float = 30.0
-    memory_limit_mb: int | None = None
-    slots: int | None = None
+    storage: str | None = field(default_factory=_variable("HPO_STORAGE", str))
+    home: Path | None = field(default_factory=_variable("HPO_HOME", Path))
+    data_dir: Path | None = field(default_factory=_variable("HPO_DATA", Path))
+    trainers: str = field(default_factory=_variable("HPO_TRAINERS", str, ""))
+    checkpoint_dir: str | None = field(default_factory=_variable("HPO_CHECKPOINT_DIR", str))
+    download: bool = field(default_factory=_variable("HPO_DOWNLOAD", _flag, False))
+    heartbeat_seconds: float = field(default_factory=_variable("HPO_HEARTBEAT_SECONDS", float, 5.0))
+    grace_seconds: float = field(default_factory=_variable("HPO_GRACE_SECONDS", float, 30.0))
+    memory_limit_mb: int | None = field(default_factory=_variable("HPO_MEMORY_LIMIT_MB", int))
+    slots: int | None = field(default_factory=_variable("HPO_SLOTS", int))
 
     @property
     def home_folder(self) -> Path:
