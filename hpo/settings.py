@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpo.errors import UsageError
-from hpo.postgres import home_folder
+from hpo.postgres import home_folder, home_path
 
 T = TypeVar("T")
 
@@ -73,11 +73,11 @@ class Settings:
 
     @property
     def checkpoints(self) -> str:
-        return self.checkpoint_dir or str(self.home_folder / "checkpoints")
+        return self.checkpoint_dir or str(home_path(self.home) / "checkpoints")
 
     @property
     def artifacts(self) -> Path:
-        return self.home_folder / "artifacts"
+        return home_path(self.home) / "artifacts"
 
     def environment(self) -> dict[str, str]:
         """This process's environment with the settings in it, for a worker process."""

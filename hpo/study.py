@@ -9,8 +9,10 @@ import sqlalchemy as sa
 
 from hpo import attributes, ledger
 from hpo.errors import ExperimentError, StudyFileError, near_miss
+from hpo.fingerprint import changes, fingerprint, shown_changes
 from hpo.spec import SamplerSpec, StudyFile
 from hpo.storage import Storage
+from trainers.protocol import TRAINERS
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,15 @@ class StudyHandle:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A study file and its studies in a storage."""
+    """A study file and its studies in a storage.
+
+    ``trainer_fields``: the trainer's configuration that it was made with, see :mod:`hpo.fingerprint`.
+    """
 
     storage: Storage
     study_file: StudyFile
     studies: tuple[StudyHandle, ...]
+    trainer_fields: dict[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -75,32 +81,33 @@ def create_experiment(storage: Storage, study_file: StudyFile) -> tuple[Experime
     Returns the experiment and what changed against the stored study file, as lines; [] for a new or equal one.
 
     Raises:
-        ExperimentError: where an experiment of that name was made from another study file, or where the name of a
-            study is taken by one that is not ours.
+        ExperimentError: where an experiment of that name was made from another study file or with another version
+            of the trainer, or where the name of a study is taken by one that is not ours.
     """
     with storage.engine.begin() as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305199, hashtext(:name))"), {"name": study_file.name})
         rows = _read(connection, study_file.name)
-        changes: list[str] = []
+        differences: list[str] = []
         if rows:
             stored = stored_study_file(rows[0][2])
-            changes = study_file.differences(stored)
-            if changes and not study_file.is_extension_of(stored):
+            differences = study_file.differences(stored)
+            if differences and not study_file.is_extension_of(stored):
                 raise ExperimentError(
                     f"the experiment {study_file.name!r} was made from another study file:\n"
-                    + "\n".join(f"  {change}" for change in changes)
+                    + "\n".join(f"  {line}" for line in differences)
                     + f"\ngive this one another name, or delete that one first: hpo delete {study_file.name}"
                 )
+            check_trainer(study_file.name, study_file.trainer, rows[0][2].get(attributes.TRAINER_FIELDS))
         known = {study_name: study_id for study_id, study_name, _ in rows}
         for study_name, sampler, repeat in study_file.study_names():
             study_id = known.get(study_name)
             if study_id is None:
                 study_id = _insert_study(connection, study_name, study_file, sampler, repeat)
-            elif changes:
+            elif differences:
                 _set_attribute(connection, study_id, attributes.STUDY_FILE, study_file.to_json())
             budget = study_file.budget_for(sampler)
             ledger.open_study(connection, study_id, budget.trials, budget.epochs, study_file.max_epochs() or 1)
-    return load_experiment(storage, study_file.name), changes
+    return load_experiment(storage, study_file.name), differences
 
 
 def _insert_study(
@@ -127,6 +134,7 @@ def _insert_study(
         attributes.SAMPLER: sampler.label,
         attributes.REPEAT: repeat,
         attributes.STUDY_FILE: study_file.to_json(),
+        attributes.TRAINER_FIELDS: fingerprint(TRAINERS[study_file.trainer].config),
         attributes.KEY: secrets.token_hex(8),
     }.items():
         _set_attribute(connection, study_id, key, value)
@@ -153,11 +161,27 @@ def stored_study_file(attrs: dict[str, Any]) -> StudyFile:
     try:
         return StudyFile.from_json(attrs[attributes.STUDY_FILE])
     except StudyFileError as error:
+        check_trainer(name, attrs[attributes.STUDY_FILE]["trainer"], attrs.get(attributes.TRAINER_FIELDS))
         raise ExperimentError(
             f"the experiment {name!r} does not fit the trainers of this process (name their modules with --trainers or "
             "HPO_TRAINERS; they must be the version that it was launched with):\n"
             + "\n".join(f"  {mistake}" for mistake in error.mistakes)
         ) from None
+
+
+def check_trainer(name: str, trainer: str, made_with: dict[str, str] | None) -> None:
+    """Whether what is trained here belongs to the same experiment: the configurations must mean the same.
+
+    Raises:
+        ExperimentError: where this process's trainer has another configuration than the one ``made_with``.
+    """
+    if made_with is None or trainer not in TRAINERS:
+        return
+    if lines := changes(made_with, fingerprint(TRAINERS[trainer].config)):
+        raise ExperimentError(
+            f"the trainer {trainer!r} here is another version than the one that the experiment {name!r} was made with: "
+            f"{shown_changes(lines)}; take that version, or launch under another name"
+        )
 
 
 def load_experiment(storage: Storage, name: str) -> Experiment:
@@ -178,7 +202,8 @@ def load_experiment(storage: Storage, name: str) -> Experiment:
         if attrs[attributes.SAMPLER] in labels
     ]
     order = {study_name: index for index, (study_name, _, _) in enumerate(study_file.study_names())}
-    return Experiment(storage, study_file, tuple(sorted(studies, key=lambda study: order.get(study.name, 0))))
+    ordered = tuple(sorted(studies, key=lambda study: order.get(study.name, 0)))
+    return Experiment(storage, study_file, ordered, rows[0][2].get(attributes.TRAINER_FIELDS))
 
 
 def experiment_rows(storage: Storage, name: str) -> list[tuple[int, str, dict[str, Any]]]:

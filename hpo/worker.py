@@ -33,7 +33,7 @@ from hpo.outputs import Outputs
 from hpo.proposal import Proposal, StudyDesk
 from hpo.recorder import Recorder
 from hpo.seeds import derive_seed
-from hpo.study import Experiment
+from hpo.study import Experiment, check_trainer
 from hpo.view import WorkerView
 from trainers.protocol import TRAINERS, BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Run, Trainer
 
@@ -76,6 +76,8 @@ class Worker:
     """Runs trials of one experiment until it is finished; ``name`` is how the database knows this worker."""
 
     def __init__(self, experiment: Experiment, options: WorkerOptions) -> None:
+        """Raises ExperimentError where the trainer here is not the version that the experiment was made with."""
+        check_trainer(experiment.name, experiment.study_file.trainer, experiment.trainer_fields)
         self.experiment = experiment
         self.options = options
         self.name = f"{socket.gethostname()}:{os.getpid()}"

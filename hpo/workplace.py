@@ -8,11 +8,14 @@ from hpo.worker import WorkerOptions
 
 
 def worker_options(settings: Settings) -> WorkerOptions:
-    """The options of a worker in this process; the launcher gave it its device and cores by environment."""
+    """The options of a worker in this process; the launcher gave it its device and cores by environment.
+
+    Raises StorageError where the home cannot be written: a worker finds that out before it trains.
+    """
     launcher_pid = os.environ.get("HPO_LAUNCHER_PID")
     return WorkerOptions(
         checkpoints=settings.checkpoints,
-        artifacts=settings.artifacts,
+        artifacts=settings.home_folder / "artifacts",
         device=os.environ.get("HPO_DEVICE") or default_device(),
         threads=int(os.environ.get("HPO_THREADS") or usable_cores()),
         slots=settings.slots,

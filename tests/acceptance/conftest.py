@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from benchmarks.postgres_server import PostgresServer
 
 Hpo = Callable[..., "subprocess.CompletedProcess[str]"]
 REPOSITORY = Path(__file__).parents[2]
@@ -72,3 +74,10 @@ def study(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def tcp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server of the test's own, with a password."""
+    with PostgresServer(tmp_path_factory.mktemp("faults") / "postgres", "fsync=off") as running:
+        yield running

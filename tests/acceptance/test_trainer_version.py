@@ -1,0 +1,97 @@
+"""A worker whose trainer is not the version that the experiment was made with does not take part."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from hpo.storage import Storage
+
+from .conftest import Hpo
+from .outcomes import one_line, trials_of
+
+VERSIONED = """
+from collections.abc import Iterator
+
+import pydantic
+
+import hpo
+
+
+class Config(hpo.Config):
+    lr: float = pydantic.Field(0.1, gt=0, le=1)
+    width: int = pydantic.Field(64, ge=1, le=512, description="units")
+    epochs: int = 2
+
+
+@hpo.trainer("versioned", metrics={"loss": "minimize"})
+def versioned(config: Config, run: hpo.Run) -> Iterator[dict[str, float]]:
+    for epoch in range(config.epochs):
+        yield {"loss": config.lr / (epoch + 1)}
+"""
+
+VERSIONED_STUDY = """
+name = "versions"
+trainer = "versioned"
+metric = "loss"
+samplers = ["random"]
+budget = { trials = 3 }
+[space]
+lr = { low = 0.001, high = 1.0 }
+"""
+
+MAKE = """
+import sys
+from hpo.spec import load_study_file
+from hpo.storage import open_storage
+from hpo.study import create_experiment
+create_experiment(open_storage(), load_study_file("versions.toml", "versioned.py"))
+"""
+
+
+@pytest.fixture
+def module(environment: dict[str, str], address: str, tmp_path: Path) -> Path:
+    """The trainer's module; the experiment was made with it and waits for workers."""
+    path = tmp_path / "versioned.py"
+    path.write_text(VERSIONED)
+    (tmp_path / "versions.toml").write_text(VERSIONED_STUDY)
+    environment |= {"HPO_STORAGE": address, "HPO_TRAINERS": "versioned.py"}
+    subprocess.run([sys.executable, "-c", MAKE], env=environment, cwd=tmp_path, check=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("lr: float", "rate: float", "lr: float, gt=0, le=1, default 0.1 -> not there; rate: not there -> float"),
+        ("le=1)", "le=10)", "lr: float, gt=0, le=1, default 0.1 -> float, gt=0, le=10, default 0.1"),
+        ("64, ge=1", "32, ge=1", "width: int, ge=1, le=512, default 64 -> int, ge=1, le=512, default 32"),
+        ("epochs: int = 2", "epochs: int = 2\n    seed: int = 0", "seed: not there -> int, default 0"),
+    ],
+    ids=["renamed", "bounds", "default", "added"],
+)
+def test_another_version_is_refused(
+    old: str, new: str, said: str, module: Path, hpo_command: Hpo, tmp_path: Path, address: str
+) -> None:
+    module.write_text(VERSIONED.replace(old, new))
+    expected = (
+        "error: the trainer 'versioned' here is another version than the one that the experiment 'versions' was "
+        f"made with: {said}"
+    )
+    assert one_line(hpo_command("worker", "versions")).startswith(expected)
+    if "rate" not in new:
+        # To look at it is another matter; to go on is not.
+        assert hpo_command("status", "versions").returncode == 0
+        assert one_line(hpo_command("launch", "versions.toml")).startswith(expected)
+    assert trials_of(Storage(address), "versions/random/0") == []
+
+
+def test_it_is_the_same_where_only_words_changed(module: Path, hpo_command: Hpo, address: str) -> None:
+    module.write_text(VERSIONED.replace('"units"', '"units of the hidden layer"') + "\n# more\n")
+    moved = module.rename(module.with_name("moved.py"))
+    done = hpo_command("worker", "versions", "--trainers", str(moved))
+    assert done.returncode == 0, done.stderr
+    trials = trials_of(Storage(address), "versions/random/0")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 3
