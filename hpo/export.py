@@ -20,9 +20,12 @@ import tomli_w
 import hpo
 from hpo import attributes
 from hpo.errors import ExperimentError, UsageError, near_miss
+from hpo.metrics import checked_metrics
+from hpo.provenance import without_nulls
 from hpo.settings import Settings
 from hpo.spec import StudyFile, configure
 from hpo.study import Experiment
+from trainers.errors import TrainerError
 from trainers.protocol import TRAINERS, BuildOptions, EpochEnd, Failed, Run
 
 BEST = """
@@ -104,8 +107,8 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
         "metric": file.metric,
         "direction": file.direction,
         "value": file.value,
-        "fixed": _without_none(best.config),
-        "provenance": _without_none(provenance),
+        "fixed": without_nulls(best.config),
+        "provenance": without_nulls(provenance),
     }
 
 
@@ -153,27 +156,20 @@ def git_commit() -> str | None:
     return done.stdout.strip()
 
 
-def _without_none(content: dict[str, Any]) -> dict[str, Any]:
-    """TOML has no null: what is not known is left out."""
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in content.items()
-        if value is not None
-    }
-
-
 def training_place(study_file: StudyFile) -> tuple[str, int]:
     """The device and the number of threads to train a file's configuration with: those of its provenance, if any."""
     from hpo.workplace import default_device, usable_cores
 
     trained_on = study_file.provenance.get("trained_on", {})
-    return default_device(), min(int(trained_on.get("threads", usable_cores())), usable_cores())
+    return default_device(), min(trained_on.get("threads", usable_cores()), usable_cores())
 
 
 def train_epochs(
     study_file: StudyFile, config: Any, seed: int, settings: Settings, *, test: str = "last"
 ) -> Iterator[dict[str, float]]:
     """Trains one configuration in this process and yields the metrics of each epoch; the trainer's error is raised.
+
+    Raises TrainerError where it yields what is no number, or not the file's metric.
 
     It trains with the threads and device that the provenance names, where this machine has them: another number of
     threads adds up in another order and gives other last digits.
@@ -190,7 +186,10 @@ def train_epochs(
                 raise event.error
             if not isinstance(event, EpochEnd):
                 return
-            yield {name: float(value) for name, value in event.metrics.items()}
+            try:
+                yield checked_metrics(event.metrics, study_file.metric)
+            except (KeyError, TypeError) as error:
+                raise TrainerError(f"{study_file.name!r} cannot be trained: {error.args[0]}") from None
             if event.finished:
                 return
 
@@ -220,6 +219,8 @@ def train_config(
             history.append(metrics)
             if report is not None:
                 report(index, len(history), metrics)
+        if not history:
+            raise TrainerError(f"the trainer {study_file.trainer!r} ended without yielding metrics of an epoch")
         results.append({"seed": seed, **value_of(study_file, history)})
     return results
 

@@ -14,6 +14,7 @@ from hpo.errors import StudyFileError
 from hpo.fields import MISSING, Fields
 from hpo.mistakes import Mistakes, shown, toml_path
 from hpo.plain import name_mistake, plain
+from hpo.provenance import Provenance, without_nulls
 from hpo.pruner_table import PRUNERS, PrunerSpec, pruner_spec
 from hpo.search import SAMPLERS, SamplerSpec
 from hpo.space import Categorical, Float, Parameter, Space
@@ -96,7 +97,8 @@ class _Reader:
         try_first = self._try_first(space)
         sound = len(mistakes) == before and not self.wrong & {"space", "fixed", "try_first"}
         budget = self._budget(len(try_first))
-        provenance = plain(table.provenance, ("provenance",), mistakes)
+        provenance = without_nulls(plain(table.provenance, ("provenance",), mistakes))
+        mistakes.validate(Provenance, provenance, "provenance")
         if self.entry is None or not sound:
             return None
         uses_grid = any(sampler.name == "grid" for sampler in samplers)
