@@ -72,6 +72,7 @@ def test_everything_that_a_file_says(full):
         "multivariate": True,
         "group": False,
         "constant_liar": True,
+        "max_observations": 1000,
     }
     assert full.pruner == PrunerSpec(
         "patient",
