@@ -11,6 +11,7 @@ from pathlib import Path
 
 import optuna
 import psutil
+import psycopg2
 import pytest
 import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -19,7 +20,8 @@ from optuna.trial import TrialState
 
 from benchmarks.postgres_server import PostgresServer, free_port
 from hpo.errors import HPOError, StorageError, UsageError
-from hpo.storage import Storage, masked, open_storage, resolve_address
+from hpo.recorder import is_passing
+from hpo.storage import Storage, _explained, masked, open_storage, resolve_address
 
 PASSWORD = "geheim-0815"
 
@@ -133,6 +135,27 @@ class TestRefusals:
     def test_unreadable(self, address: str) -> None:
         assert refusal(address).startswith("the storage address cannot be read; expected postgresql://")
         assert masked(address) == "(an address that cannot be read)"
+
+    @pytest.mark.parametrize(
+        ("said", "shown", "passing"),
+        [
+            # What a server says in the second after it was killed and started again.
+            (
+                "FATAL:  the database system is not yet accepting connections\n"
+                "DETAIL:  Consistent recovery state has not been yet reached.\n",
+                "it is starting (the database system is not yet accepting connections)",
+                True,
+            ),
+            ("FATAL:  the database system is in recovery mode\n", "it is starting again after a crash", True),
+            ("FATAL:  something that nobody has foreseen\n", "it cannot be used (something that nobody", True),
+            ('FATAL:  no pg_hba.conf entry for host "10.0.0.1"\n', "does not let this user in from here", False),
+        ],
+    )
+    def test_what_passes_by_itself(self, said: str, shown: str, passing: bool) -> None:
+        error = sa.exc.OperationalError(None, None, psycopg2.OperationalError(said))
+        explained = _explained(error, "postgresql://hpo:***@host/hpo")
+        assert shown in str(explained)
+        assert is_passing(explained) is passing
 
     def test_masked(self) -> None:
         assert masked(f"postgresql://me:{PASSWORD}@host/hpo") == "postgresql://me:***@host/hpo"
