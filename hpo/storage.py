@@ -136,21 +136,17 @@ class Storage(RDBStorage):
         try:
             with self.engine.connect() as connection:
                 rows = connection.execute(sa.text(READ_TRIALS.format(" AND ".join(conditions))), parameters).all()
-                if (
-                    not rows
-                    and not connection.execute(
-                        sa.text("SELECT 1 FROM studies WHERE study_id = :study_id"), {"study_id": study_id}
-                    ).all()
-                ):
-                    raise KeyError("Record does not exist.")
         except sa.exc.SQLAlchemyError as error:
             # What Optuna's own storage raises for a database that does not answer.
             raise optuna.exceptions.StorageInternalError("The database does not answer.") from error
-        return [_frozen_trial(row) for row in rows]
+        if not rows:
+            raise KeyError("Record does not exist.")
+        return [_frozen_trial(row) for row in rows if row[0] is not None]
 
 
-# One row a trial. The child tables are read through their unique indexes on trial_id, so the cost is that of the
-# trials that are wanted, and 10,000 of them come in one round trip.
+# One row a trial, or one of nulls for a study in which there is none to read; no row where there is no such study.
+# The child tables are read through their unique indexes on trial_id, so the cost is that of the trials that are
+# wanted, and 10,000 of them come in one round trip.
 READ_TRIALS = """
 SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complete,
   (SELECT json_agg(json_build_array(value, value_type::text) ORDER BY objective)::text
@@ -161,7 +157,7 @@ SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complet
   (SELECT json_object_agg(key, value_json)::text FROM trial_system_attributes WHERE trial_id = t.trial_id),
   (SELECT json_agg(json_build_array(step, intermediate_value, intermediate_value_type::text) ORDER BY step)::text
      FROM trial_intermediate_values WHERE trial_id = t.trial_id)
-FROM trials t WHERE {} ORDER BY t.trial_id
+FROM studies s LEFT JOIN trials t ON {} WHERE s.study_id = :study_id ORDER BY t.trial_id
 """
 
 _SPECIAL = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}
