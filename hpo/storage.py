@@ -105,12 +105,24 @@ class Storage(RDBStorage):
             raise StorageError(f"the database {self.address} was made by another version of Optuna: {error}") from None
         finally:
             optuna.logging.set_verbosity(verbosity)
+        self._listen()
 
     def __repr__(self) -> str:
         return f"Storage({self.address!r})"
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         super().__setstate__(state)
+        self._listen()
+
+    def _listen(self) -> None:
+        sa.event.listen(self.engine, "handle_error", self._refused)
+
+    def _refused(self, context: sa.engine.ExceptionContext) -> None:
+        """Raises StorageError, one line, where this user may read and not write, or nobody may."""
+        told = {"42501": "this user may not do that", "25006": "it takes no writes"}
+        if (what := told.get(getattr(context.original_exception, "pgcode", None) or "")) is not None:
+            detail = str(context.original_exception).strip().partition("\n")[0]
+            raise StorageError(f"Postgres at {self.address}: {what} ({detail})")
 
     @property
     def secret_address(self) -> str:
