@@ -1,34 +1,27 @@
 """The commands, each as thin as its Python call. Nothing heavy is imported before a command needs it."""
 
 import json
-import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from hpo.commands import load_named, open_storage_of, print_json, show
 from hpo.compare.command import compare
 from hpo.dashboard.command import dashboard
-from hpo.errors import ExperimentError, HPOError, InterruptedRunError, UsageError
+from hpo.errors import ExperimentError, HPOError, UsageError
+from hpo.launching import launch, worker
 from hpo.options import (
     CheckpointOption,
     DataOption,
     DownloadOption,
-    GraceOption,
-    HeartbeatOption,
     HomeOption,
     JsonOption,
-    MemoryOption,
-    SlotsOption,
     StorageOption,
     TrainersOption,
 )
-
-if TYPE_CHECKING:
-    from hpo.settings import Settings
-    from hpo.study import Experiment
 
 app = typer.Typer(
     name="hpo",
@@ -38,79 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "HPO", "help_option_names": ["-h", "--help"]},
 )
-
-
-@app.command()
-def launch(
-    study_file: Annotated[Path, typer.Argument(help="The study file, TOML.")],
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", envvar="HPO_WORKERS", help="Worker processes.", show_default="one a GPU, or a core"),
-    ] = None,
-    launcher: Annotated[
-        str, typer.Option("--launcher", envvar="HPO_LAUNCHER", help="local, inline or ray; see hpo list.")
-    ] = "local",
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            "--gpus", envvar="HPO_GPUS", help="GPUs to use, such as 0,1; 'none' for the CPU.", show_default="all"
-        ),
-    ] = None,
-    per_gpu: Annotated[int, typer.Option("--per-gpu", envvar="HPO_PER_GPU", help="Workers that share one GPU.")] = 1,
-    max_restarts: Annotated[
-        int, typer.Option("--max-restarts", envvar="HPO_MAX_RESTARTS", help="Dead workers that are replaced.")
-    ] = 10,
-    ray_address: Annotated[
-        str | None,
-        typer.Option("--ray-address", envvar="HPO_RAY_ADDRESS", help="Ray cluster, such as ray://host:10001."),
-    ] = None,
-    slots: SlotsOption = None,
-    storage: StorageOption = None,
-    home: HomeOption = None,
-    data_dir: DataOption = None,
-    trainers: TrainersOption = "",
-    checkpoint_dir: CheckpointOption = None,
-    download: DownloadOption = False,
-    heartbeat_seconds: HeartbeatOption = 5.0,
-    grace_seconds: GraceOption = 30.0,
-    memory_limit_mb: MemoryOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Run a study file to its end; run it again to go on after an interruption."""
-    from hpo import api
-    from hpo.launchers import LAUNCHERS, LaunchOptions
-    from hpo.progress import choose_progress, status_table
-    from hpo.settings import Settings
-
-    if launcher not in LAUNCHERS:
-        raise UsageError(f"--launcher must be one of {', '.join(LAUNCHERS)}, not {launcher!r}")
-    settings = Settings(
-        storage,
-        home,
-        data_dir,
-        trainers,
-        checkpoint_dir,
-        download,
-        heartbeat_seconds,
-        grace_seconds,
-        memory_limit_mb,
-        slots,
-    )
-    chosen = None if gpus == "none" else () if gpus is None else tuple(gpu.strip() for gpu in gpus.split(","))
-    options = LaunchOptions(workers, chosen, per_gpu, max_restarts, ray_address)
-    try:
-        with choose_progress(as_json=as_json) as progress:
-            loaded = api.launch_with(study_file, launcher, settings, options, progress)
-    except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted; what was done is kept, the same command goes on") from None
-    status = loaded.status()
-    if as_json:
-        print(json.dumps(status))
-        return
-    _print(status_table(status))
-    _print(f"\nbest configuration:  hpo export {_quoted(loaded.name)} --output best.toml")
-    _print(f"comparison:          hpo compare {_quoted(loaded.name)}")
-    _print("dashboard:           hpo dashboard")
+app.command()(launch)
 
 
 @app.command()
@@ -130,18 +51,19 @@ def status(
 
     from hpo.launchers.table import is_finished
     from hpo.progress import choose_progress, status_table
+    from hpo.settings import Settings
     from hpo.status import snapshot
     from hpo.study import experiment_names
 
-    settings = _settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
+    settings = Settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
     if experiment is None:
-        names = experiment_names(_open(settings))
+        names = experiment_names(open_storage_of(settings))
         if as_json:
-            _print_json({"experiments": names})
+            print_json({"experiments": names})
         else:
-            _print("\n".join(names) or "no experiment yet: hpo launch STUDY_FILE")
+            show("\n".join(names) or "no experiment yet: hpo launch STUDY_FILE")
         return
-    found = _load(settings, experiment)
+    found = load_named(settings, experiment)
     if watch:
         with choose_progress(as_json=as_json) as progress:
             while not is_finished(now := snapshot(found)):
@@ -152,9 +74,9 @@ def status(
         # After lines of JSON it is one more of them.
         print(json.dumps(now, indent=None if watch else 2))
         return
-    _print(status_table(now))
+    show(status_table(now))
     if now["checkpoint_bytes"]:
-        _print(f"checkpoints: {now['checkpoint_bytes'] / 1e6:.1f} MB in {settings.checkpoints}")
+        show(f"checkpoints: {now['checkpoint_bytes'] / 1e6:.1f} MB in {settings.checkpoints}")
 
 
 @app.command()
@@ -182,14 +104,15 @@ def export(
 ) -> None:
     """Write the best configuration as a file that trains again to the same result."""
     from hpo.api import LoadedExperiment
+    from hpo.settings import Settings
 
-    settings = _settings(storage, home, trainers=trainers, data_dir=data_dir)
-    loaded = LoadedExperiment(_load(settings, experiment), settings)
+    settings = Settings(storage, home, trainers=trainers, data_dir=data_dir)
+    loaded = LoadedExperiment(load_named(settings, experiment), settings)
     if output is None:
         sys.stdout.write("\n".join(loaded.exported_texts(sampler=sampler, top=top, form=form or "toml")))
         return
     for path, best in loaded.export(output, sampler=sampler, top=top, form=form):
-        _print(f"{path}: {best.value:.6g} by {best.sampler}, trial {best.number} of {best.study}")
+        show(f"{path}: {best.value:.6g} by {best.sampler}, trial {best.number} of {best.study}")
 
 
 @app.command()
@@ -229,28 +152,28 @@ def train(
 
     result = api.train(file, seeds=seeds, settings=settings, report=report, diagnose=diagnose, attach=attach)
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     for name in ("val_accuracy", "test_accuracy", *[n for n in result["mean"] if n.startswith(("val_", "test_"))]):
         if name in result["mean"]:
             spread = result["std"].pop(name, None)
             mean = result["mean"].pop(name)
-            _print(
+            show(
                 f"{name}: {mean:.6g}"
                 + (f" ± {spread:.3g} (standard deviation, n = {result['n']})" if spread is not None else "")
             )
     if result["metric"] in result["mean"]:
-        _print(f"{result['metric']}: {result['mean'][result['metric']]:.6g}")
+        show(f"{result['metric']}: {result['mean'][result['metric']]:.6g}")
     if result["reproduced"] is not None:
         word = "reproduced" if result["reproduced"] else "not reproduced to the last bit"
-        _print(f"{word}: expected {result['expected']!r}, obtained {result['obtained']!r}")
+        show(f"{word}: expected {result['expected']!r}, obtained {result['obtained']!r}")
         slots = (result["trained_on"] or {}).get("slots", 1)
         if not result["reproduced"] and slots > 1:
-            _print(
+            show(
                 f"it was trained among {slots} slots, whose sums are rounded in another order; --slots 1 keeps the bits"
             )
     if diagnose is not None:
-        _print(f"diagnostics: {diagnose}")
+        show(f"diagnostics: {diagnose}")
 
 
 @app.command("list")
@@ -260,7 +183,7 @@ def list_parts(trainers: TrainersOption = "", as_json: JsonOption = False) -> No
 
     listed = parts(trainers)
     if as_json:
-        _print_json(listed)
+        print_json(listed)
         return
     from rich.table import Table
     from rich.text import Text
@@ -269,7 +192,7 @@ def list_parts(trainers: TrainersOption = "", as_json: JsonOption = False) -> No
         table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
         for name, description in entries.items():
             table.add_row(Text(f"  {name}"), Text(description))
-        _print(table)
+        show(table)
 
 
 @app.command()
@@ -283,102 +206,20 @@ def delete(
 ) -> None:
     """Delete an experiment: its studies, checkpoints and artifacts."""
     from hpo.deletion import delete_experiment, find
+    from hpo.settings import Settings
 
-    settings = _settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
-    found = find(_open(settings), experiment)
+    settings = Settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
+    found = find(open_storage_of(settings), experiment)
     question = f"delete {experiment!r} with {len(found.study_ids)} studies and {found.num_trials} trials?"
     if not yes and not typer.confirm(question, err=True):
         raise ExperimentError("nothing was deleted")
     delete_experiment(found, settings)
-    _print(f"deleted {experiment!r}")
+    show(f"deleted {experiment!r}")
 
 
-@app.command()
-def worker(
-    experiment: Annotated[str, typer.Argument(help="The experiment.")],
-    slots: SlotsOption = None,
-    storage: StorageOption = None,
-    home: HomeOption = None,
-    data_dir: DataOption = None,
-    trainers: TrainersOption = "",
-    checkpoint_dir: CheckpointOption = None,
-    download: DownloadOption = False,
-    heartbeat_seconds: HeartbeatOption = 5.0,
-    grace_seconds: GraceOption = 30.0,
-    memory_limit_mb: MemoryOption = None,
-) -> None:
-    """Run one worker in the foreground: what Docker, Slurm or Kubernetes starts."""
-    from hpo.recorder import persistently
-    from hpo.settings import Settings
-    from hpo.worker import Worker
-    from hpo.workplace import worker_options
-
-    # A copy of standard error, so that the log goes on where a trainer closes its own.
-    stream = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=stream)
-    logging.getLogger("hpo").setLevel(logging.INFO)
-    settings = Settings(
-        storage,
-        home,
-        data_dir,
-        trainers,
-        checkpoint_dir,
-        download,
-        heartbeat_seconds,
-        grace_seconds,
-        memory_limit_mb,
-        slots,
-    )
-    # A worker may find the database away for a moment when it starts, as at any other time: while the launcher that
-    # started it lives, it waits.
-    launcher = os.environ.get("HPO_LAUNCHER_PID")
-    found = persistently(lambda: _load(settings, experiment), lambda: launcher != str(os.getppid()))
-    code = Worker(found, worker_options(settings)).run()
-    if code:
-        raise SystemExit(code)
-
-
+app.command()(worker)
 app.command()(compare)
 app.command()(dashboard)
-
-
-def _settings(storage: str | None, home: Path | None, **others: Any) -> "Settings":
-    from hpo.settings import Settings
-
-    return Settings(storage, home, **others)
-
-
-def _open(settings: "Settings") -> Any:
-    from hpo.storage import open_storage
-
-    return open_storage(settings.storage, home=settings.home)
-
-
-def _load(settings: "Settings", name: str) -> "Experiment":
-    from hpo.study import load_experiment
-    from trainers.protocol import load_trainers
-
-    load_trainers(settings.trainers)
-    return load_experiment(_open(settings), name)
-
-
-def _print(content: Any) -> None:
-    from rich.console import Console
-
-    if isinstance(content, str):
-        print(content)
-        return
-    Console(width=None if sys.stdout.isatty() else 160).print(content)
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2))
-
-
-def _quoted(name: str) -> str:
-    import shlex
-
-    return shlex.quote(name)
 
 
 def _hide_password_from_process_list() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from hpo import attributes, ledger, retries
+from hpo import attributes, retries, trial_rows
 from hpo.artifacts import attach, attach_text, epochs_table
 from hpo.checkpoint import CheckpointFolder
 from hpo.errors import ExperimentError
@@ -97,8 +97,8 @@ class Endings:
             writes = self._view.take_writes(trial_id)[trial_id]
             try:
                 with self._engine.begin() as connection:
-                    told = ledger.finish(connection, trial_id, state, value, epochs, writes)
-                    told = told or ledger.ended_as(connection, trial_id, state, self._name)
+                    told = trial_rows.finish(connection, trial_id, state, value, epochs, writes)
+                    told = told or trial_rows.ended_as(connection, trial_id, state, self._name)
             except BaseException:
                 self._view.put_back({trial_id: writes})
                 raise

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hpo import ledger
+from hpo import trial_rows
 from hpo.recorder import persistently
 from hpo.view import WorkerView
 
@@ -62,7 +62,7 @@ class Heartbeat:
             own = self.view.own
             if own:
                 with self.view.backend.engine.begin() as connection:
-                    lost = ledger.beat(connection, own)
+                    lost = trial_rows.beat(connection, own)
                 self.view.lose(lost)
             now = time.monotonic()
             if now - self._answered > self.grace_seconds / 2:

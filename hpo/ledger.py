@@ -7,16 +7,14 @@ because Optuna's calls are one transaction for each value and two for a retry, a
 can die.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import sqlalchemy as sa
-from optuna.trial import TrialState
 
 from hpo import attributes
 from hpo.errors import ExperimentDeletedError
+from hpo.trial_rows import execute, write_attributes
 
 
 @dataclass(frozen=True)
@@ -29,19 +27,6 @@ class Claim:
     lineage: int
     attempt: int
     fresh: bool
-
-
-@dataclass
-class Writes:
-    """What is to be written of one running trial."""
-
-    params: dict[str, tuple[float, str]] = field(default_factory=dict)  # name -> internal value, distribution as JSON
-    user_attrs: dict[str, Any] = field(default_factory=dict)
-    system_attrs: dict[str, Any] = field(default_factory=dict)
-    reports: dict[int, float] = field(default_factory=dict)  # step -> value
-
-    def __bool__(self) -> bool:
-        return bool(self.params or self.user_attrs or self.system_attrs or self.reports)
 
 
 @dataclass(frozen=True)
@@ -78,10 +63,6 @@ class Standing:
         return self.next_lineage / max(1, self.num_lineages or 0)
 
 
-def _run(connection: sa.Connection, sql: str, **parameters: Any) -> Any:
-    return connection.execute(sa.text(sql), parameters)
-
-
 STANDINGS = """
 SELECT s.study_id, s.num_lineages, s.num_epochs, s.epochs_per_trial, s.next_lineage, s.epochs_spent,
   (SELECT count(*) FROM trials t JOIN hpo_trials USING (trial_id) WHERE t.study_id = s.study_id AND state = 'RUNNING'),
@@ -92,14 +73,14 @@ FROM hpo_studies s WHERE s.study_id = ANY(:study_ids) ORDER BY s.study_id
 
 def standings(connection: sa.Connection, study_ids: Sequence[int]) -> list[Standing]:
     """Where each of the studies stands, in the order of their ids; deleted ones are missing."""
-    return [Standing(*row) for row in _run(connection, STANDINGS, study_ids=list(study_ids))]
+    return [Standing(*row) for row in execute(connection, STANDINGS, study_ids=list(study_ids))]
 
 
 def open_study(
     connection: sa.Connection, study_id: int, num_lineages: int | None, num_epochs: int | None, epochs_per_trial: int
 ) -> None:
     """Writes a study's budget, or a larger one over it; may be repeated."""
-    _run(
+    execute(
         connection,
         """
         INSERT INTO hpo_studies (study_id, num_lineages, num_epochs, epochs_per_trial) VALUES (:s, :n, :e, :p)
@@ -148,7 +129,7 @@ def claim(
                 break
             study_id = min(open_ones, key=lambda s: (not s.waiting, s.progress, s.study_id)).study_id
             # From here on nobody else changes what the study has: what was read without the lock is read again.
-            _run(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
+            execute(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
             now = standings(connection, [study_id])
             if not now:
                 del known[study_id]
@@ -174,7 +155,7 @@ def are_deleted(engine: sa.Engine, study_ids: Sequence[int]) -> bool:
 
 
 def _take_waiting(connection: sa.Connection, standing: Standing, worker: str) -> Claim | None:
-    rows = _run(
+    rows = execute(
         connection,
         """
         SELECT t.trial_id, t.number, h.lineage, h.attempt FROM trials t LEFT JOIN hpo_trials h USING (trial_id)
@@ -191,7 +172,7 @@ def _take_waiting(connection: sa.Connection, standing: Standing, worker: str) ->
             return None
         lineage, attempt = standing.next_lineage, 0
         _new_lineage(connection, standing.study_id, trial_id, lineage)
-    _run(
+    execute(
         connection,
         "UPDATE trials SET state = 'RUNNING', datetime_start = now() AT TIME ZONE 'UTC' WHERE trial_id = :t",
         t=trial_id,
@@ -202,15 +183,15 @@ def _take_waiting(connection: sa.Connection, standing: Standing, worker: str) ->
 
 def _begin(connection: sa.Connection, standing: Standing, worker: str) -> Claim:
     lineage = standing.next_lineage
-    trial_id, number = _insert_trial(connection, standing.study_id, "RUNNING")
+    trial_id, number = insert_trial(connection, standing.study_id, "RUNNING")
     _new_lineage(connection, standing.study_id, trial_id, lineage)
     _hold(connection, trial_id, lineage, 0, worker)
     return Claim(standing.study_id, trial_id, number, lineage, 0, fresh=True)
 
 
-def _insert_trial(connection: sa.Connection, study_id: int, state: str) -> tuple[int, int]:
+def insert_trial(connection: sa.Connection, study_id: int, state: str) -> tuple[int, int]:
     """Adds a trial; the caller holds the study's row, as Optuna does, so that its number is its own."""
-    row = _run(
+    row = execute(
         connection,
         """
         INSERT INTO trials (study_id, number, state, datetime_start) VALUES (
@@ -225,19 +206,19 @@ def _insert_trial(connection: sa.Connection, study_id: int, state: str) -> tuple
 
 
 def _new_lineage(connection: sa.Connection, study_id: int, trial_id: int, lineage: int) -> None:
-    _run(
+    execute(
         connection,
         "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt) VALUES (:t, :s, :lineage, 0)",
         t=trial_id,
         s=study_id,
         lineage=lineage,
     )
-    _run(connection, "UPDATE hpo_studies SET next_lineage = :n WHERE study_id = :s", n=lineage + 1, s=study_id)
+    execute(connection, "UPDATE hpo_studies SET next_lineage = :n WHERE study_id = :s", n=lineage + 1, s=study_id)
 
 
 def _hold(connection: sa.Connection, trial_id: int, lineage: int, attempt: int, worker: str) -> None:
-    _run(connection, "UPDATE hpo_trials SET worker = :w WHERE trial_id = :t", w=worker, t=trial_id)
-    _run(
+    execute(connection, "UPDATE hpo_trials SET worker = :w WHERE trial_id = :t", w=worker, t=trial_id)
+    execute(
         connection,
         """
         INSERT INTO trial_heartbeats (trial_id, heartbeat) VALUES (:t, now() AT TIME ZONE 'UTC')
@@ -246,144 +227,4 @@ def _hold(connection: sa.Connection, trial_id: int, lineage: int, attempt: int, 
         t=trial_id,
     )
     held = {attributes.LINEAGE: lineage, attributes.ATTEMPT: attempt, attributes.WORKER: worker}
-    _write_attributes(connection, "trial_user_attributes", {trial_id: held})
-
-
-def write(connection: sa.Connection, writes: Mapping[int, Writes]) -> set[int]:
-    """Writes what running trials have gathered; may be repeated. Returns the trials that are no longer running.
-
-    Nothing is written of those: they were given to somebody else, finished or deleted.
-    """
-    rows = _run(
-        connection,
-        "SELECT trial_id FROM trials WHERE trial_id = ANY(:ids) AND state = 'RUNNING' "
-        "ORDER BY trial_id FOR NO KEY UPDATE",
-        ids=list(writes),
-    )
-    alive = {row[0] for row in rows}
-    kept = {trial_id: item for trial_id, item in writes.items() if trial_id in alive}
-    if params := [(t, name, *param) for t, item in kept.items() for name, param in item.params.items()]:
-        ids, names, values, distributions = map(list, zip(*params, strict=True))
-        _run(
-            connection,
-            """
-            INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
-            SELECT * FROM unnest(CAST(:a AS int[]), CAST(:b AS text[]), CAST(:c AS float8[]), CAST(:d AS text[]))
-            ON CONFLICT (trial_id, param_name) DO NOTHING
-            """,
-            a=ids,
-            b=names,
-            c=values,
-            d=distributions,
-        )
-    if reports := [(t, step, *_stored(value)) for t, item in kept.items() for step, value in item.reports.items()]:
-        ids, steps, values, kinds = map(list, zip(*reports, strict=True))
-        _run(
-            connection,
-            """
-            INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
-            SELECT a, b, c, CAST(d AS trialintermediatevaluetype) FROM unnest(
-                CAST(:a AS int[]), CAST(:b AS int[]), CAST(:c AS float8[]), CAST(:d AS text[])) AS rows (a, b, c, d)
-            ON CONFLICT (trial_id, step) DO UPDATE SET intermediate_value = excluded.intermediate_value,
-                intermediate_value_type = excluded.intermediate_value_type
-            """,
-            a=ids,
-            b=steps,
-            c=values,
-            d=kinds,
-        )
-    _write_attributes(connection, "trial_user_attributes", {t: item.user_attrs for t, item in kept.items()})
-    _write_attributes(connection, "trial_system_attributes", {t: item.system_attrs for t, item in kept.items()})
-    return set(writes) - alive
-
-
-def _write_attributes(connection: sa.Connection, table: str, values: Mapping[int, Mapping[str, Any]]) -> None:
-    rows = [(t, key, json.dumps(value)) for t, attrs in values.items() for key, value in attrs.items()]
-    if not rows:
-        return
-    ids, keys, texts = map(list, zip(*rows, strict=True))
-    _run(
-        connection,
-        f"""
-        INSERT INTO {table} (trial_id, key, value_json)
-        SELECT * FROM unnest(CAST(:a AS int[]), CAST(:b AS text[]), CAST(:c AS text[]))
-        ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
-        """,
-        a=ids,
-        b=keys,
-        c=texts,
-    )
-
-
-def _stored(value: float) -> tuple[float | None, str]:
-    """A value as Optuna stores it: what is not finite is a word beside a null."""
-    if value != value:
-        return None, "NAN"
-    if value in (float("inf"), float("-inf")):
-        return None, "INF_POS" if value > 0 else "INF_NEG"
-    return value, "FINITE"
-
-
-def finish(
-    connection: sa.Connection, trial_id: int, state: TrialState, value: float | None, epochs: int, writes: Writes
-) -> bool:
-    """Ends a trial for good, with all that is still to be written of it. Returns False where it was not running.
-
-    ``epochs`` is what the lineage has trained; it is added to what the study has spent.
-    """
-    if write(connection, {trial_id: writes}):
-        return False
-    if not _end(connection, trial_id, state):
-        return False
-    if value is not None:
-        stored, kind = _stored(value)
-        _run(
-            connection,
-            "INSERT INTO trial_values (trial_id, objective, value, value_type) "
-            "VALUES (:t, 0, :v, CAST(:k AS trialvaluetype))",
-            t=trial_id,
-            v=stored,
-            k=kind,
-        )
-    _run(
-        connection,
-        "UPDATE hpo_studies SET epochs_spent = epochs_spent + :e "
-        "WHERE study_id = (SELECT study_id FROM hpo_trials WHERE trial_id = :t)",
-        e=epochs,
-        t=trial_id,
-    )
-    return True
-
-
-def ended_as(connection: sa.Connection, trial_id: int, state: TrialState, worker: str) -> bool:
-    """Whether this worker has ended the trial so already: an answer can get lost after the work was done."""
-    query = (
-        "SELECT 1 FROM trials JOIN hpo_trials USING (trial_id) "
-        "WHERE trial_id = :t AND state = CAST(:state AS trialstate) AND worker = :w AND NOT retried"
-    )
-    return bool(_run(connection, query, t=trial_id, state=state.name, w=worker).all())
-
-
-def _end(connection: sa.Connection, trial_id: int, state: TrialState) -> bool:
-    ended = _run(
-        connection,
-        "UPDATE trials SET state = CAST(:state AS trialstate), datetime_complete = now() AT TIME ZONE 'UTC' "
-        "WHERE trial_id = :t AND state = 'RUNNING'",
-        state=state.name,
-        t=trial_id,
-    )
-    return bool(ended.rowcount == 1)
-
-
-def beat(connection: sa.Connection, trial_ids: Iterable[int]) -> set[int]:
-    """Beats for the trials and returns those that are no longer running."""
-    ids = list(trial_ids)
-    rows = _run(
-        connection,
-        """
-        UPDATE trial_heartbeats b SET heartbeat = now() AT TIME ZONE 'UTC' FROM trials t
-        WHERE t.trial_id = b.trial_id AND t.state = 'RUNNING' AND b.trial_id = ANY(:ids) RETURNING b.trial_id
-        """,
-        ids=ids,
-    )
-    return set(ids) - {row[0] for row in rows}
+    write_attributes(connection, "trial_user_attributes", {trial_id: held})

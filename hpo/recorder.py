@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import optuna
 import sqlalchemy as sa
 
-from hpo import ledger
+from hpo import trial_rows
 from hpo.errors import StorageError
 from hpo.view import WorkerView
 
@@ -115,7 +115,7 @@ class Recorder:
             return
         try:
             with self.view.backend.engine.begin() as connection:
-                lost = ledger.write(connection, writes)
+                lost = trial_rows.write(connection, writes)
         except BaseException:
             self.view.put_back(writes)
             raise

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo import attributes
-from hpo.ledger import Writes, _end, _insert_trial, _run, _write_attributes, finish, write
+from hpo.ledger import insert_trial
+from hpo.trial_rows import Writes, end, execute, finish, write, write_attributes
 
 
 def give_back(connection: sa.Connection, trial_id: int, reason: str, writes: Writes | None = None) -> bool:
@@ -44,7 +45,7 @@ def _fail(
     max_retries: int,
     epochs: int = 0,
 ) -> bool:
-    row = _run(
+    row = execute(
         connection,
         "SELECT study_id, lineage, attempt, failures, error FROM hpo_trials WHERE trial_id = :t",
         t=trial_id,
@@ -53,16 +54,16 @@ def _fail(
         return False
     study_id, lineage, attempt, failures, last_error = row
     # Before the trial's own row, in the order in which claims lock.
-    _run(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
+    execute(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
     failures += blame
     writes.user_attrs[attributes.REASON] = reason
     if blame and (failures > max_retries or (error is not None and error == last_error)):
         return finish(connection, trial_id, TrialState.FAIL, None, epochs, writes)
-    if write(connection, {trial_id: writes}) or not _end(connection, trial_id, TrialState.FAIL):
+    if write(connection, {trial_id: writes}) or not end(connection, trial_id, TrialState.FAIL):
         return False
-    _run(connection, "UPDATE hpo_trials SET retried = true WHERE trial_id = :t", t=trial_id)
-    successor, _ = _insert_trial(connection, study_id, "WAITING")
-    _run(
+    execute(connection, "UPDATE hpo_trials SET retried = true WHERE trial_id = :t", t=trial_id)
+    successor, _ = insert_trial(connection, study_id, "WAITING")
+    execute(
         connection,
         "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt, failures, error) "
         "VALUES (:t, :s, :lineage, :attempt, :failures, :error)",
@@ -74,7 +75,7 @@ def _fail(
         error=error,
     )
     _copy(connection, trial_id, successor)
-    _write_attributes(
+    write_attributes(
         connection,
         "trial_user_attributes",
         {successor: {attributes.LINEAGE: lineage, attributes.ATTEMPT: attempt + 1}},
@@ -98,7 +99,7 @@ def _copy(connection: sa.Connection, trial_id: int, successor: int) -> None:
     ):
         kept: list[Any] = [attributes.CONFIG, attributes.SEED, attributes.AUDITED]
         parameters: dict[str, Any] = {"new": successor, "old": trial_id}
-        _run(connection, sql, **parameters, **({"kept": kept} if ":kept" in sql else {}))
+        execute(connection, sql, **parameters, **({"kept": kept} if ":kept" in sql else {}))
 
 
 STALE = """
@@ -116,13 +117,13 @@ def sweep(engine: sa.Engine, study_ids: list[int], grace_seconds: float, max_ret
     While the database was away nobody could beat: its start counts as a beat of everyone.
     """
     with engine.connect() as connection:
-        stale = _run(connection, STALE, study_ids=study_ids, grace=grace_seconds).all()
+        stale = execute(connection, STALE, study_ids=study_ids, grace=grace_seconds).all()
     swept = 0
     for trial_id, study_id, worker in stale:
         with engine.begin() as connection:
             # Looked at again under the lock: the worker may have come back, or somebody else swept it.
-            _run(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
-            again = _run(
+            execute(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
+            again = execute(
                 connection, STALE + " AND t.trial_id = :t", study_ids=study_ids, grace=grace_seconds, t=trial_id
             )
             reason = f"its worker {worker} gave no sign of life for {grace_seconds:g} s"
@@ -134,7 +135,7 @@ def fail_worker(engine: sa.Engine, worker: str, reason: str, max_retries: int) -
     """Retries at once the trials of a worker that is known to be dead. Returns how many."""
     with engine.connect() as connection:
         query = "SELECT trial_id FROM hpo_trials JOIN trials USING (trial_id) WHERE worker = :w AND state = 'RUNNING'"
-        trial_ids = [row[0] for row in _run(connection, query, w=worker)]
+        trial_ids = [row[0] for row in execute(connection, query, w=worker)]
     for trial_id in trial_ids:
         with engine.begin() as connection:
             _worker_died(connection, trial_id, reason, max_retries)
@@ -147,7 +148,7 @@ def _worker_died(connection: sa.Connection, trial_id: int, reason: str, max_retr
     Not so a retry that was only claimed ahead and had not begun: else one trial that kills each of its workers takes
     the next in the queue along, time after time.
     """
-    started = _run(
+    started = execute(
         connection,
         "SELECT attempt = 0 OR EXISTS (SELECT 1 FROM trial_user_attributes a WHERE a.trial_id = :t AND key = :key) "
         "FROM hpo_trials h WHERE h.trial_id = :t",

@@ -21,8 +21,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo import attributes
 from hpo.history import History
-from hpo.ledger import Claim, Writes
+from hpo.ledger import Claim
 from hpo.storage import Storage
+from hpo.trial_rows import Writes
 
 
 class WorkerView(BaseStorage):

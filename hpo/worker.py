@@ -13,8 +13,6 @@ import signal
 import socket
 import threading
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 
 import psutil
@@ -35,6 +33,7 @@ from hpo.recorder import Recorder
 from hpo.seeds import derive_seed
 from hpo.study import Experiment, check_trainer
 from hpo.view import WorkerView
+from hpo.workplace import WorkerOptions
 from trainers.protocol import TRAINERS, BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Run, Trainer
 
 log = logging.getLogger("hpo")
@@ -42,30 +41,6 @@ log = logging.getLogger("hpo")
 EXIT_MEMORY = 71  # the first trial here already ran out of memory: the launcher gives up after some of these
 EXIT_BUG = 70  # a fault of ours: its traceback is in the log, and another worker may have more luck
 AUDIT_SHARE = 0.05
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """How a worker runs; nothing here changes a result.
-
-    Attributes:
-        checkpoints: folder or fsspec address below which checkpoints are kept.
-        artifacts: folder of the artifacts that the dashboard shows.
-        memory_limit_mb: a worker that has grown past this gives its trials back and ends, to be replaced.
-        launcher_pid: the worker ends when this process is no longer its parent.
-    """
-
-    checkpoints: str
-    artifacts: Path
-    device: str = "cpu"
-    threads: int = 1
-    slots: int | None = None
-    data_dir: Path | None = None
-    download: bool = False
-    heartbeat_seconds: float = 5.0
-    grace_seconds: float = 30.0
-    memory_limit_mb: int | None = None
-    launcher_pid: int | None = None
 
 
 class Interrupted(KeyboardInterrupt):

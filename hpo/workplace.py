@@ -1,10 +1,34 @@
-"""Where a worker process finds itself: its device, its share of the cores."""
+"""Where a worker process finds itself, and how it is to run: its device, its share of the cores."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.settings import Settings
-from hpo.worker import WorkerOptions
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """How a worker runs; nothing here changes a result.
+
+    Attributes:
+        checkpoints: folder or fsspec address below which checkpoints are kept.
+        artifacts: folder of the artifacts that the dashboard shows.
+        memory_limit_mb: a worker that has grown past this gives its trials back and ends, to be replaced.
+        launcher_pid: the worker ends when this process is no longer its parent.
+    """
+
+    checkpoints: str
+    artifacts: Path
+    device: str = "cpu"
+    threads: int = 1
+    slots: int | None = None
+    data_dir: Path | None = None
+    download: bool = False
+    heartbeat_seconds: float = 5.0
+    grace_seconds: float = 30.0
+    memory_limit_mb: int | None = None
+    launcher_pid: int | None = None
 
 
 def worker_options(settings: Settings) -> WorkerOptions:

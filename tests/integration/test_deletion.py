@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo import ledger
+from hpo import ledger, trial_rows
 from hpo.deletion import delete_studies
 from hpo.errors import ExperimentDeletedError
-from hpo.ledger import Writes
 from hpo.storage import Storage
+from hpo.trial_rows import Writes
 from hpo.view import WorkerView
 
 TABLES = ("studies", "trials", "trial_user_attributes", "trial_heartbeats", "hpo_studies", "hpo_trials")
@@ -44,7 +44,7 @@ def test_claimants_are_told_and_leave_nothing(storage: Storage) -> None:
                 for claim in ledger.claim(storage.engine, study_ids, worker)[0]:
                     with storage.engine.begin() as connection:
                         writes = Writes(user_attrs={"a": 1}, reports={1: 0.5})
-                        ledger.finish(connection, claim.trial_id, TrialState.COMPLETE, 0.5, 1, writes)
+                        trial_rows.finish(connection, claim.trial_id, TrialState.COMPLETE, 0.5, 1, writes)
                     claimed.release()
         except ExperimentDeletedError:
             told.append(worker)

@@ -8,10 +8,11 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo import ledger, retries
+from hpo import ledger, retries, trial_rows
 from hpo.errors import ExperimentError
-from hpo.ledger import Claim, Writes
+from hpo.ledger import Claim
 from hpo.storage import Storage
+from hpo.trial_rows import Writes
 
 from .trials_support import claim_one, finish, new_study
 
@@ -131,8 +132,8 @@ def test_a_silent_worker_is_swept_and_its_late_writes_are_refused(storage: Stora
     assert retries.sweep(storage.engine, [study_id], 0.2, 3) == 1
     assert retries.sweep(storage.engine, [study_id], 0.2, 3) == 0
     with storage.engine.begin() as connection:
-        assert ledger.write(connection, {claim.trial_id: Writes(reports={1: 9.0})}) == {claim.trial_id}
-        assert ledger.beat(connection, [claim.trial_id, beating.trial_id]) == {claim.trial_id}
+        assert trial_rows.write(connection, {claim.trial_id: Writes(reports={1: 9.0})}) == {claim.trial_id}
+        assert trial_rows.beat(connection, [claim.trial_id, beating.trial_id]) == {claim.trial_id}
     assert not finish(storage, claim.trial_id, value=9.0)
     swept = storage.get_trial(claim.trial_id)
     assert swept.intermediate_values == {}
@@ -167,9 +168,9 @@ def test_ending_twice_is_told_from_having_lost_the_trial(storage: Storage) -> No
     with storage.engine.begin() as connection:
         retries.give_back(connection, lost.trial_id, "swept")
     with storage.engine.connect() as connection:
-        assert ledger.ended_as(connection, mine.trial_id, TrialState.COMPLETE, "here:1")
-        assert not ledger.ended_as(connection, mine.trial_id, TrialState.COMPLETE, "there:2")
-        assert not ledger.ended_as(connection, lost.trial_id, TrialState.COMPLETE, "here:1")
+        assert trial_rows.ended_as(connection, mine.trial_id, TrialState.COMPLETE, "here:1")
+        assert not trial_rows.ended_as(connection, mine.trial_id, TrialState.COMPLETE, "there:2")
+        assert not trial_rows.ended_as(connection, lost.trial_id, TrialState.COMPLETE, "here:1")
 
 
 def test_a_deleted_experiment_ends_its_workers(storage: Storage) -> None:
@@ -181,7 +182,7 @@ def test_a_deleted_experiment_ends_its_workers(storage: Storage) -> None:
     with pytest.raises(ExperimentError, match="was deleted"):
         ledger.claim(storage.engine, [study_id], "here:1")
     with storage.engine.begin() as connection:
-        assert ledger.write(connection, {claim.trial_id: Writes(reports={1: 1.0})}) == {claim.trial_id}
+        assert trial_rows.write(connection, {claim.trial_id: Writes(reports={1: 1.0})}) == {claim.trial_id}
         assert not retries.give_back(connection, claim.trial_id, "late")
 
 

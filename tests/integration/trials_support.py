@@ -9,9 +9,10 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo import ledger
-from hpo.ledger import Claim, Writes
+from hpo import ledger, trial_rows
+from hpo.ledger import Claim
 from hpo.storage import Storage
+from hpo.trial_rows import Writes
 
 LIMIT_SECONDS = 120
 
@@ -31,7 +32,7 @@ def claim_one(storage: Storage, study_id: int, worker: str = "here:1") -> Claim:
 
 def finish(storage: Storage, trial_id: int, value: float = 0.5, epochs: int = 10) -> bool:
     with storage.engine.begin() as connection:
-        return ledger.finish(connection, trial_id, TrialState.COMPLETE, value, epochs, Writes())
+        return trial_rows.finish(connection, trial_id, TrialState.COMPLETE, value, epochs, Writes())
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
