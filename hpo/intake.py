@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 from hpo import ledger
+from hpo.ledger import Claim
 from hpo.proposal import Proposal, StudyDesk
 from hpo.recorder import Recorder
 from hpo.spec import SamplerSpec, StudyFile
@@ -42,7 +43,9 @@ class Intake:
             study.study_id: _most_running(experiment.study_file, study.sampler) for study in experiment.studies
         }
         self._ahead: list[Proposal] = []
-        self._asking: Future[tuple[list[Proposal], bool]] | None = None
+        self._asking: Future[list[Proposal]] | None = None
+        self._claims: list[Claim] = []  # claimed, not proposed yet
+        self._written: Future[None] | None = None
         self._ask_after = 0.0
         self._ask_seconds = 0.0
 
@@ -52,8 +55,12 @@ class Intake:
             if self._asking is None and not self.ask(free):
                 return None
             assert self._asking is not None
-            self._ahead, self.finished = self._asking.result()
+            self._ahead = self._asking.result()
             self._asking = None
+            if self._ahead and self._written is not None:
+                # A configuration that nobody can read must not leave checkpoints: whoever tried the trial again would
+                # draw another one, and go on from them.
+                self._written.result()
             # Nothing to be had now: a retry may come, but not at once.
             self._ask_after = 0.0 if self._ahead else time.monotonic() + 0.5
         return self._ahead.pop(0) if self._ahead else None
@@ -74,23 +81,24 @@ class Intake:
         """There is room again, so asking is of use."""
         self._ask_after = 0.0
 
-    def _claim(self, limit: int) -> tuple[list[Proposal], bool]:
+    def _claim(self, limit: int) -> list[Proposal]:
         started = time.monotonic()
-        experiment = self._experiment
-        claims, finished = ledger.claim(
-            experiment.storage.engine,
-            experiment.study_ids,
-            self._worker,
-            limit,
-            held=self._num_held(),
-            most_running=self._most_running,
-        )
-        proposals = [self._desks[claim.study_id].propose(claim) for claim in claims]
-        if claims:
-            seconds = (time.monotonic() - started) / len(claims)
+        if not self._claims:  # else the database went away after it had given them to us
+            self._claims, self.finished = ledger.claim(
+                self._experiment.storage.engine,
+                self._experiment.study_ids,
+                self._worker,
+                limit,
+                held=self._num_held(),
+                most_running=self._most_running,
+            )
+        proposals = [self._desks[claim.study_id].propose(claim) for claim in self._claims]
+        self._claims = []
+        if proposals:
+            seconds = (time.monotonic() - started) / len(proposals)
             self._ask_seconds = 0.7 * self._ask_seconds + 0.3 * seconds if self._ask_seconds else seconds
-            self._recorder.write()
-        return proposals, finished
+            self._written = self._recorder.write()
+        return proposals
 
 
 def _most_running(study_file: StudyFile, sampler: SamplerSpec) -> int:

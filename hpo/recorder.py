@@ -86,9 +86,11 @@ class Recorder:
         """Submits ``job`` and waits for its result."""
         return self.submit(job).result()
 
-    def write(self) -> None:
+    def write(self) -> "Future[None]":
         """Has what the view gathered written soon; does not wait."""
-        self.submit(self._write).add_done_callback(_log_failure)
+        written = self.submit(self._write)
+        written.add_done_callback(_log_failure)
+        return written
 
     def stop(self, patience_seconds: float | None = None) -> None:
         """Ends the thread once all jobs are done; may be repeated.
