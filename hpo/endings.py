@@ -30,7 +30,12 @@ GIVE_BACK_SECONDS = 10.0
 
 @dataclass
 class Held:
-    """A trial in a slot. ``history``: the metrics of each epoch that its lineage has finished."""
+    """A trial in a slot.
+
+    Attributes:
+        history: the metrics of each epoch that its lineage has finished.
+        recorded: is done when its configuration is on record.
+    """
 
     claim: Claim
     config: Any
@@ -40,6 +45,7 @@ class Held:
     started: float
     history: list[dict[str, float]] = field(default_factory=list)
     audited: bool = False
+    recorded: "Future[None] | None" = None
 
 
 class Endings:

@@ -23,6 +23,7 @@ class Intake:
 
     Attributes:
         finished: whether nothing is left to claim and nobody else runs a trial that could come back.
+        recorded: is done when the configurations that :meth:`next` has handed out are on record.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Intake:
         num_held: Callable[[], int],
     ) -> None:
         self.finished = False
+        self.recorded: Future[None] | None = None
         self._experiment = experiment
         self._desks = desks
         self._recorder = recorder
@@ -45,7 +47,6 @@ class Intake:
         self._ahead: list[Proposal] = []
         self._asking: Future[list[Proposal]] | None = None
         self._claims: list[Claim] = []  # claimed, not proposed yet
-        self._written: Future[None] | None = None
         self._ask_after = 0.0
         self._ask_seconds = 0.0
 
@@ -57,10 +58,6 @@ class Intake:
             assert self._asking is not None
             self._ahead = self._asking.result()
             self._asking = None
-            if self._ahead and self._written is not None:
-                # A configuration that nobody can read must not leave checkpoints: whoever tried the trial again would
-                # draw another one, and go on from them.
-                self._written.result()
             # Nothing to be had now: a retry may come, but not at once.
             self._ask_after = 0.0 if self._ahead else time.monotonic() + 0.5
         return self._ahead.pop(0) if self._ahead else None
@@ -97,7 +94,7 @@ class Intake:
         if proposals:
             seconds = (time.monotonic() - started) / len(proposals)
             self._ask_seconds = 0.7 * self._ask_seconds + 0.3 * seconds if self._ask_seconds else seconds
-            self._written = self._recorder.write()
+            self.recorded = self._recorder.write()
         return proposals
 
 

@@ -153,7 +153,7 @@ class Worker:
             data_dir=self.options.data_dir,
             download=self.options.download,
         )
-        held = Held(claim, proposal.config, run, desk, folder, time.monotonic())
+        held = Held(claim, proposal.config, run, desk, folder, time.monotonic(), recorded=self.intake.recorded)
         if checkpoint is not None:
             held.history = list(checkpoint.history)
             for epoch, metrics in enumerate(held.history, start=1):
@@ -235,11 +235,22 @@ class Worker:
             self._finish(held, TrialState.PRUNED, f"{self.study_file.pruner.name} at epoch {event.epoch}")
         else:
             try:
-                if event.snapshot is not None:
+                if event.snapshot is not None and self._is_recorded(held):
                     held.folder.save(held.claim.lineage, Checkpoint(event.epoch, event.snapshot(), held.history))
             except TypeError as error:
                 self._fail(held, error)
             self.recorder.write()
+
+    def _is_recorded(self, held: Held) -> bool:
+        """Waits until the trial's configuration is on record; False where the trial was lost meanwhile.
+
+        Without it there must be no checkpoint: whoever tried the trial again would draw another configuration, and go
+        on from what this one had trained.
+        """
+        if held.recorded is not None:
+            held.recorded.result()
+            held.recorded = None
+        return not self.view.is_lost(held.claim.trial_id)
 
     def _should_prune(self, held: Held, epoch: int) -> bool:
         if held.audited or not held.desk.decides_at(epoch):

@@ -1,13 +1,15 @@
-"""Where a worker's trials come from: nothing is trained that is not on record, nothing is claimed and forgotten."""
+"""Where a worker's trials come from: nothing is kept of what is not on record, nothing claimed is forgotten."""
 
-import threading
+import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+import benchmarks.sleeping  # noqa: F401  (registers the trainer)
 from hpo import attributes
 from hpo.intake import Intake
 from hpo.proposal import StudyDesk
@@ -16,6 +18,8 @@ from hpo.spec import parse_study_file
 from hpo.storage import Storage
 from hpo.study import create_experiment
 from hpo.view import WorkerView
+from hpo.worker import Worker
+from hpo.workplace import WorkerOptions
 from tests.unit.study_files import study as study_table
 
 from .trials_support import wait_until
@@ -34,11 +38,12 @@ def intake(storage: Storage) -> Iterator[Intake]:
     recorder.stop()
 
 
-def locked(storage: Storage, table: str) -> sa.Connection:
-    """A connection that keeps everybody else from the table until it is closed."""
-    connection = sa.create_engine(storage.engine.url, poolclass=sa.NullPool).connect()
-    connection.execute(sa.text(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
-    return connection
+@contextlib.contextmanager
+def locked(storage: Storage, table: str, mode: str) -> Iterator[None]:
+    """Keeps everybody else from the table within the block: SHARE from writing, ACCESS EXCLUSIVE from reading too."""
+    with sa.create_engine(storage.engine.url, poolclass=sa.NullPool).connect() as connection:
+        connection.execute(sa.text(f"LOCK TABLE {table} IN {mode} MODE"))
+        yield
 
 
 WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -50,35 +55,42 @@ def waiting(storage: Storage) -> list[int]:
         return list(connection.execute(sa.text(WAITING)).scalars())
 
 
-def test_a_trial_is_handed_out_once_its_configuration_is_on_record(storage: Storage, intake: Intake) -> None:
-    lock = locked(storage, "trial_params")
-    handed_out = threading.Event()
+def test_no_checkpoint_before_the_configuration_is_on_record(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, checkpoints = tmp_path / "log", tmp_path / "checkpoints"
+    monkeypatch.setenv("SLEEPING_LOG", str(log))
+    table = {"name": "sleepy", "trainer": "sleeping", "metric": "value", "samplers": ["tpe"], "budget": {"trials": 1}}
+    table |= {"fixed": {"epochs": 3, "epoch_seconds": 0.01}, "space": {"lr": {"low": 1e-3, "high": 1.0, "log": True}}}
+    experiment, _ = create_experiment(storage, parse_study_file(table, "study.toml"))
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(intake.next, 1)
-        coming.add_done_callback(lambda _: handed_out.set())
-        # It is claimed and proposed; the configuration is on its way.
-        wait_until(lambda: bool(waiting(storage)))
-        assert not handed_out.wait(0.3)
-        lock.close()
-        proposal = coming.result(60)
-    assert proposal is not None
-    assert proposal.config is not None
-    stored = storage.get_trial(proposal.claim.trial_id)
-    assert stored.user_attrs[attributes.CONFIG]["lr"] == stored.params["lr"] == proposal.config.lr
+        with locked(storage, "trial_params", "SHARE"):
+            worker = Worker(experiment, WorkerOptions(str(checkpoints), tmp_path / "artifacts"))
+            ended = pool.submit(worker.run)
+            # It is claimed and trains; its configuration is on its way.
+            wait_until(lambda: log.exists() and bool(waiting(storage)))
+            wait_until(lambda: bool(worker.held) and next(iter(worker.held.values())).history != [])
+            assert not ended.done()
+            assert [path for path in checkpoints.rglob("*") if path.is_file()] == []
+            assert len(log.read_bytes().splitlines()) == 1
+        assert ended.result(60) == 0
+    trial = storage.get_all_trials(experiment.study_ids[0])[0]
+    assert trial.state is TrialState.COMPLETE
+    assert trial.user_attrs[attributes.CONFIG]["lr"] == trial.params["lr"]
+    assert len(log.read_bytes().splitlines()) == 3
 
 
 def test_what_was_claimed_before_the_database_went_away_is_not_forgotten(storage: Storage, intake: Intake) -> None:
     # A look at the others' trials comes between the claim and the configuration.
-    lock = locked(storage, "trial_intermediate_values")
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(intake.next, 1)
-        wait_until(lambda: bool(waiting(storage)))
-        cut = waiting(storage)
-        with storage.engine.connect() as connection:
-            for pid in cut:
-                connection.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
-        wait_until(lambda: bool(set(waiting(storage)) - set(cut)))
-        lock.close()
+        with locked(storage, "trial_intermediate_values", "ACCESS EXCLUSIVE"):
+            coming = pool.submit(intake.next, 1)
+            wait_until(lambda: bool(waiting(storage)))
+            cut = waiting(storage)
+            with storage.engine.connect() as connection:
+                for pid in cut:
+                    connection.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+            wait_until(lambda: bool(set(waiting(storage)) - set(cut)))
         proposal = coming.result(60)
     assert proposal is not None
     trials = storage.get_all_trials(proposal.claim.study_id)
