@@ -167,11 +167,11 @@ def train(
     if result["reproduced"] is not None:
         word = "reproduced" if result["reproduced"] else "not reproduced to the last bit"
         show(f"{word}: expected {result['expected']!r}, obtained {result['obtained']!r}")
-        slots = (result["trained_on"] or {}).get("slots", 1)
-        if not result["reproduced"] and slots > 1:
-            show(
-                f"it was trained among {slots} slots, whose sums are rounded in another order; --slots 1 keeps the bits"
-            )
+        if not result["reproduced"] and (result["trained_on"] or {}).get("slots", 1) > 1:
+            why = "convolutions depend on it in their last bits; --slots 1 keeps them"
+            if diagnose is not None:
+                why = "--diagnose trains it alone, which rounds otherwise; without, an MLP gives the same bits"
+            show(f"it was trained beside other trials: {why}")
     if diagnose is not None:
         show(f"diagnostics: {diagnose}")
 

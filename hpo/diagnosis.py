@@ -49,10 +49,10 @@ def diagnose_file(
 
     config = configure(study_file, {})
     assert isinstance(config, ClassifierConfig)
-    device, threads = training_place(study_file)
+    place = training_place(study_file)
     seed = study_file.provenance.get("seed", study_file.seed)
-    run = Run(device, seed, data_dir=settings.data_dir, download=settings.download, test=test)  # type: ignore[arg-type]
-    return train_and_diagnose(config, run, folder, threads=threads, report=report)
+    run = Run(place.device, seed, data_dir=settings.data_dir, download=settings.download, test=test)  # type: ignore[arg-type]
+    return train_and_diagnose(config, run, folder, threads=place.threads, report=report)
 
 
 def train_watched(

@@ -156,12 +156,26 @@ def git_commit() -> str | None:
     return done.stdout.strip()
 
 
-def training_place(study_file: StudyFile) -> tuple[str, int]:
-    """The device and the number of threads to train a file's configuration with: those of its provenance, if any."""
+@dataclasses.dataclass(frozen=True)
+class TrainingPlace:
+    """Where and how a file's configuration is trained; all of it decides the last digits of the result."""
+
+    device: str
+    threads: int
+    slots: int
+
+
+def training_place(study_file: StudyFile) -> TrainingPlace:
+    """The device of this machine, and threads and slots as in the file's provenance, if any.
+
+    Another number of threads adds up in another order. What was trained among others is trained in a pack of its own:
+    it multiplies as there, and the number of neighbours does not matter.
+    """
     from hpo.workplace import default_device, usable_cores
 
     trained_on = study_file.provenance.get("trained_on", {})
-    return default_device(), min(trained_on.get("threads", usable_cores()), usable_cores())
+    threads = min(trained_on.get("threads", usable_cores()), usable_cores())
+    return TrainingPlace(default_device(), threads, min(trained_on.get("slots", 1), 2))
 
 
 def train_epochs(
@@ -170,15 +184,13 @@ def train_epochs(
     """Trains one configuration in this process and yields the metrics of each epoch; the trainer's error is raised.
 
     Raises TrainerError where it yields what is no number, or not the file's metric.
-
-    It trains with the threads and device that the provenance names, where this machine has them: another number of
-    threads adds up in another order and gives other last digits.
     """
-    device, threads = training_place(study_file)
-    trainer = TRAINERS[study_file.trainer].build(
-        BuildOptions(device, 1, threads, (config,), settings.data_dir, settings.download)
+    place, entry = training_place(study_file), TRAINERS[study_file.trainer]
+    slots = min(place.slots, entry.max_slots or place.slots)
+    trainer = entry.build(
+        BuildOptions(place.device, slots, place.threads, (config,), settings.data_dir, settings.download)
     )
-    run = Run(device, seed, data_dir=settings.data_dir, download=settings.download, test=test)  # type: ignore[arg-type]
+    run = Run(place.device, seed, data_dir=settings.data_dir, download=settings.download, test=test)  # type: ignore[arg-type]
     trainer.start(0, config, run)
     while events := trainer.advance():
         for event in events:

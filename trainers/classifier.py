@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.augment import augmented
+from trainers.augment import augmented, draw_crops
 from trainers.config import ClassifierConfig
 from trainers.data import Split, load_split
 from trainers.errors import TrainerError
@@ -123,7 +123,10 @@ class Training:
         device = torch.device(run.device)
         order = epoch_order(run.seed, self.epochs_done, len(train)).to(device)
         set_dropout_generator(network, generator(run.seed, "dropout", self.epochs_done, device))
-        crops = generator(run.seed, "augment", self.epochs_done)
+        crops = None
+        if config.augment:
+            source = generator(run.seed, "augment", self.epochs_done)
+            crops = draw_crops(len(train), source, pad=config.pad, flip=config.flip).to(device)
         group = self.optimizer.param_groups[0]
         stride = norm_stride(len(lrs))
         total = torch.zeros((), device=device, dtype=torch.float64)
@@ -134,10 +137,11 @@ class Training:
             observe(network)
         network.train()
         for step, lr in enumerate(lrs):
-            index = order[step * config.batch_size : (step + 1) * config.batch_size]
+            batch = slice(step * config.batch_size, (step + 1) * config.batch_size)
+            index = order[batch]
             x = train.x[index]
-            if config.augment:
-                x = augmented(x, crops, pad=config.pad, flip=config.flip)
+            if crops is not None:
+                x = augmented(x, crops[:, batch], pad=config.pad)
             loss = self._loss(x, train.y[index])
             loss.backward()  # type: ignore[no-untyped-call]
             if step % stride == 0:

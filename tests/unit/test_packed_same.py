@@ -42,6 +42,9 @@ MLPS: dict[str, dict[str, object]] = {
     "nesterov narrower": {"nesterov": True, "beta": 0.7, "width_2": 11},
     "batch_norm": {"batch_norm": True},
     "batch_norm, partial batches": {"batch_norm": True, "batch_size": 25, "width_1": 19, "dropout": 0.1},
+    "augment": {"augment": True, "pad": 1},
+    "augment narrower": {"augment": True, "pad": 1, "flip": False, "batch_size": 17, "width_1": 9, "dropout": 0.1},
+    "augment, other pad": {"augment": True, "pad": 2, "batch_norm": True, "batch_size": 25},
     "adam": {"optimizer": "adam", "lr": 0.002},
     "adam betas": {"optimizer": "adam", "lr": 0.001, "beta": 0.7, "beta2": 0.99, "weight_decay": 0.01, "l1": 0.001},
     "adam without beta": {"optimizer": "adam", "lr": 0.001, "beta": 0.0, "width_1": 15},
@@ -58,6 +61,8 @@ SQUEEZE = {"network": "squeeze_expand", "batch_size": 32}
 OTHERS: dict[str, dict[str, object]] = {
     "cnn": CNN,
     "cnn narrower": {**CNN, "channels_1": 4, "channels_2": 3, "head_width": 7, "dropout": 0.2, "batch_size": 16},
+    "cnn augment": {**CNN, "augment": True, "pad": 1},
+    "cnn augment narrower": {**CNN, "augment": True, "pad": 1, "channels_1": 4, "batch_size": 16, "dropout": 0.1},
     "cnn adamw": {**CNN, "optimizer": "adamw", "lr": 0.002},
     "cnn batch_norm": {**CNN, "batch_norm": True},
     "cnn batch_norm narrower": {**CNN, "batch_norm": True, "channels_1": 5, "batch_size": 18, "activation": "relu"},
@@ -196,3 +201,56 @@ def test_a_neighbour_that_diverges_changes_no_bit(kind: dict[str, object]) -> No
         assert not math.isfinite(wild_losses[1])
     assert beside_infinity == tame
     assert all(torch.equal(a, b) for a, b in zip(*calm_weights, strict=True))
+
+
+def some(kind: dict[str, object], count: int) -> list[ClassifierConfig]:
+    """Trials of one pack with all that may differ, in shapes of which no two are alike."""
+    return [
+        configuration(
+            **{
+                "train_size": 500,
+                "val_size": 250,
+                "epochs": 2 + i % 3,
+                "width_1": (17, 64, 100, 24, 130)[i % 5],
+                "width_2": (16, 33, 64)[i % 3],
+                "batch_size": (16, 32, 21, 100, 5, 50)[i % 6],
+                "dropout": (0.0, 0.2)[i // 2 % 2],
+                "weight_decay": (0.0, 1e-3)[i // 3 % 2],
+                "l1": (0.0, 1e-4)[i // 4 % 2],
+                "label_smoothing": (0.0, 0.1)[i // 5 % 2],
+                **kind,
+            }
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"precision": "fp32"},
+        {"precision": "bf16"},
+        {"batch_norm": True},
+        {"optimizer": "adam", "lr": 1e-3},
+        {"augment": True, "pad": 1, "flip": False},
+        {"activation": "gelu"},
+        {"activation": "tanh", "evaluate_train": True},
+    ],
+)
+def test_an_mlp_has_the_same_bits_in_any_company(kind: dict[str, object]) -> None:
+    # What an exported configuration relies on: it was trained beside others and is trained again by itself.
+    def without_norms(curves: Curves) -> Curves:
+        return {
+            index: [{name: value for name, value in metrics.items() if name != "grad_norm"} for metrics in curve]
+            for index, curve in curves.items()
+        }
+
+    configs = some(kind, 10)
+    among_many, states = packed(configs, 7)
+    among_few, _ = packed(configs, 3)
+    assert without_norms(among_few) == without_norms(among_many)
+    for index in (1, 4, 7, 8):
+        curves, own = packed(configs, 2, order=[index])
+        assert without_norms(curves)[index] == without_norms(among_many)[index]
+        weights, reference = own[index]["network"], states[index]["network"]
+        assert all(torch.equal(weights[name], value) for name, value in reference.items())

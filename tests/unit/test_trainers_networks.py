@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.augment import augmented
+from trainers.augment import augmented, draw_crops
 from trainers.classifier import new_network
 from trainers.config import ClassifierConfig
 from trainers.initializers import INITIALIZERS, initialize
@@ -145,9 +145,13 @@ class TestInitializers:
 class TestAugmentation:
     x = torch.arange(1, 2 * 3 * 5 * 6 + 1, dtype=torch.float32).reshape(2, 3, 5, 6)
 
+    @staticmethod
+    def crops(count: int, *, seed: int = 0, pad: int = 4, flip: bool = True) -> torch.Tensor:
+        return draw_crops(count, torch.Generator().manual_seed(seed), pad=pad, flip=flip)
+
     def test_each_image_is_a_window_of_the_padded_one_or_of_its_mirror(self) -> None:
         x, pad = self.x.repeat(50, 1, 1, 1), 2
-        y = augmented(x, torch.Generator().manual_seed(0), pad=pad, flip=True)
+        y = augmented(x, self.crops(len(x), pad=pad), pad=pad)
         assert y.shape == x.shape
         seen = set()
         for image, result in zip(x, y, strict=True):
@@ -168,11 +172,11 @@ class TestAugmentation:
         assert {mirrored for _, _, mirrored in seen} == {False, True}
 
     def test_without_padding_and_flip_it_is_the_identity(self) -> None:
-        assert torch.equal(augmented(self.x, torch.Generator(), pad=0, flip=False), self.x)
+        assert torch.equal(augmented(self.x, self.crops(2, pad=0, flip=False), pad=0), self.x)
 
     def test_the_generator_decides(self) -> None:
         def draw(seed: int) -> torch.Tensor:
-            return augmented(self.x, torch.Generator().manual_seed(seed), pad=4, flip=True)
+            return augmented(self.x, self.crops(2, seed=seed), pad=4)
 
         assert torch.equal(draw(1), draw(1))
         assert not torch.equal(draw(1), draw(2))

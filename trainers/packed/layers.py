@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.networks.layers import ACTIVATIONS
+from trainers.packed.normalization import NormalizedFeatures
 from trainers.regularizers import Dropout
 
 
@@ -83,44 +84,54 @@ def convolution(module: nn.Conv2d, cursor: Cursor) -> Layer:
 
 
 def batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, cursor: Cursor) -> Layer:
-    """Statistics for each slot. Slots and channels are one dimension to PyTorch's own where no row is padding."""
+    """Statistics for each slot. Slots and channels are one dimension to PyTorch's own layer where that is possible."""
     at, buffer = cursor.parameter, cursor.buffer
     cursor.parameter += 2
     cursor.buffer += 3
-    eps, momentum, is_image = module.eps, module.momentum, isinstance(module, nn.BatchNorm2d)
+    eps, momentum = module.eps, module.momentum
     assert momentum is not None
+    masked = _normalized_images if isinstance(module, nn.BatchNorm2d) else _normalized_features
 
     def forward(x: Tensor, state: Pass) -> Tensor:
         weight, bias = state.parameters[at], state.parameters[at + 1]
         mean, var = state.buffers[buffer], state.buffers[buffer + 1]
-        if not state.training or state.valid is None:
-            channels = x if is_image else x.reshape(1, -1, x.shape[2])
+        if not state.training or (state.valid is None and masked is _normalized_images):
+            channels = x.reshape(1, -1, x.shape[2]) if x.ndim == 3 else x
             y = functional.batch_norm(
                 channels, mean.view(-1), var.view(-1), weight.flatten(), bias.flatten(), state.training, momentum, eps
             )
             return y.view(x.shape)
-        assert state.counts is not None
-        slots = state.slots
-        dims: tuple[int, ...] = (0, 3) if is_image else (2,)
-        shape = (1, slots, -1, 1) if is_image else (slots, -1, 1)
-        if is_image:
-            values = x.view(len(x), slots, -1, x.shape[2] * x.shape[3])
-            valid, count = state.valid.t()[:, :, None, None], (state.counts * values.shape[3]).view(1, slots, 1, 1)
-        else:
-            values, valid, count = x, state.valid[:, None, :], state.counts.view(slots, 1, 1)
-        values = values.to(mean.dtype)
-        # Rows of padding repeat an image of their own batch, so they are finite where the batch is.
-        center = (values * valid).sum(dims, keepdim=True) / count
-        values = values - center
-        spread = (values * values * valid).sum(dims, keepdim=True) / count
+        y, now, spread, count = masked(x.to(mean.dtype), weight, bias, state, eps)
         with torch.no_grad():
-            mean.lerp_(center.view(slots, -1), momentum)
-            var.lerp_((spread * (count / (count - 1))).view(slots, -1), momentum)
-        y = values * torch.rsqrt(spread + eps) * weight.view(shape) + bias.view(shape)
-        normalized: Tensor = y.view(x.shape).to(x.dtype)
-        return normalized
+            mean.lerp_(now, momentum)
+            var.lerp_(spread * (count / (count - 1)), momentum)
+        return y.to(x.dtype)
 
     return forward
+
+
+Normalized = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The output, and for each slot its mean and biased variance (slots, features) and how many values they are of."""
+
+
+def _normalized_features(x: Tensor, weight: Tensor, bias: Tensor, state: Pass, eps: float) -> Normalized:
+    valid = x.new_ones(state.slots, x.shape[2]) if state.valid is None else state.valid
+    y, mean, var = NormalizedFeatures.apply(x, weight, bias, valid, eps)
+    return y, mean, var, valid.sum(1)[:, None]
+
+
+def _normalized_images(x: Tensor, weight: Tensor, bias: Tensor, state: Pass, eps: float) -> Normalized:
+    assert state.valid is not None
+    assert state.counts is not None
+    slots, shape = state.slots, (1, state.slots, -1, 1)
+    values = x.view(len(x), slots, -1, x.shape[2] * x.shape[3])
+    # Rows of padding repeat an image of their own batch, so they are finite where the batch is.
+    valid, count = state.valid.t()[:, :, None, None], (state.counts * values.shape[3]).view(1, slots, 1, 1)
+    mean = (values * valid).sum((0, 3), keepdim=True) / count
+    values = values - mean
+    var = (values * values * valid).sum((0, 3), keepdim=True) / count
+    y = values * torch.rsqrt(var + eps) * weight.view(shape) + bias.view(shape)
+    return y.view(x.shape), mean.detach().view(slots, -1), var.detach().view(slots, -1), count.view(slots, 1)
 
 
 def dropout(module: Dropout, cursor: Cursor) -> Layer:

@@ -1,5 +1,7 @@
 """How much memory slots need, how much there is, and what running out of it looks like."""
 
+import math
+
 import psutil
 import torch
 
@@ -42,7 +44,12 @@ def slot_bytes(config: ClassifierConfig) -> int:
     units = sum(parameter.shape[0] for parameter in network.parameters())
     # Each unit's output and its gradient are there before and after its activation.
     activations = 4 * template.batch_size * units * pixels
-    return copies * itemsize * weights + itemsize * activations + template.num_train * (8 + itemsize)
+    crops = 0
+    if template.augment:
+        # The images as they are, padded and cropped; what is done to each.
+        activations += 3 * template.batch_size * math.prod(data.shape)
+        crops = 3 * template.num_train
+    return copies * itemsize * weights + itemsize * activations + template.num_train * (8 + itemsize) + crops
 
 
 def most_slots(options: BuildOptions) -> int | None:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from trainers.augment import augmented
 from trainers.config import ClassifierConfig
 from trainers.networks import build_network
 from trainers.packed.layers import Pass, packed_layers
@@ -46,7 +46,7 @@ class PackedNetwork:
     def __init__(self, template: ClassifierConfig, capacity: int, device: str, precision: Precision) -> None:
         # Any dropout puts the layers in; the masks decide what they do.
         module = build_network(template.model_copy(update={"dropout": 0.5}))
-        self.precision = precision
+        self.precision, self.pad = precision, template.pad
         self.device_type = torch.device(device).type
         self.is_features = not any(isinstance(part, nn.Conv2d) for part in module.modules())
         self.dropout_widths = dropout_widths(module)
@@ -60,12 +60,20 @@ class PackedNetwork:
         self.parameters = [stacked(parameter) for parameter in module.parameters()]
         self.buffers = [stacked(buffer) for buffer in module.buffers()]
 
-    def gather(self, x: Tensor, index: Tensor) -> Tensor:
-        """The images ``index`` (slots, batch) of ``x`` in the layout of the first layer."""
+    def gather(self, x: Tensor, index: Tensor, crops: Tensor | None = None) -> Tensor:
+        """The images ``index`` (slots, batch) of ``x`` in the layout of the first layer.
+
+        ``crops`` (slots, 3, batch) says how they are augmented; then ``x`` are images whatever the network reads.
+        """
         slots, batch = index.shape
+        index = index if self.is_features else index.t()
+        images = x.index_select(0, index.reshape(-1))
+        if crops is not None:
+            crops = crops.permute((1, 0, 2) if self.is_features else (1, 2, 0))
+            images = augmented(images, crops.reshape(3, -1), pad=self.pad)
         if self.is_features:
-            return x.index_select(0, index.reshape(-1)).view(slots, batch, -1).transpose(1, 2)
-        return x.index_select(0, index.t().reshape(-1)).view(batch, -1, *x.shape[2:])
+            return images.flatten(1).view(slots, batch, -1).transpose(1, 2)
+        return images.reshape(batch, -1, *x.shape[2:])
 
     def shared(self, x: Tensor, slots: int) -> Tensor:
         """The same images for every slot, in the layout of the first layer."""
@@ -100,20 +108,3 @@ class PackedNetwork:
             counted = name.endswith("num_batches_tracked")
             state[name] = torch.tensor(num_batches) if counted else cut(stacks[id(value)][slot], value.shape)
         return state
-
-
-def cross_entropy(logits: Tensor, y: Tensor, smoothing: Tensor | None = None) -> Tensor:
-    """Cross-entropy of each image, (slots, batch), with a label smoothing for each slot (slots,) or none.
-
-    As torch.nn.functional.cross_entropy, which takes one number for all.
-
-    Args:
-        logits: (slots, classes, batch).
-        y: (slots, batch).
-    """
-    log_p = functional.log_softmax(logits, 1)
-    loss = -log_p.gather(1, y.unsqueeze(1)).squeeze(1)
-    if smoothing is None:
-        return loss
-    factor = smoothing.unsqueeze(1)
-    return torch.where(factor > 0, (1 - factor) * loss - factor * log_p.mean(1), loss)

@@ -139,7 +139,11 @@ def add_l1(parameters: Sequence[Tensor], gradients: Sequence[Tensor], l1: Tensor
 
 
 def norms(gradients: Sequence[Tensor]) -> Tensor:
-    """L2 norm of all gradients of each slot, (slots,)."""
+    """L2 norm of all gradients of each slot, (slots,).
+
+    The one metric whose last bits depend on the padding, that is, on the neighbours: a sum in float64 takes three times
+    as long.
+    """
     parts = [torch.linalg.vector_norm(g.flatten(1), dim=1) for g in gradients]
     total: Tensor = torch.linalg.vector_norm(torch.stack(parts), dim=0)
     return total

@@ -20,15 +20,19 @@ from trainers.errors import TrainerError
 from trainers.packed.dropout import Masks
 from trainers.packed.graph import GraphedStep
 from trainers.packed.layers import Pass
-from trainers.packed.network import PackedNetwork, cross_entropy
+from trainers.packed.losses import cross_entropy
+from trainers.packed.network import PackedNetwork
 from trainers.packed.optimizers import add_l1, build_packed_optimizer, norms
+from trainers.packed.shape import ROWS
 from trainers.packed.slot import Slot
 from trainers.packed.tables import HYPER, Tables
 from trainers.precision import choose_precision
 from trainers.protocol import EpochEnd, Run, State
 
-EVALUATION_BYTES = 8 << 20
+EVALUATION_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
 """Activations of one batch of a packed evaluation; what fits in the cache is twice as fast on a CPU."""
+EVALUATION_IMAGES = {"features": 512, "images": 64}
+"""Images of such a batch. Always as many: which kernel multiplies, and so the last bits, may depend on it."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,20 @@ class Uses:
 class Pack:
     """Up to ``capacity`` trials of one template (`trainers.packed.shape`); it grows when more come.
 
+    On a CPU an MLP gives the same bits in any company (convolutions do not): an exported configuration relies on it.
+    Therefore products in single and double precision use one of ``threads`` (MKL cuts a batch of them among threads by
+    its size, 1.1 to 1.6 times as fast with two; as many workers as cores are faster than both); those in bfloat16 do
+    not depend on it.
+
     Raises:
         TrainerError: where the data does not fit.
     """
 
-    def __init__(self, template: ClassifierConfig, capacity: int, run: Run) -> None:
+    def __init__(self, template: ClassifierConfig, capacity: int, run: Run, *, threads: int) -> None:
         self.template, self.run = template, run
         self.device = torch.device(run.device)
         self.precision = choose_precision(template, run.device)
+        self.threads = 1 if self.precision.autocast is None and self.device.type == "cpu" else max(1, threads)
         self.train = self._split("train")
         self.slots: list[Slot] = []
         self.unsafe = False
@@ -121,6 +131,7 @@ class Pack:
         self._compact()
         if not self.slots:
             return []
+        torch.set_num_threads(self.threads)
         for slot in self.slots:
             if not slot.begun:
                 slot.begun, slot.step, slot.started = True, 0, time.perf_counter()
@@ -131,7 +142,8 @@ class Pack:
         return self._end_epochs(ended) if ended else []
 
     def _steps(self, count: int) -> None:
-        num_slots, batch = len(self.slots), max(slot.config.batch_size for slot in self.slots)
+        largest = max(slot.config.batch_size for slot in self.slots)
+        num_slots, batch = len(self.slots), -(-largest // ROWS) * ROWS
         same_size = all(slot.config.batch_size == batch for slot in self.slots)
         num_full = min(slot.num_full for slot in self.slots) if same_size else 0
         strides = {(slot.step, slot.stride) for slot in self.slots}
@@ -151,28 +163,27 @@ class Pack:
         """One update of the first slots: gather, forward, loss, backward, update; nothing comes back to the host."""
         uses, tables = self._uses, self.tables
         parameters, buffers = self._views(num_slots)
-        index, valid = tables.rows(num_slots, batch, masked=masked)
+        index, valid, crops = tables.rows(num_slots, batch, masked=masked)
         state = Pass(parameters, buffers, training=True)
         if valid is not None:
             state.valid = valid.to(self.precision.weights)
             state.counts = state.valid.sum(1).clamp_(min=1)
         if uses.dropout:
             state.masks = self.masks.first(num_slots, batch)
-        logits = self.network.logits(self.network.gather(self.x, index), state)
+        logits = self.network.logits(self.network.gather(self.x, index, crops), state)
         y = self.train.y.index_select(0, index.view(-1)).view(index.shape)
         smoothing = tables.hyper[HYPER.index("label_smoothing"), :num_slots] if uses.smoothing else None
         losses = cross_entropy(logits, y, smoothing)
-        if valid is None or state.counts is None:
-            loss = losses.mean(1)
-        else:
-            loss = losses.masked_fill(~valid, 0).sum(1) / state.counts
-        gradients = torch.autograd.grad(loss.sum(), parameters)
+        if valid is not None:
+            losses = losses.masked_fill(~valid, 0)
+        # In float64, since the order of a sum depends on the number of rows.
+        loss = losses.sum(1, dtype=torch.float64)
+        gradients = torch.autograd.grad((loss / (batch if state.counts is None else state.counts)).sum(), parameters)
         with torch.no_grad():
             # From here on a step that breaks off leaves the pack half updated.
             self.unsafe = True
             step = tables.step[:num_slots]
-            images = batch if state.counts is None else state.counts
-            tables.loss_sum[:num_slots] += loss * images
+            tables.loss_sum[:num_slots] += loss
             if with_norms:
                 taken = step % tables.stride[:num_slots] == 0
                 tables.norm_sum[:num_slots] += torch.where(taken, norms(gradients), 0)
@@ -219,25 +230,32 @@ class Pack:
 
     @torch.no_grad()
     def _evaluate(self, positions: list[int], split: Split) -> list[tuple[float, float]]:
-        """Mean loss and accuracy of the slots, all of them in one pass, as `trainers.evaluate.evaluate`."""
-        count = len(positions)
-        if positions == list(range(count)):
-            parameters, buffers = ([stack[:count] for stack in stacks] for stacks in self._weights())
+        """Mean loss and accuracy of each slot, as `trainers.evaluate.evaluate`, with the same bits in any company."""
+        pixels = 1 if self.network.is_features else split.x.shape[2] * split.x.shape[3]
+        size = EVALUATION_IMAGES["features" if self.network.is_features else "images"]
+        image_bytes = 4 * self.network.values_per_image * pixels
+        count = max(1, EVALUATION_BYTES[self.device.type] // (size * image_bytes))
+        parts = [positions[start : start + count] for start in range(0, len(positions), count)]
+        return [result for part in parts for result in self._evaluate_together(part, split, size)]
+
+    def _evaluate_together(self, positions: list[int], split: Split, size: int) -> list[tuple[float, float]]:
+        count, first = len(positions), positions[0]
+        if positions == list(range(first, first + count)):
+            parameters, buffers = ([stack[first : first + count] for stack in stacks] for stacks in self._weights())
         else:
             index = torch.tensor(positions, device=self.device)
             parameters, buffers = ([stack.index_select(0, index) for stack in stacks] for stacks in self._weights())
         state = Pass(parameters, buffers, training=False)
         x = split.x.flatten(1) if self.network.is_features else split.x
-        pixels = 1 if self.network.is_features else x.shape[2] * x.shape[3]
-        size = max(64, EVALUATION_BYTES // (count * self.network.values_per_image * pixels * 4))
-        loss = torch.zeros(count, dtype=torch.float64, device=self.device)
+        losses = torch.empty(count, len(split), dtype=self.precision.weights, device=self.device)
         correct = torch.zeros(count, dtype=torch.int64, device=self.device)
         for start in range(0, len(split), size):
             y = split.y[start : start + size].expand(count, -1)
             logits = self.network.logits(self.network.shared(x[start : start + size], count), state)
-            loss += cross_entropy(logits, y).sum(1)
+            losses[:, start : start + size] = cross_entropy(logits, y)
             correct += (logits.argmax(1) == y).sum(1)
-        return list(zip((loss / len(split)).tolist(), (correct.double() / len(split)).tolist(), strict=True))
+        loss = losses.sum(1, dtype=torch.float64) / len(split)
+        return list(zip(loss.tolist(), (correct.double() / len(split)).tolist(), strict=True))
 
     def snapshot(self, slot: Slot) -> State:
         """What `trainers.classifier.Training.snapshot` gives for the same trial; either resumes the other's."""
@@ -267,10 +285,10 @@ class Pack:
         self.network = PackedNetwork(self.template, capacity, self.run.device, self.precision)
         config, dtype = self.template, self.precision.weights
         self.optimizer = build_packed_optimizer(config.optimizer, self.network.parameters, config.nesterov)
-        self.tables = Tables(capacity, len(self.train), self.device, dtype)
+        self.tables = Tables(capacity, len(self.train), self.device, dtype, augment=config.augment)
         widths, active = self.network.dropout_widths, self.precision.autocast or dtype
         self.masks = Masks(widths, capacity, config.batch_size, self.device, active)
-        self.x = self.train.x.flatten(1) if self.network.is_features else self.train.x
+        self.x = self.train.x.flatten(1) if self.network.is_features and not config.augment else self.train.x
         self._uses = Uses()
         self._viewed: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
         self._graph: GraphedStep | None = None

@@ -61,11 +61,12 @@ def choose_slots(options: BuildOptions) -> int:
 
 def _single_rate(options: BuildOptions, configs: list[ClassifierConfig]) -> float:
     """Images a second, one configuration after the other."""
+    torch.set_num_threads(max(1, options.threads))
     seconds = images = 0.0
     for config in configs[:4]:
         training = Training(config, _run(options, 0))
         lrs = [config.lr] * min(SINGLE_STEPS, training.num_steps)
-        seconds += _seconds(options, partial(training.train_steps, lrs))
+        seconds += _seconds(options, options.threads, partial(training.train_steps, lrs))
         images += config.batch_size * len(lrs)
     return images / seconds
 
@@ -79,7 +80,7 @@ def _packed_rate(options: BuildOptions, configs: list[ClassifierConfig], slots: 
     for event in trainer.place():
         raise event.error if isinstance(event, Failed) else MemoryError("no room")
     for pack in trainer.packs:
-        seconds += _seconds(options, partial(pack.advance, 1))
+        seconds += _seconds(options, pack.threads, partial(pack.advance, 1))
         images += sum(slot.config.batch_size for slot in pack.slots)
     return images / seconds
 
@@ -88,7 +89,7 @@ def _run(options: BuildOptions, seed: int) -> Run:
     return Run(device=options.device, seed=seed, data_dir=options.data_dir, download=options.download)
 
 
-def _seconds(options: BuildOptions, call: Callable[[], object]) -> float:
+def _seconds(options: BuildOptions, threads: int, call: Callable[[], object]) -> float:
     """The shortest of several calls after a first one.
 
     On a CPU this is the processor's time: other processes that share the cores would hide what packing gains.
@@ -97,7 +98,7 @@ def _seconds(options: BuildOptions, call: Callable[[], object]) -> float:
 
     def now() -> float:
         if on_cpu:
-            return time.process_time() / options.threads
+            return time.process_time() / threads
         torch.cuda.synchronize(options.device)
         return time.perf_counter()
 

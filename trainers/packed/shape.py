@@ -13,8 +13,12 @@ PACKABLE = ("mlp", "cnn", "squeeze_expand", "relu_line")
 SIZES = ("width_1", "width_2", "channels_1", "channels_2", "head_width")
 """Smaller trials are padded with zeros to these sizes of their pack; ``batch_size`` is the other size."""
 
+ROWS = 16
+"""A step computes a multiple of so many rows of each slot's batch: the last rows of another number are multiplied by
+other instructions, and then a trial's last bits would depend on the sizes of its neighbours' batches."""
+
 FREE = (
-    *("epochs", "evaluate_train", "lr", "beta", "beta2", "weight_decay", "l1", "dropout", "label_smoothing"),
+    *("epochs", "evaluate_train", "lr", "beta", "beta2", "weight_decay", "l1", "dropout", "label_smoothing", "flip"),
     *("initializer", "scheduler", "warmup_epochs"),
     *(parameter for schedule in SCHEDULERS.values() for parameter in schedule.parameters),
 )
@@ -25,8 +29,6 @@ def why_not(config: ClassifierConfig) -> str | None:
     """Why a configuration trains alone; None where it can be packed."""
     if config.network not in PACKABLE:
         return f"network {config.network!r} fills the device by itself"
-    if config.augment:
-        return "augmented images are made one trial at a time"
     return None
 
 
@@ -40,19 +42,22 @@ def agreed(config: ClassifierConfig) -> ClassifierConfig:
     unread = [name for name in ("activation", "batch_norm") if name not in read]
     if "nesterov" not in OPTIMIZERS[config.optimizer].parameters:
         unread.append("nesterov")
-    names = {*FREE, *SIZES, *unread, "batch_size", "pad", "flip"}
+    if not config.augment:
+        unread.append("pad")
+    names = {*FREE, *SIZES, *unread, "batch_size"}
     return config.model_copy(update={name: fields[name].get_default() for name in names})
 
 
 def padded(config: ClassifierConfig, largest: tuple[ClassifierConfig, ...] = ()) -> ClassifierConfig:
     """The template of a new pack: :func:`agreed`, with sizes that hold the configuration and all of ``largest``.
 
-    The batch is rounded up to a power of two, the other sizes to 1 or 1.5 times one, so that more trials fit.
+    The batch is rounded up to a power of two, at least ROWS, the other sizes to 1 or 1.5 times one, so that more trials
+    fit.
     """
     sizes = {name: max(getattr(other, name) for other in (config, *largest)) for name in _sizes(config)}
     sizes = {name: min(_rounded(value), 65_536) for name, value in sizes.items()}
-    batch = max(other.batch_size for other in (config, *largest))
-    sizes["batch_size"] = min(1 << (batch - 1).bit_length(), config.num_train)
+    batch = max(ROWS, *(other.batch_size for other in (config, *largest)))
+    sizes["batch_size"] = 1 << (batch - 1).bit_length()
     return agreed(config).model_copy(update=sizes)
 
 

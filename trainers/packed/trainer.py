@@ -54,7 +54,6 @@ class PackedTrainer:
         check_slots(options, slots)
         self.capacity = slots
         self.options = options
-        torch.set_num_threads(max(1, options.threads))
         self._device_type = torch.device(options.device).type
         self._most_waste = WASTE.get(self._device_type, math.inf)
         self._waiting: list[tuple[Hashable, ClassifierConfig, Run]] = []
@@ -147,10 +146,11 @@ class PackedTrainer:
         if not self._is_cheap(template, config):
             template = shape.padded(config)
         if self._device_type == "cpu":
-            return Pack(template, min(self.capacity, 4), run)
+            return Pack(template, min(self.capacity, 4), run, threads=self.options.threads)
         # Growing would capture the step again.
         kinds = {shape.agreed(other) for other in self.options.configs if shape.why_not(other) is None}
-        return Pack(template, max(1, self.capacity // max(1, len(kinds))), run)
+        capacity = max(1, self.capacity // max(1, len(kinds)))
+        return Pack(template, capacity, run, threads=self.options.threads)
 
     def _is_cheap(self, template: ClassifierConfig, config: ClassifierConfig) -> bool:
         """Whether a pack of this template wastes little on a configuration."""
@@ -185,6 +185,7 @@ class PackedTrainer:
         if self._alone_key is None:
             self._alone_key, config, run = self._alone.pop(0)
             self._single.start(self._alone_key, config, run)
+        torch.set_num_threads(max(1, self.options.threads))
         events = self._single.advance()
         for event in events:
             if not isinstance(event, EpochEnd) or event.finished:
