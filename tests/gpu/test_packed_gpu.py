@@ -21,6 +21,7 @@ CASES: dict[str, dict[str, object]] = {
     "dropout": {"dropout": 0.2, "batch_size": 20},
     "schedule": {"scheduler": "cosine", "beta": 0.5},
     "batch_norm": {"batch_norm": True, "batch_size": 25},
+    "augment": {"augment": True, "pad": 1, "batch_size": 20},
     "adam": {"optimizer": "adam", "lr": 0.002},
     "adamw": {"optimizer": "adamw", "lr": 0.002, "beta2": 0.95, "weight_decay": 0.05},
     "cnn": {"network": "cnn", "channels_1": 6, "channels_2": 5, "head_width": 12},
