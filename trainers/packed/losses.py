@@ -27,12 +27,13 @@ class _CrossEntropy(torch.autograd.Function):
         shifted = logits - logits.amax(1, keepdim=True)
         exponentials = shifted.exp()
         total = _total(exponentials)
-        loss = (total.log() - shifted.gather(1, y)).squeeze(1)
+        log_total = total.log()
+        loss = (log_total - shifted.gather(1, y)).squeeze(1)
         if smoothing is not None:
             smoothing = smoothing.unsqueeze(1)
-            even = (total.log() - _total(shifted) / shifted.shape[1]).squeeze(1)
+            even = (log_total - _total(shifted) / shifted.shape[1]).squeeze(1)
             loss = torch.where(smoothing > 0, (1 - smoothing) * loss + smoothing * even, loss)
-        ctx.save_for_backward(exponentials / total, y, smoothing)
+        ctx.save_for_backward(exponentials.div_(total), y, smoothing)
         return loss
 
     @staticmethod
@@ -41,7 +42,7 @@ class _CrossEntropy(torch.autograd.Function):
         p, y, smoothing = ctx.saved_tensors
         gradient = gradients[0].unsqueeze(1)
         expected = -gradient if smoothing is None else (smoothing.unsqueeze(1) - 1) * gradient
-        result = (p * gradient).scatter_add(1, y, expected)
+        result = (p * gradient).scatter_add_(1, y, expected)
         if smoothing is not None:
             result -= smoothing.unsqueeze(1) / p.shape[1] * gradient
         return result, None, None
