@@ -3,6 +3,8 @@
 (a) one process, one trial at a time, DataLoader    (b) ours, one at a time    (c) several processes of (b)
 (d) packed, at each number of slots                 then a search of mixed sizes with pruning, and a whole study
 
+On a CPU a pack in single precision uses one core, so as many processes as cores are measured too, as workers are.
+
 Beside each figure is its floor: the rate at which the machine would go if a step were nothing but its multiplications
 and its traffic to memory, at the rates measured in this run. On a CPU there is also the rate for each second of
 processor time, which other processes on the machine change less.
@@ -170,22 +172,23 @@ def plain_rate(setting: Setting, config: ClassifierConfig) -> Rate:
     return timed(several)
 
 
-def _process(setting: Setting, config: ClassifierConfig, num_trials: int, ready: Any, queue: Any) -> None:
-    trainer = setting.build(1, (config,))
-    train(trainer, [config.model_copy(update={"epochs": 1})], setting)
+def _process(setting: Setting, config: ClassifierConfig, slots: int, num_trials: int, ready: Any, queue: Any) -> None:
+    trainer = setting.build(slots, (config,))
+    train(trainer, [config.model_copy(update={"epochs": 1})] * slots, setting)
     ready.wait()
     began = time.time()
     epochs = train(trainer, [config] * num_trials, setting)
     queue.put((epochs, began, time.time()))
 
 
-def processes_rate(setting: Setting, config: ClassifierConfig, count: int, alone: Rate) -> Rate:
-    """(c): ``count`` processes that train one trial at a time on the same device, a core each on a CPU."""
+def processes_rate(setting: Setting, config: ClassifierConfig, count: int, slots: int, single: Rate) -> Rate:
+    """``count`` processes that train ``slots`` trials at a time on the same device, a core each on a CPU."""
     context = multiprocessing.get_context("spawn")
     ready, queue = context.Barrier(count), context.Queue()
     one = Setting(setting.device, 1, setting.data_dir, setting.seconds)
-    trials = max(1, round(setting.seconds * alone.clock / config.epochs))
-    processes = [context.Process(target=_process, args=(one, config, trials, ready, queue)) for _ in range(count)]
+    trials = slots * max(1, round(setting.seconds * single.clock / config.epochs / slots))
+    given = (one, config, slots, trials, ready, queue)
+    processes = [context.Process(target=_process, args=given) for _ in range(count)]
     for process in processes:
         process.start()
     results = [queue.get() for _ in processes]
@@ -302,13 +305,16 @@ def measure(setting: Setting, case: str, values: dict[str, Any], description: st
     alone = packed_rate(setting, config, 1, [])
     show("(a) PyTorch with DataLoader", plain, alone, limit, on_cpu)
     show("(b) ours, one at a time", alone, alone, limit, on_cpu)
-    several = processes_rate(setting, config, options.processes, alone)
+    several = processes_rate(setting, config, options.processes, 1, alone)
     show(f"(c) {options.processes} processes of (b)", several, alone, limit, on_cpu)
     rates = {}
     for slots in options.slots:
         rates[slots] = packed_rate(setting, config, slots, [])
         show(f"(d) packed, {slots} slots", rates[slots], alone, limit, on_cpu)
     best = max(rates, key=lambda slots: rates[slots].clock)
+    if on_cpu:
+        several = processes_rate(setting, config, options.processes, best, rates[best])
+        show(f"(d) packed, {best} slots, {options.processes} processes", several, alone, limit, on_cpu)
     mixed_alone, mixed = mixed_rates(setting, case, config, best)
     show("mixed sizes, pruned, one at a time", mixed_alone, mixed_alone, limit, on_cpu)
     show(f"mixed sizes, pruned, {best} slots", mixed, mixed_alone, limit, on_cpu)

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import psutil
+
 from hpo import retries
 from hpo.duties import EXIT_RESTART
 from hpo.errors import ExperimentError, UsageError
@@ -28,6 +30,8 @@ POLL_SECONDS = 0.2
 STATUS_SECONDS = 1.0
 END_SECONDS = 20.0
 SHOWN_LINES = 15
+WORKER_BYTES = 1 << 30
+"""What a worker with torch and a small data set takes, about."""
 
 
 @dataclass
@@ -135,7 +139,9 @@ def _places(settings: Settings, options: LaunchOptions) -> list[Place]:
         threads = max(1, usable_cores() // count)
         devices = [{"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)], "HPO_DEVICE": "cuda:0"} for index in range(count)]
     else:
-        count = options.workers or max(1, usable_cores() // 2)
+        # One thread each: more trials an hour than from fewer workers with several.
+        room = psutil.virtual_memory().available // WORKER_BYTES
+        count = options.workers or max(1, min(usable_cores(), room))
         threads = max(1, usable_cores() // count)
         devices = [{"CUDA_VISIBLE_DEVICES": "", "HPO_DEVICE": "cpu"}] * count
     share = {"HPO_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}

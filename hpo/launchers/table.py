@@ -20,7 +20,8 @@ class LaunchOptions:
     """How many workers, and where.
 
     Attributes:
-        workers: number of worker processes; None: one for each GPU and place on it, or one for each two cores.
+        workers: number of worker processes; None: one for each GPU and place on it, or one for each core
+            that has a GiB of free memory.
         gpus: indices of the GPUs to use, () for all that there are, None for none.
         per_gpu: workers that share one GPU.
         max_restarts: how many dead workers are replaced before the launch gives up.
