@@ -2,13 +2,17 @@
 
 The ordinary way: torchvision's data set and transforms, a DataLoader with 2 workers, torch.optim, fp32. Ours: the
 classifier with its defaults (resident tensors, bfloat16 where the processor has it). An epoch is training and
-validation; with ``--images`` less than the training set, the time is scaled to all of it.
+validation; with ``--images`` less than the training set, the time is scaled to all of it. On a CPU the last columns are
+for as many processes as threads, one thread each, which is how a launch trains there: the time of all divided by the
+epochs of all.
 """
 
 import argparse
+import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -83,6 +87,31 @@ def seconds(epoch: Callable[[], object], device: str, times: int) -> float:
     return min(found)
 
 
+def _worker(config: ClassifierConfig, data_dir: Path, times: int, ready: Any, queue: Any) -> None:
+    torch.set_num_threads(1)
+    epoch = ours(config, "cpu", data_dir)
+    epoch()
+    ready.wait()
+    started = time.time()
+    for _ in range(times):
+        epoch()
+    queue.put((started, time.time()))
+
+
+def seconds_of_workers(config: ClassifierConfig, data_dir: Path, times: int, count: int) -> float:
+    """Seconds an epoch of ``count`` processes together, each with one thread."""
+    context = multiprocessing.get_context("spawn")
+    ready, queue = context.Barrier(count), context.Queue()
+    given = (config, data_dir, times, ready, queue)
+    processes = [context.Process(target=_worker, args=given) for _ in range(count)]
+    for process in processes:
+        process.start()
+    spans = [queue.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return (max(end for _, end in spans) - min(began for began, _ in spans)) / (times * count)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True)
@@ -92,7 +121,9 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=2)
     options = parser.parse_args()
     print(f"{torch.__version__}, {options.device}, {torch.get_num_threads()} threads; seconds an epoch")
-    print(f"{'network':16} {'ordinary':>9} {'ours':>9} {'times':>6}  precision")
+    count = torch.get_num_threads() if options.device == "cpu" else 1
+    workers = f"  {count} workers  times" if count > 1 else ""
+    print(f"{'network':16} {'ordinary':>9} {'ours':>9} {'times':>6}  precision{workers}")
     for name in options.networks:
         values = dict(CASES[name]) | {"epochs": 1000}
         full = ClassifierConfig(**values)
@@ -105,7 +136,11 @@ def main() -> None:
             for make in (ordinary, ours)
         )
         precision = choose_precision(config, options.device).name
-        print(f"{name:16} {plain:9.2f} {mine:9.2f} {plain / mine:6.1f}  {precision}", flush=True)
+        print(f"{name:16} {plain:9.2f} {mine:9.2f} {plain / mine:6.1f}  {precision:9}", end="", flush=True)
+        if count > 1:
+            each = scale * seconds_of_workers(config, options.data_dir, options.times, count)
+            print(f"  {each:9.2f} {plain / each:6.1f}", end="")
+        print(flush=True)
 
 
 if __name__ == "__main__":
