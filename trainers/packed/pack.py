@@ -18,6 +18,7 @@ from trainers.data import Split, load_split
 from trainers.datasets import Part
 from trainers.errors import TrainerError
 from trainers.packed.dropout import Masks
+from trainers.packed.evaluate import evaluate_slots
 from trainers.packed.graph import GraphedStep
 from trainers.packed.layers import Pass
 from trainers.packed.losses import cross_entropy
@@ -28,11 +29,6 @@ from trainers.packed.slot import Slot
 from trainers.packed.tables import HYPER, Tables
 from trainers.precision import choose_precision
 from trainers.protocol import EpochEnd, Run, State
-
-EVALUATION_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
-"""Activations of one batch of a packed evaluation; what fits in the cache is twice as fast on a CPU."""
-EVALUATION_IMAGES = {"features": 512, "images": 64}
-"""Images of such a batch. Always as many: which kernel multiplies, and so the last bits, may depend on it."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +208,7 @@ class Pack:
         }
         for part, (name, chosen) in parts.items():
             if chosen:
-                results = self._evaluate([ended[i].position for i in chosen], self._split(part))
+                results = evaluate_slots(self.network, [ended[i].position for i in chosen], self._split(part))
                 for i, (loss, accuracy) in zip(chosen, results, strict=True):
                     metrics[i] |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
         events = []
@@ -227,35 +223,6 @@ class Pack:
     @staticmethod
     def _is_tested(slot: Slot) -> bool:
         return slot.run.test == "each" or (slot.run.test == "last" and slot.finished)
-
-    @torch.no_grad()
-    def _evaluate(self, positions: list[int], split: Split) -> list[tuple[float, float]]:
-        """Mean loss and accuracy of each slot, as `trainers.evaluate.evaluate`, with the same bits in any company."""
-        pixels = 1 if self.network.is_features else split.x.shape[2] * split.x.shape[3]
-        size = EVALUATION_IMAGES["features" if self.network.is_features else "images"]
-        image_bytes = 4 * self.network.values_per_image * pixels
-        count = max(1, EVALUATION_BYTES[self.device.type] // (size * image_bytes))
-        parts = [positions[start : start + count] for start in range(0, len(positions), count)]
-        return [result for part in parts for result in self._evaluate_together(part, split, size)]
-
-    def _evaluate_together(self, positions: list[int], split: Split, size: int) -> list[tuple[float, float]]:
-        count, first = len(positions), positions[0]
-        if positions == list(range(first, first + count)):
-            parameters, buffers = ([stack[first : first + count] for stack in stacks] for stacks in self._weights())
-        else:
-            index = torch.tensor(positions, device=self.device)
-            parameters, buffers = ([stack.index_select(0, index) for stack in stacks] for stacks in self._weights())
-        state = Pass(parameters, buffers, training=False)
-        x = split.x.flatten(1) if self.network.is_features else split.x
-        losses = torch.empty(count, len(split), dtype=self.precision.weights, device=self.device)
-        correct = torch.zeros(count, dtype=torch.int64, device=self.device)
-        for start in range(0, len(split), size):
-            y = split.y[start : start + size].expand(count, -1)
-            logits = self.network.logits(self.network.shared(x[start : start + size], count), state)
-            losses[:, start : start + size] = cross_entropy(logits, y)
-            correct += (logits.argmax(1) == y).sum(1)
-        loss = losses.sum(1, dtype=torch.float64) / len(split)
-        return list(zip(loss.tolist(), (correct.double() / len(split)).tolist(), strict=True))
 
     def snapshot(self, slot: Slot) -> State:
         """What `trainers.classifier.Training.snapshot` gives for the same trial; either resumes the other's."""
@@ -321,9 +288,6 @@ class Pack:
             new[: len(self.slots)] = stack
         self.masks.adopt(masks)
         self._changed()
-
-    def _weights(self) -> tuple[list[Tensor], list[Tensor]]:
-        return self.network.parameters, self.network.buffers
 
     def _stacks(self) -> list[Tensor]:
         """Every tensor with a leading dimension for the slot."""
