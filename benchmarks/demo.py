@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-from hpo.progress import format_seconds
+from hpo.launchers.progress import format_seconds
 
 STUDY = "studies/digits_mlp.toml"
 OUTPUT = Path("best-digits.toml")

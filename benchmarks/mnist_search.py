@@ -19,7 +19,7 @@ from pathlib import Path
 import optuna
 
 import hpo
-from hpo.progress import PlainProgress
+from hpo.launchers.progress import PlainProgress
 from hpo.settings import Settings
 
 STUDY = """

@@ -20,7 +20,7 @@ import optuna
 
 import hpo
 from benchmarks.sleeping import SPACE
-from hpo.progress import PlainProgress
+from hpo.launchers.progress import PlainProgress
 from hpo.settings import Settings
 
 STUDY = """

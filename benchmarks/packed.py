@@ -23,15 +23,15 @@ from typing import Any
 
 import torch
 
-from trainers.classifier import ClassifierTrainer
-from trainers.config import ClassifierConfig
-from trainers.data import load_split
-from trainers.datasets import DATASETS
-from trainers.networks import build_network
-from trainers.packed.trainer import PackedTrainer
-from trainers.precision import choose_precision
-from trainers.protocol import BuildOptions, EpochEnd, Failed, Run, Trainer
-from trainers.randomness import num_steps
+from hpo.trainers.classifier.training import ClassifierTrainer
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.data import load_split
+from hpo.trainers.classifier.datasets import DATASETS
+from hpo.trainers.classifier.networks import build_network
+from hpo.trainers.classifier.packed.trainer import PackedTrainer
+from hpo.trainers.classifier.precision import choose_precision
+from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Run, Trainer
+from hpo.trainers.classifier.randomness import num_steps
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "digits": (
@@ -254,7 +254,7 @@ def mixed_rates(setting: Setting, case: str, config: ClassifierConfig, slots: in
 def study_seconds(setting: Setting, values: dict[str, Any], trials: int, slots: int) -> float:
     """A whole study with Postgres, ASHA and one worker, from ``hpo.launch`` to its end."""
     import hpo
-    from hpo.progress import PlainProgress
+    from hpo.launchers.progress import PlainProgress
     from hpo.settings import Settings
 
     fixed = "\n".join(f"{name} = {value!r}".replace("'", '"') for name, value in values.items())

@@ -45,20 +45,20 @@ def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def ours(name: str, num_trials: int, folder: Path) -> None:
     """The service's own worker, its parts timed on whichever thread they run."""
     import benchmarks.sleeping  # noqa: F401  (registers the trainer)
-    from hpo import trial_rows
-    from hpo.intake import Intake
-    from hpo.proposal import StudyDesk
-    from hpo.recorder import Recorder
-    from hpo.storage import open_storage
-    from hpo.study import load_experiment
-    from hpo.worker import Worker
-    from hpo.workplace import WorkerOptions
+    from hpo.database import trial_writes
+    from hpo.worker.claim_queue import Intake
+    from hpo.worker.study_runner import StudyDesk
+    from hpo.worker.db_thread import Recorder
+    from hpo.database.storage import open_storage
+    from hpo.experiment.experiment import load_experiment
+    from hpo.worker.worker import Worker
+    from hpo.worker.options import WorkerOptions
 
     Intake._claim = timed("ask", Intake._claim)  # type: ignore[method-assign]
     Recorder._write = timed("report", Recorder._write)  # type: ignore[method-assign]
     Worker._look_around = timed("prune", Worker._look_around)  # type: ignore[method-assign]
     StudyDesk.should_prune = timed("prune", StudyDesk.should_prune)  # type: ignore[method-assign]
-    trial_rows.finish = timed("tell", trial_rows.finish)
+    trial_writes.finish = timed("tell", trial_writes.finish)
     start = Worker._start
 
     def noted(worker: Worker, proposal: Any) -> bool:

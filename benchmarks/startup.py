@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from benchmarks.sleeping import SPACE
-from hpo.storage import open_storage
+from hpo.database.storage import open_storage
 
 SLEEPING = (
     """

@@ -18,12 +18,12 @@ import torch
 import torchvision
 from torch.utils.data import DataLoader, Subset
 
-from trainers.classifier import Training
-from trainers.config import ClassifierConfig
-from trainers.datasets import DATASETS
-from trainers.networks import build_network
-from trainers.precision import choose_precision
-from trainers.protocol import Run
+from hpo.trainers.classifier.training import Training
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.datasets import DATASETS
+from hpo.trainers.classifier.networks import build_network
+from hpo.trainers.classifier.precision import choose_precision
+from hpo.trainers.protocol import Run
 
 CASES = {
     "mlp": {"dataset": "mnist", "network": "mlp", "width_1": 843, "width_2": 323, "batch_size": 128},

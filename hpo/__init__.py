@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from hpo.api import LoadedExperiment, launch, load, train
     from hpo.errors import HPOError, StudyFileError
     from hpo.settings import Settings
-    from trainers.protocol import Config, Run, trainer
+    from hpo.trainers.generator import trainer
+    from hpo.trainers.protocol import Config, Run
 
 __all__ = [
     "Config",
@@ -27,16 +28,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Config": "trainers.protocol",
+    "Config": "hpo.trainers.protocol",
     "HPOError": "hpo.errors",
     "LoadedExperiment": "hpo.api",
-    "Run": "trainers.protocol",
+    "Run": "hpo.trainers.protocol",
     "Settings": "hpo.settings",
     "StudyFileError": "hpo.errors",
     "launch": "hpo.api",
     "load": "hpo.api",
     "train": "hpo.api",
-    "trainer": "trainers.protocol",
+    "trainer": "hpo.trainers.protocol",
 }
 
 

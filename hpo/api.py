@@ -9,18 +9,21 @@ from typing import Any
 import optuna
 
 from hpo.errors import UsageError
-from hpo.export import BestTrial, as_text, best_trials, exported, train_file
+from hpo.export.best import BestTrial, best_trials
+from hpo.export.files import as_text, exported
+from hpo.export.retrain import train_file
 from hpo.launchers import LaunchOptions, check_launch
 from hpo.launchers import launch as run_launcher
-from hpo.launchers.table import Progress
-from hpo.progress import PlainProgress
-from hpo.recorder import persistently
+from hpo.launchers.options import Progress
+from hpo.launchers.progress import PlainProgress
+from hpo.database.retrying import persistently
 from hpo.settings import Settings
-from hpo.spec import load_study_file
-from hpo.status import snapshot
-from hpo.storage import open_storage
-from hpo.study import Experiment, create_experiment, load_experiment
-from trainers.protocol import TRAINERS, load_trainers
+from hpo.studyfile.load import load_study_file
+from hpo.experiment.status import snapshot
+from hpo.database.storage import open_storage
+from hpo.experiment.experiment import Experiment, create_experiment, load_experiment
+from hpo.trainers.loading import load_trainers
+from hpo.trainers.registry import TRAINERS
 
 
 class LoadedExperiment:
@@ -166,7 +169,7 @@ def train(
             check(config, settings.data_dir, settings.download)
     if diagnose is None:
         return train_file(study_file, settings, seeds, report)
-    from hpo.diagnosis import attach_diagnosis, check_diagnosis, diagnose_file, train_watched
+    from hpo.export.diagnose import attach_diagnosis, check_diagnosis, diagnose_file, train_watched
 
     folder = Path(diagnose)
     check_diagnosis(study_file, settings, folder, attach=attach)

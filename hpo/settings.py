@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hpo.errors import UsageError
-from hpo.postgres import home_folder, home_path
+from hpo.settings import home_folder, home_path
 
 T = TypeVar("T")
 

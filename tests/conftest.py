@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-import hpo.storage
-from hpo.postgres import embedded_address
+import hpo.database.storage
+from hpo.database.embedded import embedded_address
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> sa.URL:
 def template(server: sa.URL) -> sa.URL:
     """Makes the template database, with Optuna's tables and ours in it."""
     _execute(server, "CREATE DATABASE template_hpo")
-    storage = hpo.storage.Storage(server.set(database="template_hpo").render_as_string(hide_password=False))
+    storage = hpo.database.storage.Storage(server.set(database="template_hpo").render_as_string(hide_password=False))
     storage.engine.dispose()
     return server
 
@@ -45,9 +45,9 @@ def address(template: sa.URL) -> Iterator[str]:
 
 
 @pytest.fixture
-def storage(address: str) -> Iterator[hpo.storage.Storage]:
+def storage(address: str) -> Iterator[hpo.database.storage.Storage]:
     """A storage on a fresh database."""
-    opened = hpo.storage.Storage(address)
+    opened = hpo.database.storage.Storage(address)
     yield opened
     opened.engine.dispose()
 

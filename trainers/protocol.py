@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import pydantic
 
-from trainers.errors import TrainerError
+from hpo.trainers.errors import TrainerError
 
 log = logging.getLogger("hpo")
 
@@ -310,7 +310,7 @@ def load_trainers(modules: str | typing.Iterable[str]) -> None:
     Raises:
         TrainerError: where a module cannot be imported; its own error is the cause.
     """
-    importlib.import_module("trainers.registry")
+    importlib.import_module("hpo.trainers.classifier.entry")
     names = modules.split(",") if isinstance(modules, str) else modules
     for name in filter(None, (name.strip() for name in names)):
         try:

@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial
 
-from hpo import attributes
+from hpo.database import attributes
 from hpo.compare.records import StudyRecord, TrialRecord, TrialState
 from hpo.errors import ExperimentError, StorageError, near_miss
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainers.protocol import Direction
+from hpo.trainers.protocol import Direction
 
 TrialState = Literal["complete", "pruned", "failed", "running", "waiting"]
 Axis = Literal["trials", "epochs", "seconds"]

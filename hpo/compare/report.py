@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from hpo import attributes
+from hpo.database import attributes
 from hpo.compare import tables
 from hpo.compare.comparison import Comparison, SamplerComparison, compare_studies
 from hpo.compare.load import Loader

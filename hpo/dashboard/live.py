@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from optuna.storages import BaseStorage
 
-from hpo import attributes
+from hpo.database import attributes
 from hpo.compare.comparison import Comparison, compare_studies
 from hpo.compare.load import Loader, StudyEntry
 from hpo.errors import ExperimentError, near_miss

@@ -10,10 +10,10 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import bottle  # type: ignore[import-untyped]
 
-from hpo import attributes
+from hpo.database import attributes
 from hpo.compare import figures, tables
 from hpo.compare.render import environment, experiment_view, plotly_script, static_text
-from hpo.compare.report import dumps
+from hpo.compare.output import dumps
 from hpo.dashboard.guard import PREFIX, Access, cookie_header, session_cookie
 from hpo.dashboard.live import Current, Live
 from hpo.errors import ExperimentError, HPOError, StorageError, UsageError

@@ -3,12 +3,12 @@
 import threading
 
 from hpo.errors import ExperimentError
-from hpo.launchers.table import LaunchOptions, Progress
+from hpo.launchers.options import LaunchOptions, Progress
 from hpo.settings import Settings
-from hpo.status import snapshot
-from hpo.study import Experiment
-from hpo.worker import Worker
-from hpo.workplace import worker_options
+from hpo.experiment.status import snapshot
+from hpo.experiment.experiment import Experiment
+from hpo.worker.worker import Worker
+from hpo.worker.options import worker_options
 
 
 def run(experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress) -> None:

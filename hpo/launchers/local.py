@@ -16,15 +16,15 @@ from typing import IO
 
 import psutil
 
-from hpo import retries
-from hpo.duties import EXIT_RESTART
+from hpo.database import retries
+from hpo.worker.exit_codes import EXIT_RESTART
 from hpo.errors import ExperimentError, UsageError
-from hpo.launchers.table import LaunchOptions, Progress, interrupted_by_sigterm, is_finished
-from hpo.recorder import persistently
+from hpo.launchers.options import LaunchOptions, Progress, interrupted_by_sigterm, is_finished
+from hpo.database.retrying import persistently
 from hpo.settings import Settings
-from hpo.status import snapshot
-from hpo.study import Experiment
-from hpo.workplace import gpu_indices, usable_cores
+from hpo.experiment.status import snapshot
+from hpo.experiment.experiment import Experiment
+from hpo.machine import gpu_indices, usable_cores
 
 POLL_SECONDS = 0.2
 STATUS_SECONDS = 1.0

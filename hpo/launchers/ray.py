@@ -16,13 +16,13 @@ import urllib.parse
 from collections import deque
 from typing import Any
 
-from hpo.duties import EXIT_RESTART
+from hpo.worker.exit_codes import EXIT_RESTART
 from hpo.errors import ExperimentError, UsageError
-from hpo.launchers.table import LaunchOptions, Progress, interrupted_by_sigterm, is_finished
-from hpo.recorder import persistently
+from hpo.launchers.options import LaunchOptions, Progress, interrupted_by_sigterm, is_finished
+from hpo.database.retrying import persistently
 from hpo.settings import Settings
-from hpo.status import snapshot
-from hpo.study import Experiment
+from hpo.experiment.status import snapshot
+from hpo.experiment.experiment import Experiment
 
 STATUS_SECONDS = 1.0
 CONNECT_SECONDS = 10.0

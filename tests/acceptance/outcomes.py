@@ -4,7 +4,7 @@ import subprocess
 
 import optuna
 
-from hpo.storage import Storage
+from hpo.database.storage import Storage
 
 
 def trials_of(storage: Storage, study: str) -> list[optuna.trial.FrozenTrial]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.storage import open_storage
+from hpo.database.storage import open_storage
 
 from .conftest import Hpo
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from benchmarks.postgres_server import PostgresServer, free_port
-from hpo.storage import open_storage
+from hpo.database.storage import open_storage
 
 from .conftest import REPOSITORY
 
@@ -125,8 +125,8 @@ def test_every_service_runs(compose: dict[str, Any], server: PostgresServer, tmp
     # A larger budget, which the worker's own command then works off.
     study.write_text(study.read_text().replace("trials = 6", "trials = 8"))
     storage = open_storage(environment["HPO_STORAGE"])
-    from hpo.spec import load_study_file
-    from hpo.study import create_experiment
+    from hpo.studyfile.load import load_study_file
+    from hpo.experiment.experiment import create_experiment
 
     create_experiment(storage, load_study_file(study, "benchmarks.sleeping"))
     worked = run_hpo(command(compose, "worker", EXPERIMENT="sleepy"), environment)

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import hpo
-from hpo.storage import open_storage
+from hpo.database.storage import open_storage
 
 from .conftest import Hpo
 

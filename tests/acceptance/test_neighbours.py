@@ -13,7 +13,7 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from hpo.storage import open_storage
+from hpo.database.storage import open_storage
 
 from .conftest import Hpo
 

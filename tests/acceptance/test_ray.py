@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.postgres_server import PostgresServer, free_port
-from hpo.storage import open_storage
+from hpo.database.storage import open_storage
 
 from .conftest import REPOSITORY, Hpo
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.storage import open_storage
+from hpo.database.storage import open_storage
 
 from .conftest import Hpo
 

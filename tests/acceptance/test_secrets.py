@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 
 from benchmarks.postgres_server import PostgresServer
-from hpo.storage import open_storage
+from hpo.database.storage import open_storage
 
 from .conftest import Hpo
 

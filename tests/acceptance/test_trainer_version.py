@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from hpo.storage import Storage
+from hpo.database.storage import Storage
 
 from .conftest import Hpo
 from .outcomes import one_line, trials_of

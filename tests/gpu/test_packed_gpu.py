@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.unit.packed_support import Curves, configuration, run_all
-from trainers.classifier import ClassifierTrainer
-from trainers.config import ClassifierConfig
-from trainers.packed.trainer import PackedTrainer
-from trainers.protocol import BuildOptions, Run
+from hpo.trainers.classifier.training import ClassifierTrainer
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.packed.trainer import PackedTrainer
+from hpo.trainers.protocol import BuildOptions, Run
 
 pytestmark = [
     pytest.mark.gpu,

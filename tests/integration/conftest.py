@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.postgres_server import PostgresServer
-from hpo.storage import Storage
+from hpo.database.storage import Storage
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from hpo.dashboard.command import exporter
+from hpo.cli.dashboard import exporter
 from hpo.dashboard.server import Server, make_access, make_app
 from hpo.settings import Settings
 

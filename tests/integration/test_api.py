@@ -8,7 +8,7 @@ import pytest
 
 import hpo
 from hpo.errors import ExperimentError, UsageError
-from hpo.progress import PlainProgress
+from hpo.launchers.progress import PlainProgress
 
 STUDY = """
 name = "api"

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
-from hpo.dashboard.command import password
+from hpo.cli.dashboard import password
 from hpo.dashboard.login import TRIES_IN_ALL, WINDOW_SECONDS, Tries
 from hpo.dashboard.pages import local_path
 from hpo.dashboard.server import Server, make_access

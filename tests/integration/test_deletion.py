@@ -8,12 +8,12 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo import ledger, trial_rows
-from hpo.deletion import delete_studies
+from hpo.database import claims, trial_writes
+from hpo.experiment.deletion import delete_studies
 from hpo.errors import ExperimentDeletedError
-from hpo.storage import Storage
-from hpo.trial_rows import Writes
-from hpo.view import WorkerView
+from hpo.database.storage import Storage
+from hpo.database.trial_writes import Writes
+from hpo.worker.trial_cache import WorkerView
 
 TABLES = ("studies", "trials", "trial_user_attributes", "trial_heartbeats", "hpo_studies", "hpo_trials")
 
@@ -21,7 +21,7 @@ TABLES = ("studies", "trials", "trial_user_attributes", "trial_heartbeats", "hpo
 def new_study(storage: Storage, trials: int) -> int:
     study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
     with storage.engine.begin() as connection:
-        ledger.open_study(connection, study_id, trials, None, 10)
+        claims.open_study(connection, study_id, trials, None, 10)
     return study_id
 
 
@@ -33,7 +33,7 @@ def counts(storage: Storage) -> dict[str, int]:
 def test_claimants_are_told_and_leave_nothing(storage: Storage) -> None:
     study_ids = [new_study(storage, 10**6), new_study(storage, 10**6)]
     kept = new_study(storage, 3)
-    ledger.claim(storage.engine, [kept], "here:0")
+    claims.claim(storage.engine, [kept], "here:0")
     before = counts(storage)
     told: list[str] = []
     claimed = threading.Semaphore(0)
@@ -41,10 +41,10 @@ def test_claimants_are_told_and_leave_nothing(storage: Storage) -> None:
     def work(worker: str) -> None:
         try:
             while True:
-                for claim in ledger.claim(storage.engine, study_ids, worker)[0]:
+                for claim in claims.claim(storage.engine, study_ids, worker)[0]:
                     with storage.engine.begin() as connection:
                         writes = Writes(user_attrs={"a": 1}, reports={1: 0.5})
-                        trial_rows.finish(connection, claim.trial_id, TrialState.COMPLETE, 0.5, 1, writes)
+                        trial_writes.finish(connection, claim.trial_id, TrialState.COMPLETE, 0.5, 1, writes)
                     claimed.release()
         except ExperimentDeletedError:
             told.append(worker)
@@ -70,7 +70,7 @@ def test_a_claim_that_waited_for_the_deletion(storage: Storage) -> None:
 
     def claim() -> None:
         try:
-            ledger.claim(storage.engine, [study_id], "here:1")
+            claims.claim(storage.engine, [study_id], "here:1")
         except BaseException as error:
             caught.append(error)
 
@@ -92,14 +92,14 @@ def test_a_claim_that_waited_for_the_deletion(storage: Storage) -> None:
 def test_a_worker_loses_the_trials_of_a_deleted_study_and_keeps_the_others(storage: Storage) -> None:
     gone, kept = new_study(storage, 5), new_study(storage, 5)
     view = WorkerView(storage, auto_refresh=False)
-    claims = [ledger.claim(storage.engine, [study_id], "here:1")[0][0] for study_id in (gone, kept)]
+    claims = [claims.claim(storage.engine, [study_id], "here:1")[0][0] for study_id in (gone, kept)]
     for claim in claims:
         view.adopt(claim)
     delete_studies(storage.engine, [gone])
     for study_id in (gone, kept):
         view.refresh(study_id)
     assert [view.is_lost(claim.trial_id) for claim in claims] == [True, False]
-    assert not ledger.are_deleted(storage.engine, [gone, kept])
-    assert ledger.are_deleted(storage.engine, [gone])
+    assert not claims.are_deleted(storage.engine, [gone, kept])
+    assert claims.are_deleted(storage.engine, [gone])
     with pytest.raises(KeyError):
         WorkerView(storage).refresh(gone)

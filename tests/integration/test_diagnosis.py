@@ -8,9 +8,9 @@ import optuna
 import pytest
 
 import hpo
-from hpo.artifacts import PREFIX
+from hpo.files.artifacts import PREFIX
 from hpo.errors import UsageError
-from hpo.progress import PlainProgress
+from hpo.launchers.progress import PlainProgress
 
 STUDY = """
 name = "looked-into"

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 import sqlalchemy as sa
 
-import hpo.heartbeat
+import hpo.worker.heartbeat
 from benchmarks.postgres_server import PostgresServer
-from hpo import ledger, retries
-from hpo.heartbeat import Heartbeat
-from hpo.storage import Storage
-from hpo.view import WorkerView
+from hpo.database import claims, retries
+from hpo.worker.heartbeat import Heartbeat
+from hpo.database.storage import Storage
+from hpo.worker.trial_cache import WorkerView
 
 from .trials_support import attempts_to_connect, new_study, statements, wait_until
 
@@ -30,7 +30,7 @@ def start() -> Iterator[Start]:
     ) -> Heartbeat:
         view = WorkerView(storage, auto_refresh=False)
         study_id = new_study(storage, trials)
-        for claim in ledger.claim(storage.engine, [study_id], "here:1", trials)[0]:
+        for claim in claims.claim(storage.engine, [study_id], "here:1", trials)[0]:
             view.adopt(claim)
         assert len(view.own) == trials
         started.append(Heartbeat(view, interval_seconds, grace_seconds, list(duties)))
@@ -46,7 +46,7 @@ def start() -> Iterator[Start]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The clock by which the heartbeat judges; set ``now`` to let time pass."""
     clock = SimpleNamespace(now=1000.0)
-    monkeypatch.setattr(hpo.heartbeat, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(hpo.worker.heartbeat, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 

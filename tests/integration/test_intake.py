@@ -10,16 +10,16 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 import benchmarks.sleeping  # noqa: F401  (registers the trainer)
-from hpo import attributes
-from hpo.intake import Intake
-from hpo.proposal import StudyDesk
-from hpo.recorder import Recorder
-from hpo.spec import parse_study_file
-from hpo.storage import Storage
-from hpo.study import create_experiment
-from hpo.view import WorkerView
-from hpo.worker import Worker
-from hpo.workplace import WorkerOptions
+from hpo.database import attributes
+from hpo.worker.claim_queue import Intake
+from hpo.worker.study_runner import StudyDesk
+from hpo.worker.db_thread import Recorder
+from hpo.studyfile.load import parse_study_file
+from hpo.database.storage import Storage
+from hpo.experiment.experiment import create_experiment
+from hpo.worker.trial_cache import WorkerView
+from hpo.worker.worker import Worker
+from hpo.worker.options import WorkerOptions
 from tests.unit.study_files import study as study_table
 
 from .trials_support import wait_until

@@ -8,11 +8,11 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo import ledger, retries, trial_rows
+from hpo.database import claims, retries, trial_writes
 from hpo.errors import ExperimentError
-from hpo.ledger import Claim
-from hpo.storage import Storage
-from hpo.trial_rows import Writes
+from hpo.database.claims import Claim
+from hpo.database.storage import Storage
+from hpo.database.trial_writes import Writes
 
 from .trials_support import claim_one, finish, new_study
 
@@ -23,7 +23,7 @@ def test_eight_claimants_get_each_lineage_once(storage: Storage) -> None:
 
     def work(worker: str) -> None:
         while True:
-            claims, finished = ledger.claim(storage.engine, study_ids, worker)
+            claims, finished = claims.claim(storage.engine, study_ids, worker)
             claimed.extend(claims)
             if finished:
                 return
@@ -47,7 +47,7 @@ def test_eight_claimants_get_each_lineage_once(storage: Storage) -> None:
 
 def test_studies_get_their_budgets_evenly(storage: Storage) -> None:
     study_ids = [new_study(storage, 4), new_study(storage, 8)]
-    order = [ledger.claim(storage.engine, study_ids, "here:1")[0][0].study_id for _ in range(6)]
+    order = [claims.claim(storage.engine, study_ids, "here:1")[0][0].study_id for _ in range(6)]
     assert Counter(order) == {study_ids[0]: 2, study_ids[1]: 4}
 
 
@@ -55,21 +55,21 @@ def test_a_budget_in_epochs_is_never_exceeded_and_what_pruning_saves_is_spent(st
     study_id = new_study(storage, None, epochs=25, per_trial=10)
     first, second = claim_one(storage, study_id), claim_one(storage, study_id)
     # Both may take 10 epochs each: a third could make it 30.
-    assert ledger.claim(storage.engine, [study_id], "here:1") == ([], False)
+    assert claims.claim(storage.engine, [study_id], "here:1") == ([], False)
     finish(storage, first.trial_id, epochs=3)
     third = claim_one(storage, study_id)
     assert third.lineage == 2
     finish(storage, second.trial_id, epochs=10)
     finish(storage, third.trial_id, epochs=10)
-    assert ledger.claim(storage.engine, [study_id], "here:1") == ([], True)
+    assert claims.claim(storage.engine, [study_id], "here:1") == ([], True)
 
 
 def test_a_larger_budget_opens_a_finished_study_again(storage: Storage) -> None:
     study_id = new_study(storage, 1)
     finish(storage, claim_one(storage, study_id).trial_id)
-    assert ledger.claim(storage.engine, [study_id], "here:1") == ([], True)
+    assert claims.claim(storage.engine, [study_id], "here:1") == ([], True)
     with storage.engine.begin() as connection:
-        ledger.open_study(connection, study_id, 2, None, 10)
+        claims.open_study(connection, study_id, 2, None, 10)
     assert claim_one(storage, study_id).lineage == 1
 
 
@@ -108,7 +108,7 @@ def test_failures_are_counted_and_giving_back_is_not_one(storage: Storage) -> No
         claim = claim_one(storage, study_id)
         with storage.engine.begin() as connection:
             assert retries.retry_or_fail(connection, claim.trial_id, error, max_retries=2, error=error)
-    assert ledger.claim(storage.engine, [study_id], "here:1") == ([], True)
+    assert claims.claim(storage.engine, [study_id], "here:1") == ([], True)
     states = [trial.state for trial in storage.get_all_trials(study_id)]
     assert states == [TrialState.FAIL] * 6
 
@@ -119,7 +119,7 @@ def test_the_same_error_twice_is_not_tried_a_third_time(storage: Storage) -> Non
         claim = claim_one(storage, study_id)
         with storage.engine.begin() as connection:
             retries.retry_or_fail(connection, claim.trial_id, "boom", max_retries=9, error="ValueError: boom")
-    assert ledger.claim(storage.engine, [study_id], "here:1") == ([], True)
+    assert claims.claim(storage.engine, [study_id], "here:1") == ([], True)
 
 
 def test_a_silent_worker_is_swept_and_its_late_writes_are_refused(storage: Storage) -> None:
@@ -132,8 +132,8 @@ def test_a_silent_worker_is_swept_and_its_late_writes_are_refused(storage: Stora
     assert retries.sweep(storage.engine, [study_id], 0.2, 3) == 1
     assert retries.sweep(storage.engine, [study_id], 0.2, 3) == 0
     with storage.engine.begin() as connection:
-        assert trial_rows.write(connection, {claim.trial_id: Writes(reports={1: 9.0})}) == {claim.trial_id}
-        assert trial_rows.beat(connection, [claim.trial_id, beating.trial_id]) == {claim.trial_id}
+        assert trial_writes.write(connection, {claim.trial_id: Writes(reports={1: 9.0})}) == {claim.trial_id}
+        assert trial_writes.beat(connection, [claim.trial_id, beating.trial_id]) == {claim.trial_id}
     assert not finish(storage, claim.trial_id, value=9.0)
     swept = storage.get_trial(claim.trial_id)
     assert swept.intermediate_values == {}
@@ -158,7 +158,7 @@ def test_what_a_person_enqueues_takes_a_place_in_the_budget(storage: Storage) ->
     first, second = claim_one(storage, study_id), claim_one(storage, study_id)
     assert (first.lineage, first.fresh, second.lineage, second.fresh) == (0, False, 1, True)
     study.enqueue_trial({"lr": 0.7})
-    assert ledger.claim(storage.engine, [study_id], "here:1")[0] == []
+    assert claims.claim(storage.engine, [study_id], "here:1")[0] == []
 
 
 def test_ending_twice_is_told_from_having_lost_the_trial(storage: Storage) -> None:
@@ -168,9 +168,9 @@ def test_ending_twice_is_told_from_having_lost_the_trial(storage: Storage) -> No
     with storage.engine.begin() as connection:
         retries.give_back(connection, lost.trial_id, "swept")
     with storage.engine.connect() as connection:
-        assert trial_rows.ended_as(connection, mine.trial_id, TrialState.COMPLETE, "here:1")
-        assert not trial_rows.ended_as(connection, mine.trial_id, TrialState.COMPLETE, "there:2")
-        assert not trial_rows.ended_as(connection, lost.trial_id, TrialState.COMPLETE, "here:1")
+        assert trial_writes.ended_as(connection, mine.trial_id, TrialState.COMPLETE, "here:1")
+        assert not trial_writes.ended_as(connection, mine.trial_id, TrialState.COMPLETE, "there:2")
+        assert not trial_writes.ended_as(connection, lost.trial_id, TrialState.COMPLETE, "here:1")
 
 
 def test_a_deleted_experiment_ends_its_workers(storage: Storage) -> None:
@@ -180,9 +180,9 @@ def test_a_deleted_experiment_ends_its_workers(storage: Storage) -> None:
     with storage.engine.connect() as connection:
         assert connection.execute(sa.text("SELECT count(*) FROM hpo_trials")).scalar_one() == 0
     with pytest.raises(ExperimentError, match="was deleted"):
-        ledger.claim(storage.engine, [study_id], "here:1")
+        claims.claim(storage.engine, [study_id], "here:1")
     with storage.engine.begin() as connection:
-        assert trial_rows.write(connection, {claim.trial_id: Writes(reports={1: 1.0})}) == {claim.trial_id}
+        assert trial_writes.write(connection, {claim.trial_id: Writes(reports={1: 1.0})}) == {claim.trial_id}
         assert not retries.give_back(connection, claim.trial_id, "late")
 
 
@@ -198,12 +198,12 @@ def _age_heartbeat(storage: Storage, trial_id: int, seconds: float) -> None:
 
 def test_many_slots_leave_a_search_something_to_learn_from(storage: Storage) -> None:
     study_id = new_study(storage, 20)
-    first, _ = ledger.claim(storage.engine, [study_id], "here:1", 64, most_running={study_id: 5})
+    first, _ = claims.claim(storage.engine, [study_id], "here:1", 64, most_running={study_id: 5})
     assert len(first) == 5
-    assert ledger.claim(storage.engine, [study_id], "here:1", 64, held=5, most_running={study_id: 5}) == ([], False)
+    assert claims.claim(storage.engine, [study_id], "here:1", 64, held=5, most_running={study_id: 5}) == ([], False)
     # Another worker is not left idle for it.
-    second, _ = ledger.claim(storage.engine, [study_id], "there:2", 64, most_running={study_id: 5})
+    second, _ = claims.claim(storage.engine, [study_id], "there:2", 64, most_running={study_id: 5})
     assert len(second) == 1
     finish(storage, first[0].trial_id)
     finish(storage, first[1].trial_id)
-    assert len(ledger.claim(storage.engine, [study_id], "here:1", 64, held=3, most_running={study_id: 5})[0]) == 1
+    assert len(claims.claim(storage.engine, [study_id], "here:1", 64, held=3, most_running={study_id: 5})[0]) == 1

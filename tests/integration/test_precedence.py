@@ -10,11 +10,13 @@ import pytest
 from typer.testing import CliRunner
 
 import hpo
-from hpo.cli import app
-from hpo.progress import PlainProgress
-from hpo.storage import Storage
-from hpo.study import experiment_names
-from trainers.protocol import TRAINERS, BuildOptions, Config, GeneratorTrainer, Run, TrainerEntry, register
+from hpo.cli.main import app
+from hpo.launchers.progress import PlainProgress
+from hpo.database.storage import Storage
+from hpo.experiment.experiment import experiment_names
+from hpo.trainers.generator import GeneratorTrainer
+from hpo.trainers.protocol import BuildOptions, Config, Run
+from hpo.trainers.registry import TRAINERS, TrainerEntry, register
 
 STUDY = """
 name = "{name}"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import hpo
-from hpo.progress import PlainProgress
+from hpo.launchers.progress import PlainProgress
 
 STUDY = """
 name = "again"

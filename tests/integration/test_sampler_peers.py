@@ -19,10 +19,12 @@ from optuna.study import Study
 from optuna.testing.pytest_samplers import BasicSamplerTestCase, RelativeSamplerTestCase
 from optuna.trial import FrozenTrial
 
-from hpo.search import SAMPLERS, build_sampler
-from hpo.seeds import derive_seed
-from hpo.spec import StudyFile, parse_study_file
-from trainers.protocol import TRAINERS, BuildOptions, Config, Trainer, TrainerEntry, register
+from hpo.search.sampler_registry import SAMPLERS, build_sampler
+from hpo.search.seeds import derive_seed
+from hpo.studyfile.load import parse_study_file
+from hpo.studyfile.model import StudyFile
+from hpo.trainers.protocol import BuildOptions, Config, Trainer
+from hpo.trainers.registry import TRAINERS, TrainerEntry, register
 
 Space = dict[str, tuple[BaseDistribution, dict[str, Any] | None]]
 """Name -> distribution and the condition under which it is active, if any."""

@@ -7,15 +7,15 @@ import pytest
 from optuna.trial import TrialState
 from typer.testing import CliRunner
 
-from hpo import retries, trial_rows
-from hpo.checkpoint import Checkpoint, CheckpointFolder
-from hpo.cli import app
-from hpo.ledger import Claim
-from hpo.spec import parse_study_file
-from hpo.status import snapshot
-from hpo.storage import Storage
-from hpo.study import Experiment, create_experiment
-from hpo.trial_rows import Writes
+from hpo.database import retries, trial_writes
+from hpo.files.checkpoints import Checkpoint, CheckpointFolder
+from hpo.cli.main import app
+from hpo.database.claims import Claim
+from hpo.studyfile.load import parse_study_file
+from hpo.experiment.status import snapshot
+from hpo.database.storage import Storage
+from hpo.experiment.experiment import Experiment, create_experiment
+from hpo.database.trial_writes import Writes
 from tests.unit.study_files import study as study_table
 
 from .trials_support import claim_one
@@ -45,7 +45,7 @@ def end(
 ) -> None:
     writes = Writes(user_attrs={"seconds": seconds, "config": {"lr": value}}, reports=dict.fromkeys(range(epochs), 0.5))
     with storage.engine.begin() as connection:
-        assert trial_rows.finish(connection, claim.trial_id, state, value, epochs, writes)
+        assert trial_writes.finish(connection, claim.trial_id, state, value, epochs, writes)
 
 
 def test_all_keys_and_their_values(experiment: Experiment, tmp_path: Path) -> None:

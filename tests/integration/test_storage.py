@@ -20,8 +20,10 @@ from optuna.trial import TrialState
 
 from benchmarks.postgres_server import PostgresServer, free_port
 from hpo.errors import HPOError, StorageError, UsageError
-from hpo.recorder import is_passing
-from hpo.storage import Storage, _explained, masked, open_storage, resolve_address
+from hpo.database.retrying import is_passing
+from hpo.database.address import masked, resolve_address
+from hpo.database.explain import explained as explained
+from hpo.database.storage import Storage, open_storage
 
 PASSWORD = "geheim-0815"
 
@@ -153,7 +155,7 @@ class TestRefusals:
     )
     def test_what_passes_by_itself(self, said: str, shown: str, passing: bool) -> None:
         error = sa.exc.OperationalError(None, None, psycopg2.OperationalError(said))
-        explained = _explained(error, "postgresql://hpo:***@host/hpo")
+        explained = explained(error, "postgresql://hpo:***@host/hpo")
         assert shown in str(explained)
         assert is_passing(explained) is passing
 

@@ -5,8 +5,8 @@ import pytest
 from optuna.storages import BaseStorage
 from optuna.testing.pytest_storages import StorageTestCase
 
-from hpo.storage import Storage
-from hpo.view import WorkerView
+from hpo.database.storage import Storage
+from hpo.worker.trial_cache import WorkerView
 
 
 class TestStorage(StorageTestCase):

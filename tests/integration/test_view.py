@@ -10,14 +10,14 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo import attributes, ledger, retries, trial_rows
-from hpo.ledger import Claim
-from hpo.proposal import StudyDesk
-from hpo.spec import parse_study_file
-from hpo.storage import Storage
-from hpo.study import create_experiment
-from hpo.trial_rows import Writes
-from hpo.view import WorkerView
+from hpo.database import attributes, claims, retries, trial_writes
+from hpo.database.claims import Claim
+from hpo.worker.study_runner import StudyDesk
+from hpo.studyfile.load import parse_study_file
+from hpo.database.storage import Storage
+from hpo.experiment.experiment import create_experiment
+from hpo.database.trial_writes import Writes
+from hpo.worker.trial_cache import WorkerView
 from tests.unit.study_files import study as study_table
 
 from .trials_support import claim_one, finish, new_study, statements
@@ -40,7 +40,7 @@ class Peer:
         draws.choice(acts)(draws)
 
     def claim(self, draws: random.Random) -> None:
-        claims, _ = ledger.claim(self.storage.engine, [self.study_id], self.name, draws.randint(1, 2))
+        claims, _ = claims.claim(self.storage.engine, [self.study_id], self.name, draws.randint(1, 2))
         for claim in claims:
             self.view.adopt(claim)
             self.claims.append(claim)
@@ -62,7 +62,7 @@ class Peer:
 
     def write(self, draws: random.Random | None = None) -> None:
         with self.storage.engine.begin() as connection:
-            self.view.lose(trial_rows.write(connection, self.view.take_writes()))
+            self.view.lose(trial_writes.write(connection, self.view.take_writes()))
 
     def end(self, draws: random.Random) -> None:
         claim = self.claims.pop(draws.randrange(len(self.claims)))
@@ -71,7 +71,7 @@ class Peer:
         self.view.ended(claim.trial_id, state, value)
         with self.storage.engine.begin() as connection:
             writes = self.view.take_writes(claim.trial_id)[claim.trial_id]
-            trial_rows.finish(connection, claim.trial_id, state, value, 3, writes)
+            trial_writes.finish(connection, claim.trial_id, state, value, 3, writes)
         self.view.disown(claim.trial_id)
 
     def give_back(self, draws: random.Random) -> None:
@@ -86,7 +86,7 @@ class Peer:
         claim = self.claims.pop(draws.randrange(len(self.claims)))
         with self.storage.engine.begin() as connection:
             retries.retry_or_fail(connection, claim.trial_id, "silent", max_retries=2)
-            self.view.lose(trial_rows.beat(connection, self.view.own))
+            self.view.lose(trial_writes.beat(connection, self.view.own))
         assert self.view.is_lost(claim.trial_id)
         self.view.disown(claim.trial_id)
 
@@ -213,7 +213,7 @@ def test_an_own_trial_costs_no_statement_until_it_is_written(storage: Storage) -
         assert view.get_trial(claim.trial_id).params == {"lr": 0.5, "width": 16}
         assert executed == []
         with storage.engine.begin() as connection:
-            assert trial_rows.write(connection, view.take_writes()) == set()
+            assert trial_writes.write(connection, view.take_writes()) == set()
         # One to see that it still runs, and one for each of the four tables.
         assert len(executed) == 5
         executed.clear()
@@ -254,7 +254,7 @@ def test_proposing_reads_once_and_judging_never(sampler: str, storage: Storage) 
         view.ended(claim.trial_id, TrialState.COMPLETE, claim.lineage * 0.1)
         with storage.engine.begin() as connection:
             writes = view.take_writes(claim.trial_id)[claim.trial_id]
-            assert trial_rows.finish(connection, claim.trial_id, TrialState.COMPLETE, claim.lineage * 0.1, 3, writes)
+            assert trial_writes.finish(connection, claim.trial_id, TrialState.COMPLETE, claim.lineage * 0.1, 3, writes)
         view.disown(claim.trial_id)
 
 

@@ -9,10 +9,10 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo import ledger, trial_rows
-from hpo.ledger import Claim
-from hpo.storage import Storage
-from hpo.trial_rows import Writes
+from hpo.database import claims, trial_writes
+from hpo.database.claims import Claim
+from hpo.database.storage import Storage
+from hpo.database.trial_writes import Writes
 
 LIMIT_SECONDS = 120
 
@@ -21,18 +21,18 @@ def new_study(storage: Storage, trials: int | None, epochs: int | None = None, p
     """A study of a metric to be maximized, with a budget."""
     study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
     with storage.engine.begin() as connection:
-        ledger.open_study(connection, study_id, trials, epochs, per_trial)
+        claims.open_study(connection, study_id, trials, epochs, per_trial)
     return study_id
 
 
 def claim_one(storage: Storage, study_id: int, worker: str = "here:1") -> Claim:
-    claims, _ = ledger.claim(storage.engine, [study_id], worker)
+    claims, _ = claims.claim(storage.engine, [study_id], worker)
     return claims[0]
 
 
 def finish(storage: Storage, trial_id: int, value: float = 0.5, epochs: int = 10) -> bool:
     with storage.engine.begin() as connection:
-        return trial_rows.finish(connection, trial_id, TrialState.COMPLETE, value, epochs, Writes())
+        return trial_writes.finish(connection, trial_id, TrialState.COMPLETE, value, epochs, Writes())
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

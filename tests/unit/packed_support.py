@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from trainers.classifier import ClassifierTrainer
-from trainers.config import ClassifierConfig
-from trainers.packed.trainer import PackedTrainer
-from trainers.protocol import BuildOptions, EpochEnd, Failed, Metrics, Run, State, Trainer
+from hpo.trainers.classifier.training import ClassifierTrainer
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.packed.trainer import PackedTrainer
+from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Metrics, Run, State, Trainer
 
 Curves = dict[int, list[Metrics]]
 

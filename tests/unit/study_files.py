@@ -8,8 +8,10 @@ import pytest
 from pydantic import Field, model_validator
 
 from hpo.errors import StudyFileError
-from hpo.spec import StudyFile, parse_study_file
-from trainers.protocol import Config, Run, trainer
+from hpo.studyfile.load import parse_study_file
+from hpo.studyfile.model import StudyFile
+from hpo.trainers.generator import trainer
+from hpo.trainers.protocol import Config, Run
 
 
 class Sgd(Config):

@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 import torch
 
-import hpo.checkpoint
-from hpo.checkpoint import Checkpoint, CheckpointFolder
+import hpo.files.checkpoints
+from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.errors import CheckpointError
-from trainers.classifier import ClassifierTrainer
-from trainers.protocol import BuildOptions, EpochEnd, Run
+from hpo.trainers.classifier.training import ClassifierTrainer
+from hpo.trainers.protocol import BuildOptions, EpochEnd, Run
 
 from .packed_support import configuration
 
@@ -324,7 +324,7 @@ class TestFiles:
             folder.remove(0)
             replace(source, target)
 
-        monkeypatch.setattr(hpo.checkpoint.os, "replace", late)
+        monkeypatch.setattr(hpo.files.checkpoints.os, "replace", late)
         folder.save(0, checkpoint(1))
         assert folder.size_bytes() == 0
 

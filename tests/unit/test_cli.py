@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from hpo.cli import app
+from hpo.cli.main import app
 
 COMMANDS = {
     "compare",

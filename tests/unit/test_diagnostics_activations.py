@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.diagnostics.activations import PatternObserver, activation_patterns, activity, hamming_distances
-from trainers.diagnostics.regions import linear_regions
-from trainers.errors import TrainerError
-from trainers.regularizers import Dropout
+from hpo.trainers.classifier.diagnostics.activations import PatternObserver, activation_patterns, activity, hamming_distances
+from hpo.trainers.classifier.diagnostics.regions import linear_regions
+from hpo.trainers.errors import TrainerError
+from hpo.trainers.classifier.regularizers import Dropout
 
 
 def linear(weight: list[list[float]], bias: list[float]) -> nn.Linear:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from trainers.diagnostics import figures
-from trainers.diagnostics.noise import NoiseScale
-from trainers.diagnostics.pictures import _Axis, picture
-from trainers.diagnostics.sharpness import Eigenvalue
+from hpo.trainers.classifier.diagnostics import figures
+from hpo.trainers.classifier.diagnostics.noise import NoiseScale
+from hpo.trainers.classifier.diagnostics.pictures import _Axis, picture
+from hpo.trainers.classifier.diagnostics.sharpness import Eigenvalue
 
 
 def title(figure: figures.Figure) -> str:

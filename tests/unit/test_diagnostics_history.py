@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.config import ClassifierConfig
-from trainers.diagnostics.history import drop_effects, effective_learning_rate, gaps, learning_rate_drops
-from trainers.diagnostics.weights import near_zero
-from trainers.schedules import learning_rates
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.diagnostics.history import drop_effects, effective_learning_rate, gaps, learning_rate_drops
+from hpo.trainers.classifier.diagnostics.weights import near_zero
+from hpo.trainers.classifier.schedules import learning_rates
 
 
 def test_effective_learning_rate_is_the_step_that_a_lasting_gradient_gets() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.diagnostics.noise import moments, noise_scale
+from hpo.trainers.classifier.diagnostics.noise import moments, noise_scale
 
 
 class Mean(nn.Module):

@@ -9,13 +9,13 @@ from PIL import Image
 from plotly.graph_objects import Figure
 from torch import nn
 
-from trainers.diagnostics import figures
-from trainers.diagnostics.activations import PatternObserver
-from trainers.diagnostics.mistakes import GAP, LABELS, TILE, Mistake, misclassified, mistakes_picture
-from trainers.diagnostics.noise import NoiseScale
-from trainers.diagnostics.pictures import font, picture
-from trainers.diagnostics.regions import linear_regions
-from trainers.diagnostics.sharpness import LossPlane
+from hpo.trainers.classifier.diagnostics import figures
+from hpo.trainers.classifier.diagnostics.activations import PatternObserver
+from hpo.trainers.classifier.diagnostics.mistakes import GAP, LABELS, TILE, Mistake, misclassified, mistakes_picture
+from hpo.trainers.classifier.diagnostics.noise import NoiseScale
+from hpo.trainers.classifier.diagnostics.pictures import font, picture
+from hpo.trainers.classifier.diagnostics.regions import linear_regions
+from hpo.trainers.classifier.diagnostics.sharpness import LossPlane
 
 
 def test_the_surest_mistakes_come_first() -> None:

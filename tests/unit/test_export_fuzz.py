@@ -15,14 +15,18 @@ import tomli_w
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hpo import attributes, cli
-from hpo.export import BestTrial, as_text, exported
-from hpo.hardware import trained_on
+from hpo.cli import main
+from hpo.database import attributes
+from hpo.export.best import BestTrial
+from hpo.export.files import as_text, exported
+from hpo.machine import trained_on
 from hpo.settings import Settings
-from hpo.study import Experiment
+from hpo.experiment.experiment import Experiment
 from tests.unit.study_files import ToyConfig, read
 from tests.unit.test_spec_fuzz import KEYS, QUICK, VALUES, at, places
-from trainers.protocol import TRAINERS, Config, Run, trainer
+from hpo.trainers.generator import trainer
+from hpo.trainers.protocol import Config, Run
+from hpo.trainers.registry import TRAINERS
 
 
 @trainer("quick", metrics={"val_loss": "minimize", "val_accuracy": "maximize"})
@@ -52,7 +56,7 @@ def train(path: Path, *options: str) -> tuple[int, str, str]:
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["hpo", "train", str(path), *options])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
     return ended.value.code, out.getvalue(), err.getvalue()
 
 

@@ -10,9 +10,11 @@ import pydantic
 import pytest
 from pydantic import Field
 
-from hpo.fingerprint import changes, fingerprint, shown_changes
+from hpo.experiment.config_schema import changes, fingerprint, shown_changes
 from tests.unit.study_files import ToyConfig
-from trainers.protocol import TRAINERS, Config, load_trainers
+from hpo.trainers.loading import load_trainers
+from hpo.trainers.protocol import Config
+from hpo.trainers.registry import TRAINERS
 
 
 class Kind(enum.Enum):

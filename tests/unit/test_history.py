@@ -12,10 +12,10 @@ from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo import attributes
-from hpo.history import History
-from hpo.pruners import AshaPruner, accept_experimental
-from hpo.samplers import MOST_BELOW, StaticTPESampler
+from hpo.database import attributes
+from hpo.search.history import History
+from hpo.search.pruners import AshaPruner, accept_experimental
+from hpo.search.samplers import MOST_BELOW, StaticTPESampler
 
 SPACE = {"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(-1.0, 1.0)}
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

@@ -4,7 +4,7 @@ import optuna
 from optuna.distributions import FloatDistribution
 from optuna.pruners import HyperbandPruner
 
-from hpo.pruners import LineageHyperbandPruner
+from hpo.search.pruners import LineageHyperbandPruner
 
 
 def study_of(lineages: list[int | None], pruner: HyperbandPruner) -> optuna.Study:

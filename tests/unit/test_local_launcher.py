@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from hpo.launchers import local
-from hpo.launchers.table import LaunchOptions
+from hpo.launchers.options import LaunchOptions
 from hpo.settings import Settings
 
 

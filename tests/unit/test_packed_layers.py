@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from trainers.packed.losses import cross_entropy
-from trainers.packed.normalization import NormalizedFeatures
+from hpo.trainers.classifier.packed.losses import cross_entropy
+from hpo.trainers.classifier.packed.normalization import NormalizedFeatures
 
 
 def drawn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -7,12 +7,14 @@ import sys
 import pytest
 
 from tests.unit.packed_support import alone, assert_same, configuration, packed, run_all
-from trainers.classifier import ClassifierTrainer
-from trainers.errors import TrainerError
-from trainers.packed import shape
-from trainers.packed.probe import choose_slots
-from trainers.packed.trainer import PackedTrainer
-from trainers.protocol import TRAINERS, BuildOptions, EpochEnd, Failed, Run, Trainer, load_trainers
+from hpo.trainers.classifier.training import ClassifierTrainer
+from hpo.trainers.errors import TrainerError
+from hpo.trainers.classifier.packed import shape
+from hpo.trainers.classifier.packed.probe import choose_slots
+from hpo.trainers.classifier.packed.trainer import PackedTrainer
+from hpo.trainers.loading import load_trainers
+from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Run, Trainer
+from hpo.trainers.registry import TRAINERS
 
 
 def trainer(slots: int) -> PackedTrainer:

@@ -9,22 +9,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import hpo.progress
-from hpo.progress import (
-    JsonProgress,
-    LiveProgress,
-    PlainProgress,
-    Speed,
-    choose_progress,
-    format_seconds,
-    summary_line,
-)
+import hpo.launchers.progress
+from hpo.launchers.progress import JsonProgress, LiveProgress, PlainProgress, Speed, choose_progress, format_seconds, summary_line
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=0.5)
-    monkeypatch.setattr(hpo.progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(hpo.launchers.progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
     return clock
 
 

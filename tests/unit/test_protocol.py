@@ -7,9 +7,11 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from trainers import protocol
-from trainers.errors import TrainerError
-from trainers.protocol import Config, Ended, EpochEnd, Failed, GeneratorTrainer, Run, Trainer, load_trainers, trainer
+from hpo.trainers import protocol
+from hpo.trainers.errors import TrainerError
+from hpo.trainers.generator import GeneratorTrainer, trainer
+from hpo.trainers.loading import load_trainers
+from hpo.trainers.protocol import Config, Ended, EpochEnd, Failed, Run, Trainer
 
 
 class Epochs(Config):

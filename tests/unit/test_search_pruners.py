@@ -6,8 +6,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from hpo.pruner_table import HyperbandOptions, num_brackets
-from hpo.search import PRUNERS, build_pruner, decision_epochs
+from hpo.search.pruner_registry import HyperbandOptions, num_brackets
+from hpo.search.sampler_registry import PRUNERS, build_pruner, decision_epochs
 from tests.unit.study_files import read
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import optuna
 import pytest
 
-from hpo import attributes
-from hpo.samplers import GENERATION
-from hpo.search import SAMPLERS, build_pruner, build_sampler
-from hpo.seeds import derive_seed
+from hpo.database import attributes
+from hpo.search.samplers import GENERATION
+from hpo.search.sampler_registry import SAMPLERS, build_pruner, build_sampler
+from hpo.search.seeds import derive_seed
 from tests.unit.study_files import read
 
 SPACE = {

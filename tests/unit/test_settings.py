@@ -7,7 +7,7 @@ import platformdirs
 import pytest
 import typer
 
-from hpo.cli import app
+from hpo.cli.main import app
 from hpo.errors import UsageError
 from hpo.settings import Settings
 

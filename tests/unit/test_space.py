@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hpo.space import Categorical, Float, GridTooLargeError, Int, Space, parents_first
+from hpo.search.space import Categorical, Float, GridTooLargeError, Int, Space, parents_first
 
 
 def asked(space, values=None):

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from hpo.errors import ExperimentError, StudyFileError, UsageError
-from hpo.search import PrunerSpec, SamplerSpec
-from hpo.space import Categorical, Float, Int
-from hpo.spec import Budget, StudyFile, configure, load_study_file
+from hpo.search.sampler_registry import PrunerSpec, SamplerSpec
+from hpo.search.space import Categorical, Float, Int
+from hpo.studyfile.load import load_study_file
+from hpo.studyfile.model import Budget, StudyFile, configure
 from tests.unit.study_files import fields, read
 
 STUDIES = Path(__file__).parents[2] / "studies"

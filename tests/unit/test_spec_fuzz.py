@@ -11,9 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hpo.errors import StudyFileError
-from hpo.spec import StudyFile, load_study_file, parse_study_file
+from hpo.studyfile.load import load_study_file, parse_study_file
+from hpo.studyfile.model import StudyFile
 from tests.unit.study_files import study
-from trainers.protocol import TRAINERS, Config, TrainerEntry
+from hpo.trainers.protocol import Config
+from hpo.trainers.registry import TRAINERS, TrainerEntry
 
 QUICK = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 

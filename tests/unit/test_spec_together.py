@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pydantic
 import pytest
 
-from hpo.mistakes import Mistakes
+from hpo.studyfile.validation import Mistakes
 from tests.unit.study_files import ToyConfig, mistakes
-from trainers.protocol import Config, Run, trainer
+from hpo.trainers.generator import trainer
+from hpo.trainers.protocol import Config, Run
 
 LR = {"low": 1e-3, "high": 1.0}
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from tests.unit.trainers_support import DATA_DIR, needs_cifar10, needs_mnist
-from trainers.config import ClassifierConfig
-from trainers.data import clear_cache, load_split
-from trainers.datasets import DATASETS, check_arrays, read_split, split_indices, verify_files
-from trainers.protocol import TrainerError
-from trainers.registry import check_classifier
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.data import clear_cache, load_split
+from hpo.trainers.classifier.datasets import DATASETS, check_arrays, read_split, split_indices, verify_files
+from hpo.trainers.protocol import TrainerError
+from hpo.trainers.classifier.entry import check_classifier
 
 SIZES = {
     "digits": (1197, 300, 300),

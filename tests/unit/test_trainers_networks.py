@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.augment import augmented, draw_crops
-from trainers.classifier import new_network
-from trainers.config import ClassifierConfig
-from trainers.initializers import INITIALIZERS, initialize
-from trainers.networks import NETWORKS, build_network
-from trainers.precision import PRECISIONS
-from trainers.randomness import generator
+from hpo.trainers.classifier.augment import augmented, draw_crops
+from hpo.trainers.classifier.training import new_network
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.initializers import INITIALIZERS, initialize
+from hpo.trainers.classifier.networks import NETWORKS, build_network
+from hpo.trainers.classifier.precision import PRECISIONS
+from hpo.trainers.classifier.randomness import generator
 
 
 def count(network: nn.Module) -> int:

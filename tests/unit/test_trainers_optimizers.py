@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainers.config import ClassifierConfig
-from trainers.optimizers import OPTIMIZERS, build_optimizer, load_optimizer_state, optimizer_state
-from trainers.regularizers import Dropout, add_l1_gradients, set_dropout_generator
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.optimizers import OPTIMIZERS, build_optimizer, load_optimizer_state, optimizer_state
+from hpo.trainers.classifier.regularizers import Dropout, add_l1_gradients, set_dropout_generator
 
 LR, BETA, BETA2, DECAY = 0.1, 0.8, 0.95, 0.01
 GRADIENTS = [0.5, -1.0, 2.0, 0.25]

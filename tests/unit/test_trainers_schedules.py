@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.optim import lr_scheduler
 
-from trainers.config import ClassifierConfig
-from trainers.schedules import SCHEDULERS, learning_rate, learning_rates
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.schedules import SCHEDULERS, learning_rate, learning_rates
 
 STEPS = 10  # an epoch's
 EPOCHS = 12

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from trainers.config import ClassifierConfig
-from trainers.datasets import DATASETS
-from trainers.errors import TrainerError
-from trainers.registry import check_classifier
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.datasets import DATASETS
+from hpo.trainers.errors import TrainerError
+from hpo.trainers.classifier.entry import check_classifier
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("hpo", "trainers") for path in sorted((ROOT / folder).rglob("*.py"))]

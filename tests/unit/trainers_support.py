@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from trainers.config import ClassifierConfig
-from trainers.protocol import BuildOptions, EpochEnd, Failed, Metrics, Run, State
-from trainers.registry import CLASSIFIER_METRICS
-from trainers.registry import _build_classifier as build
+from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Metrics, Run, State
+from hpo.trainers.classifier.entry import CLASSIFIER_METRICS
+from hpo.trainers.classifier.entry import _build_classifier as build
 
 DATA_DIR = Path(os.environ.get("HPO_TEST_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
 

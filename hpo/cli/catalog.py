@@ -1,0 +1,22 @@
+"""What can be named in a study file or on the command line, a line each: the same tables that do the work."""
+
+from hpo.launchers import LAUNCHERS
+from hpo.search.sampler_registry import PRUNERS, SAMPLERS
+from hpo.trainers.loading import load_trainers
+from hpo.trainers.registry import TRAINERS
+
+
+def parts(trainer_modules: str = "") -> dict[str, dict[str, str]]:
+    """Kind of part -> name -> one line, for ``hpo list``."""
+    load_trainers(trainer_modules)
+    from hpo.trainers.classifier.datasets import DATASETS
+    from hpo.trainers.classifier.networks import NETWORKS
+
+    return {
+        "trainers": {name: entry.description for name, entry in TRAINERS.items()},
+        "networks": {name: entry.description for name, entry in NETWORKS.items()},
+        "data sets": {name: entry.description for name, entry in DATASETS.items()},
+        "samplers": {name: entry.description for name, entry in SAMPLERS.items()},
+        "pruners": {name: entry.description for name, entry in PRUNERS.items()},
+        "launchers": {name: entry.description for name, entry in LAUNCHERS.items()},
+    }

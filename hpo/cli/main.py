@@ -1,0 +1,254 @@
+"""The commands, each as thin as its Python call. Nothing heavy is imported before a command needs it."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from hpo.cli.support import load_named, open_storage_of, print_json, show
+from hpo.cli.compare import compare
+from hpo.cli.dashboard import dashboard
+from hpo.errors import ExperimentError, HPOError, UsageError
+from hpo.cli.launch import launch, worker
+from hpo.cli.options import CheckpointOption, DataOption, DownloadOption, HomeOption, JsonOption, StorageOption, TrainersOption
+
+app = typer.Typer(
+    name="hpo",
+    help="Hyperparameter optimization: exact budgets, many trials at once, comparisons that hold.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "HPO", "help_option_names": ["-h", "--help"]},
+)
+app.command()(launch)
+
+
+@app.command()
+def status(
+    experiment: Annotated[str | None, typer.Argument(help="The experiment; all of them without it.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", envvar="HPO_WATCH", help="Go on showing it until it is finished.")
+    ] = False,
+    storage: StorageOption = None,
+    home: HomeOption = None,
+    trainers: TrainersOption = "",
+    checkpoint_dir: CheckpointOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show where an experiment stands."""
+    import time
+
+    from hpo.launchers.options import is_finished
+    from hpo.launchers.progress import choose_progress, status_table
+    from hpo.settings import Settings
+    from hpo.experiment.status import snapshot
+    from hpo.experiment.experiment import experiment_names
+
+    settings = Settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
+    if experiment is None:
+        names = experiment_names(open_storage_of(settings))
+        if as_json:
+            print_json({"experiments": names})
+        else:
+            show("\n".join(names) or "no experiment yet: hpo launch STUDY_FILE")
+        return
+    found = load_named(settings, experiment)
+    if watch:
+        with choose_progress(as_json=as_json) as progress:
+            while not is_finished(now := snapshot(found)):
+                progress.update(now)
+                time.sleep(1.0)
+    now = snapshot(found, settings.checkpoints)
+    if as_json:
+        # After lines of JSON it is one more of them.
+        print(json.dumps(now, indent=None if watch else 2))
+        return
+    show(status_table(now))
+    if now["checkpoint_bytes"]:
+        show(f"checkpoints: {now['checkpoint_bytes'] / 1e6:.1f} MB in {settings.checkpoints}")
+
+
+@app.command()
+def export(
+    experiment: Annotated[str, typer.Argument(help="The experiment.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", envvar="HPO_OUTPUT", help="File to write; standard output without it."),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option("--sampler", envvar="HPO_SAMPLER", help="The best of this sampler.", show_default="of all"),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", envvar="HPO_TOP", help="The best K, each in a file of its own.")] = 1,
+    form: Annotated[
+        str | None,
+        typer.Option(
+            "--format", envvar="HPO_FORMAT", help="toml or json.", show_default="by the file's ending, else toml"
+        ),
+    ] = None,
+    storage: StorageOption = None,
+    home: HomeOption = None,
+    data_dir: DataOption = None,
+    trainers: TrainersOption = "",
+) -> None:
+    """Write the best configuration as a file that trains again to the same result."""
+    from hpo.api import LoadedExperiment
+    from hpo.settings import Settings
+
+    settings = Settings(storage, home, trainers=trainers, data_dir=data_dir)
+    loaded = LoadedExperiment(load_named(settings, experiment), settings)
+    if output is None:
+        sys.stdout.write("\n".join(loaded.exported_texts(sampler=sampler, top=top, form=form or "toml")))
+        return
+    for path, best in loaded.export(output, sampler=sampler, top=top, form=form):
+        show(f"{path}: {best.value:.6g} by {best.sampler}, trial {best.number} of {best.study}")
+
+
+@app.command()
+def train(
+    file: Annotated[Path, typer.Argument(help="An exported file, or a study file with an empty space.")],
+    seeds: Annotated[
+        int | None,
+        typer.Option("--seeds", envvar="HPO_SEEDS", help="Train with N fresh seeds instead of the file's own."),
+    ] = None,
+    diagnose: Annotated[
+        Path | None,
+        typer.Option("--diagnose", envvar="HPO_DIAGNOSE", help="Folder for diagnostics of the trained network."),
+    ] = None,
+    attach: Annotated[
+        bool,
+        typer.Option("--attach", envvar="HPO_ATTACH", help="Show the diagnostics with the study in the dashboard."),
+    ] = False,
+    storage: StorageOption = None,
+    home: HomeOption = None,
+    data_dir: DataOption = None,
+    trainers: TrainersOption = "",
+    download: DownloadOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a configuration and look at the test set; says whether an exported value was reproduced."""
+    from hpo import api
+    from hpo.settings import Settings
+
+    if attach and diagnose is None:
+        raise UsageError("--attach needs --diagnose FOLDER: there is nothing to attach without it")
+    settings = Settings(storage, home, data_dir, trainers, download=download)
+
+    def report(index: int, epoch: int, metrics: dict[str, float]) -> None:
+        if not as_json:
+            shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "seconds")
+            print(f"seed {index}, epoch {epoch}: {shown}", file=sys.stderr, flush=True)
+
+    result = api.train(file, seeds=seeds, settings=settings, report=report, diagnose=diagnose, attach=attach)
+    if as_json:
+        print_json(result)
+        return
+    for name in ("val_accuracy", "test_accuracy", *[n for n in result["mean"] if n.startswith(("val_", "test_"))]):
+        if name in result["mean"]:
+            spread = result["std"].pop(name, None)
+            mean = result["mean"].pop(name)
+            show(
+                f"{name}: {mean:.6g}"
+                + (f" ± {spread:.3g} (standard deviation, n = {result['n']})" if spread is not None else "")
+            )
+    if result["metric"] in result["mean"]:
+        show(f"{result['metric']}: {result['mean'][result['metric']]:.6g}")
+    if result["reproduced"] is not None:
+        word = "reproduced" if result["reproduced"] else "not reproduced to the last bit"
+        show(f"{word}: expected {result['expected']!r}, obtained {result['obtained']!r}")
+        if not result["reproduced"] and (result["trained_on"] or {}).get("slots", 1) > 1:
+            why = "convolutions depend on it in their last bits; --slots 1 keeps them"
+            if diagnose is not None:
+                why = "--diagnose trains it alone, which rounds otherwise; without, an MLP gives the same bits"
+            show(f"it was trained beside other trials: {why}")
+    if diagnose is not None:
+        show(f"diagnostics: {diagnose}")
+
+
+@app.command("list")
+def list_parts(trainers: TrainersOption = "", as_json: JsonOption = False) -> None:
+    """Show the trainers, networks, data sets, samplers, pruners and launchers, a line each."""
+    from hpo.cli.catalog import parts
+
+    listed = parts(trainers)
+    if as_json:
+        print_json(listed)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    for title, entries in listed.items():
+        table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
+        for name, description in entries.items():
+            table.add_row(Text(f"  {name}"), Text(description))
+        show(table)
+
+
+@app.command()
+def delete(
+    experiment: Annotated[str, typer.Argument(help="The experiment.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", envvar="HPO_YES", help="Do not ask.")] = False,
+    storage: StorageOption = None,
+    home: HomeOption = None,
+    trainers: TrainersOption = "",
+    checkpoint_dir: CheckpointOption = None,
+) -> None:
+    """Delete an experiment: its studies, checkpoints and artifacts."""
+    from hpo.experiment.deletion import delete_experiment, find
+    from hpo.settings import Settings
+
+    settings = Settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
+    found = find(open_storage_of(settings), experiment)
+    question = f"delete {experiment!r} with {len(found.study_ids)} studies and {found.num_trials} trials?"
+    if not yes and not typer.confirm(question, err=True):
+        raise ExperimentError("nothing was deleted")
+    delete_experiment(found, settings)
+    show(f"deleted {experiment!r}")
+
+
+app.command()(worker)
+app.command()(compare)
+app.command()(dashboard)
+
+
+def _hide_password_from_process_list() -> None:
+    """An address given as an argument shows in ``ps``: the process then gets a title in which it is masked."""
+    if any("://" in argument for argument in sys.argv[1:]):
+        import setproctitle
+
+        from hpo.database.address import masked
+
+        def shown(argument: str) -> str:
+            option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+            return option + equals + (masked(value) if "://" in value else value)
+
+        setproctitle.setproctitle(" ".join(["hpo", *map(shown, sys.argv[1:])]))
+
+
+def main() -> NoReturn:
+    """Runs the command line; expected failures are one message and an exit code, surprises keep their traceback."""
+    from hpo.trainers.errors import TrainerError
+
+    _hide_password_from_process_list()
+    try:
+        app(standalone_mode=True)
+    except HPOError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except TrainerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    else:
+        code = 0
+    sys.stdout.flush()
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What the commands have in common: opening what a person names, and showing what was found."""
+
+import json
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hpo.settings import Settings
+    from hpo.database.storage import Storage
+    from hpo.experiment.experiment import Experiment
+
+
+def open_storage_of(settings: "Settings") -> "Storage":
+    """The storage that the settings name; raises StorageError with one line on why not."""
+    from hpo.database.storage import open_storage
+
+    return open_storage(settings.storage, home=settings.home)
+
+
+def load_named(settings: "Settings", name: str) -> "Experiment":
+    """The experiment of that name, its trainers imported; raises ExperimentError with the near miss."""
+    from hpo.experiment.experiment import load_experiment
+    from hpo.trainers.loading import load_trainers
+
+    load_trainers(settings.trainers)
+    return load_experiment(open_storage_of(settings), name)
+
+
+def show(content: Any) -> None:
+    """Prints a line, or a table as wide as it wants where nobody looks at a terminal."""
+    from rich.console import Console
+
+    if isinstance(content, str):
+        print(content)
+        return
+    Console(width=None if sys.stdout.isatty() else 160).print(content)
+
+
+def print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2))
+
+
+def quoted(name: str) -> str:
+    """A name as a shell wants it."""
+    return shlex.quote(name)

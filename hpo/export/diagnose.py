@@ -1,0 +1,102 @@
+"""``hpo train --diagnose``: what a network looks like inside, from the same training that is reported."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from hpo.files.artifacts import attach_to_study
+from hpo.errors import UsageError
+from hpo.export.retrain import Report, training_place, value_of
+from hpo.settings import Settings
+from hpo.studyfile.model import StudyFile, configure
+from hpo.database.storage import open_storage
+from hpo.trainers.protocol import Metrics, Run
+
+
+def check_diagnosis(study_file: StudyFile, settings: Settings, folder: Path, *, attach: bool) -> None:
+    """Finds before the training what would stop the diagnosis after it.
+
+    Raises:
+        UsageError: for a trainer that is not the image classifier, a folder that is a file, and, to ``attach``, a file
+            that was not exported from a study of this database.
+        StorageError: to ``attach``, where the database cannot be opened.
+    """
+    if study_file.trainer != "classifier":
+        raise UsageError(f"--diagnose looks into networks of the trainer 'classifier', not of {study_file.trainer!r}")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"--diagnose needs a folder to write into; {folder} is a file")
+    if attach:
+        _source(study_file, settings)
+
+
+def diagnose_file(
+    study_file: StudyFile,
+    settings: Settings,
+    folder: Path,
+    *,
+    test: str = "last",
+    report: Callable[[int, Metrics], None] | None = None,
+) -> dict[str, Any]:
+    """Trains the file's configuration with its own seed and writes numbers, figures and pictures into ``folder``.
+
+    ``report`` is called with each epoch, from 1, and its metrics; ``test`` is when the test set is looked at. Returns
+    what ``diagnostics.json`` holds.
+    """
+    from hpo.trainers.classifier.config import ClassifierConfig
+    from hpo.trainers.classifier.diagnostics.trained import train_and_diagnose
+
+    config = configure(study_file, {})
+    assert isinstance(config, ClassifierConfig)
+    place = training_place(study_file)
+    seed = study_file.provenance.get("seed", study_file.seed)
+    run = Run(place.device, seed, data_dir=settings.data_dir, download=settings.download, test=test)  # type: ignore[arg-type]
+    return train_and_diagnose(config, run, folder, threads=place.threads, report=report)
+
+
+def train_watched(
+    study_file: StudyFile,
+    config: dict[str, Any],
+    seeds: Sequence[int],
+    settings: Settings,
+    report: Report | None = None,
+    *,
+    folder: Path,
+) -> list[dict[str, float]]:
+    """Stands in for :func:`hpo.export.train_config` with the file's own seed: the same training, then a look."""
+    (seed,) = seeds
+    history: list[dict[str, float]] = []
+
+    def told(epoch: int, metrics: Metrics) -> None:
+        history.append({name: float(value) for name, value in metrics.items()})
+        if report is not None:
+            report(0, epoch, history[-1])
+
+    diagnose_file(study_file, settings, folder, test="last" if study_file.value == "last" else "each", report=told)
+    return [{"seed": seed, **value_of(study_file, history)}]
+
+
+def attach_diagnosis(study_file: StudyFile, settings: Settings, folder: Path) -> str:
+    """Attaches the pictures and numbers in ``folder`` to the study that the file was exported from; returns its name.
+
+    Raises:
+        UsageError: for a file that was not exported from a study of this database.
+        StorageError: where the database cannot be opened.
+    """
+    study = _source(study_file, settings)
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".png" or path.name == "diagnostics.json":
+            attach_to_study(study, path, settings.artifacts)
+    return study.study_name
+
+
+def _source(study_file: StudyFile, settings: Settings) -> optuna.Study:
+    name = study_file.provenance.get("study")
+    if name is None:
+        raise UsageError(f"{study_file.name!r} names no study that it was exported from, so there is none to attach to")
+    storage = open_storage(settings.storage, home=settings.home)
+    try:
+        return optuna.load_study(study_name=name, storage=storage, pruner=optuna.pruners.NopPruner())
+    except KeyError:
+        raise UsageError(f"there is no study {name!r} at {storage.address} to attach to") from None

@@ -1,0 +1,306 @@
+"""The pruners that a study file may name: the table, their options, and the epochs at which each can decide.
+
+A pruner's step is a number of finished epochs, counted from 1: ``min_epochs`` is the first epoch at which it decides.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pydantic
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+
+    from hpo.studyfile.model import StudyFile
+
+
+class Options(pydantic.BaseModel):
+    """Options of a sampler or pruner: unknown ones are refused, nothing is converted."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class PrunerSpec:
+    """A pruner as a study file names it; ``options`` are complete."""
+
+    name: str = "none"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PrunerEntry:
+    """One row of the table of pruners.
+
+    ``decides``: the epochs at which it can decide anything, of options and the largest number of epochs (None where
+    that is not known); None: at every epoch.
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    build: Callable[[Any, "StudyFile"], "BasePruner"]
+    decides: Callable[[Any, int | None], set[int] | None]
+
+
+class IntervalOptions(Options):
+    min_epochs: int = pydantic.Field(1, ge=1, description="first epoch at which it decides")
+    interval_epochs: int = pydantic.Field(1, ge=1, description="epochs from one decision to the next")
+
+
+class MedianOptions(IntervalOptions):
+    n_startup_trials: int = pydantic.Field(5, ge=0, description="completed trials before anything is pruned")
+    n_min_trials: int = pydantic.Field(1, ge=1, description="completed trials that must have reported the epoch")
+
+
+class PercentileOptions(MedianOptions):
+    percentile: float = pydantic.Field(25.0, ge=0, le=100, description="part of the trials that goes on")
+
+
+class AshaOptions(Options):
+    min_epochs: int = pydantic.Field(1, ge=1, description="epochs of the first rung")
+    reduction_factor: int = pydantic.Field(3, ge=2, description="one of so many goes on to the next rung")
+    min_early_stopping_rate: int = pydantic.Field(0, ge=0, le=60, description="rungs left out at the beginning")
+    bootstrap_count: int = pydantic.Field(0, ge=0, description="trials that a rung must have seen to let one go on")
+
+
+class HyperbandOptions(Options):
+    min_epochs: int = pydantic.Field(1, ge=1, description="epochs of the first rung of the first bracket")
+    max_epochs: int | None = pydantic.Field(None, ge=1, description="most epochs of a trial; default: the study's")
+    reduction_factor: int = pydantic.Field(3, ge=2, description="one of so many goes on to the next rung")
+
+
+class ThresholdOptions(IntervalOptions):
+    lower: float | None = pydantic.Field(None, description="prune below")
+    upper: float | None = pydantic.Field(None, description="prune above")
+
+    @pydantic.model_validator(mode="after")
+    def _bounds(self) -> "ThresholdOptions":
+        if self.lower is None and self.upper is None:
+            raise ValueError("give lower, upper or both")
+        if self.lower is not None and self.upper is not None and self.lower > self.upper:
+            raise ValueError(f"lower {self.lower:g} is above upper {self.upper:g}")
+        return self
+
+
+class PatientOptions(Options):
+    patience: int = pydantic.Field(ge=0, description="epochs without improvement that are borne; one more prunes")
+    min_delta: float = pydantic.Field(0.0, ge=0, description="by how much those epochs must be worse")
+    wrapped: Any = pydantic.Field(None, description="another pruner, which then decides; without one, it prunes")
+
+
+class WilcoxonOptions(Options):
+    p_threshold: float = pydantic.Field(0.1, ge=0, le=1, description="prune below this p-value")
+    n_startup_epochs: int = pydantic.Field(
+        2, ge=0, description="epochs before anything is pruned; at least 2 are needed"
+    )
+
+
+class TopKOptions(Options):
+    k: int = pydantic.Field(3, ge=1, description="number that goes on")
+    min_epochs: int = pydantic.Field(1, ge=1, description="the epoch at which it decides")
+
+
+def _none(options: Options, study_file: "StudyFile") -> "BasePruner":
+    from optuna.pruners import NopPruner
+
+    return NopPruner()
+
+
+def _percentile(options: MedianOptions, study_file: "StudyFile") -> "BasePruner":
+    from optuna.pruners import MedianPruner, PercentilePruner
+
+    shared: dict[str, Any] = {
+        "n_startup_trials": options.n_startup_trials,
+        "n_warmup_steps": options.min_epochs,
+        "interval_steps": options.interval_epochs,
+        "n_min_trials": options.n_min_trials,
+    }
+    if isinstance(options, PercentileOptions):
+        return PercentilePruner(options.percentile, **shared)
+    return MedianPruner(**shared)
+
+
+def _asha(options: AshaOptions, study_file: "StudyFile") -> "BasePruner":
+    from hpo.search.pruners import AshaPruner
+
+    return AshaPruner(
+        options.min_epochs, options.reduction_factor, options.min_early_stopping_rate, options.bootstrap_count
+    )
+
+
+def _hyperband(options: HyperbandOptions, study_file: "StudyFile") -> "BasePruner":
+    from hpo.search.pruners import LineageHyperbandPruner
+
+    most = options.max_epochs or study_file.max_epochs()
+    assert most is not None
+    pruner = LineageHyperbandPruner(options.min_epochs, most, options.reduction_factor)
+    # Optuna takes a logarithm of floats, and log(243, 3) comes to 4.999999999999999.
+    pruner._n_brackets = num_brackets(options, most)
+    return pruner
+
+
+def num_brackets(options: HyperbandOptions, max_epochs: int) -> int:
+    """1 + floor(log(max_epochs / min_epochs) / log(reduction_factor)), in whole numbers; at least 1."""
+    count = 1
+    while options.min_epochs * options.reduction_factor**count <= max_epochs:
+        count += 1
+    return count
+
+
+def _threshold(options: ThresholdOptions, study_file: "StudyFile") -> "BasePruner":
+    from optuna.pruners import ThresholdPruner
+
+    return ThresholdPruner(options.lower, options.upper, options.min_epochs, options.interval_epochs)
+
+
+def _patient(options: PatientOptions, study_file: "StudyFile") -> "BasePruner":
+    from optuna.pruners import PatientPruner
+
+    from hpo.search.pruners import accept_experimental
+
+    wrapped = None if options.wrapped is None else build_pruner(pruner_spec(options.wrapped), study_file)
+    with accept_experimental():
+        return PatientPruner(wrapped, options.patience, options.min_delta)
+
+
+def _wilcoxon(options: WilcoxonOptions, study_file: "StudyFile") -> "BasePruner":
+    from optuna.pruners import WilcoxonPruner
+
+    from hpo.search.pruners import accept_experimental
+
+    with accept_experimental():
+        return WilcoxonPruner(p_threshold=options.p_threshold, n_startup_steps=options.n_startup_epochs)
+
+
+def _first_epoch_top_k(options: TopKOptions, study_file: "StudyFile") -> "BasePruner":
+    from hpo.search.pruners import FirstEpochTopKPruner
+
+    return FirstEpochTopKPruner(options.k, options.min_epochs)
+
+
+def _decides_at_intervals(options: IntervalOptions, max_epochs: int | None) -> set[int] | None:
+    if options.min_epochs == options.interval_epochs == 1 or max_epochs is None:
+        return None
+    return set(range(options.min_epochs, max_epochs + 1, options.interval_epochs))
+
+
+MOST_EPOCHS = 2**40
+"""Rungs are listed up to this epoch where no largest number of epochs is known."""
+
+
+def _rungs(first: int, factor: int, max_epochs: int | None) -> set[int]:
+    rungs, epoch = set(), first
+    while epoch <= (MOST_EPOCHS if max_epochs is None else max_epochs):
+        rungs.add(epoch)
+        epoch *= factor
+    return rungs
+
+
+def _decides_at_rungs(options: AshaOptions, max_epochs: int | None) -> set[int] | None:
+    first = options.min_epochs * options.reduction_factor**options.min_early_stopping_rate
+    return _rungs(first, options.reduction_factor, max_epochs)
+
+
+def _decides_at_brackets(options: HyperbandOptions, max_epochs: int | None) -> set[int] | None:
+    return _rungs(options.min_epochs, options.reduction_factor, max_epochs)
+
+
+def _decides_patiently(options: PatientOptions, max_epochs: int | None) -> set[int] | None:
+    # The wrapped pruner may decide at any epoch that patience lets through: a rung may lie behind it.
+    return None if max_epochs is None else set(range(options.patience + 2, max_epochs + 1))
+
+
+def _decides_from_start_up(options: WilcoxonOptions, max_epochs: int | None) -> set[int] | None:
+    return None if max_epochs is None else set(range(max(2, options.n_startup_epochs), max_epochs + 1))
+
+
+PRUNERS: dict[str, PrunerEntry] = {
+    entry.name: entry
+    for entry in (
+        PrunerEntry("none", "every trial runs to its end", Options, _none, lambda options, most: set()),
+        PrunerEntry(
+            "median",
+            "prunes what is worse than the median at the same epoch",
+            MedianOptions,
+            _percentile,
+            _decides_at_intervals,
+        ),
+        PrunerEntry(
+            "percentile",
+            "prunes what is not among the best percentile at the same epoch",
+            PercentileOptions,
+            _percentile,
+            _decides_at_intervals,
+        ),
+        PrunerEntry(
+            "asha",
+            "asynchronous successive halving: the best part of each rung goes on",
+            AshaOptions,
+            _asha,
+            _decides_at_rungs,
+        ),
+        PrunerEntry(
+            "hyperband",
+            "successive halving in brackets that start at different rungs",
+            HyperbandOptions,
+            _hyperband,
+            _decides_at_brackets,
+        ),
+        PrunerEntry(
+            "threshold",
+            "prunes values outside fixed bounds",
+            ThresholdOptions,
+            _threshold,
+            _decides_at_intervals,
+        ),
+        PrunerEntry(
+            "patient",
+            "early stopping: prunes, or asks another pruner, after epochs without improvement",
+            PatientOptions,
+            _patient,
+            _decides_patiently,
+        ),
+        PrunerEntry(
+            "wilcoxon",
+            "prunes what a signed-rank test over epochs finds worse than the best trial",
+            WilcoxonOptions,
+            _wilcoxon,
+            _decides_from_start_up,
+        ),
+        PrunerEntry(
+            "first_epoch_top_k",
+            "one epoch for all; what is among the best k so far goes on",
+            TopKOptions,
+            _first_epoch_top_k,
+            lambda options, most: {options.min_epochs},
+        ),
+    )
+}
+
+
+def pruner_spec(table: str | Mapping[str, Any]) -> PrunerSpec:
+    """The pruner of a checked name or table, its options complete."""
+    name, options = (table, {}) if isinstance(table, str) else (table["name"], dict(table))
+    options.pop("name", None)
+    complete = PRUNERS[name].options.model_validate(options).model_dump()
+    if complete.get("wrapped") is not None:
+        wrapped = pruner_spec(complete["wrapped"])
+        complete["wrapped"] = None if wrapped.name == "none" else {"name": wrapped.name, **wrapped.options}
+    return PrunerSpec(name, complete)
+
+
+def build_pruner(spec: PrunerSpec, study_file: "StudyFile") -> "BasePruner":
+    """The pruner of a study; it keeps nothing, so one serves a worker for as long as it lives."""
+    entry = PRUNERS[spec.name]
+    return entry.build(entry.options.model_validate(spec.options), study_file)
+
+
+def decision_epochs(spec: PrunerSpec, max_epochs: int | None) -> set[int] | None:
+    """The epochs, counted from 1, at which the pruner can decide at all; None: every epoch.
+
+    At the others it lets every trial go on, so nobody need ask it, nor read other trials for it.
+    """
+    entry = PRUNERS[spec.name]
+    return entry.decides(entry.options.model_validate(spec.options), max_epochs)

@@ -1,0 +1,296 @@
+"""The study file as an object: what is searched, with what, for how long; and the one way to read it.
+
+An object exists only for a file without mistakes: see :mod:`hpo.study_table` for what is checked.
+"""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from hpo.errors import ExperimentError, StudyFileError, UsageError
+from hpo.studyfile.validation import shown
+from hpo.search.sampler_registry import SAMPLERS, PrunerSpec, SamplerSpec
+from hpo.search.space import Categorical, Space
+from hpo.trainers.errors import TrainerError
+from hpo.trainers.loading import load_trainers
+from hpo.trainers.protocol import Direction
+from hpo.trainers.registry import TRAINERS
+
+__all__ = ["Budget", "PrunerSpec", "SamplerSpec", "StudyFile", "configure", "load_study_file", "parse_study_file"]
+
+CHANGES_NO_TRIAL = ("target", "slots", "epoch_timeout_seconds", "max_retries")
+"""Keys that an experiment may change without becoming another one."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a study may spend: a number of trials, or of epochs."""
+
+    trials: int | None = None
+    epochs: int | None = None
+
+    def times(self, factor: int) -> "Budget":
+        return Budget(self.trials and self.trials * factor, self.epochs and self.epochs * factor)
+
+    def as_dict(self) -> dict[str, int]:
+        return _without_none({"trials": self.trials, "epochs": self.epochs})
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """A study file without mistakes.
+
+    Attributes:
+        value: which epoch's metric is a trial's value, the last or the best.
+        repeats: number of independent searches with each sampler.
+        target: value of the metric to be reached; it stops nothing, comparisons show it.
+        audit: whether some pruned trials run to their end, to see what pruning costs.
+        slots: number of trials that a worker trains at once; None lets the trainer choose.
+        fixed: configuration values that are not searched, and what grid search uses for parameters without grid.
+        try_first: configurations (or parts of them) of the first trials of each search but grid search.
+        provenance: what an export says of where the configuration comes from.
+    """
+
+    name: str
+    trainer: str
+    metric: str
+    direction: Direction
+    samplers: list[SamplerSpec]
+    budget: Budget
+    value: Literal["last", "best"] = "last"
+    repeats: int = 1
+    pruner: PrunerSpec = field(default_factory=PrunerSpec)
+    seed: int = 0
+    target: float | None = None
+    audit: bool = False
+    slots: int | None = None
+    epoch_timeout_seconds: float | None = None
+    max_retries: int = 3
+    fixed: dict[str, Any] = field(default_factory=dict)
+    space: Space = field(default_factory=lambda: Space({}))
+    try_first: list[dict[str, Any]] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The file with every default written out, as JSON can hold it: what the database keeps."""
+        return _without_none(
+            {
+                "name": self.name,
+                "trainer": self.trainer,
+                "metric": self.metric,
+                "direction": self.direction,
+                "value": self.value,
+                "samplers": [
+                    {"name": sampler.name, "label": sampler.label, **_without_none(sampler.options)}
+                    for sampler in self.samplers
+                ],
+                "repeats": self.repeats,
+                "budget": self.budget.as_dict(),
+                "pruner": {"name": self.pruner.name, **_without_none(self.pruner.options)},
+                "seed": self.seed,
+                "target": self.target,
+                "audit": self.audit,
+                "slots": self.slots,
+                "epoch_timeout_seconds": self.epoch_timeout_seconds,
+                "max_retries": self.max_retries,
+                "fixed": self.fixed,
+                "space": self.space.as_table(),
+                "try_first": self.try_first,
+                "provenance": self.provenance,
+            }
+        )
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "StudyFile":
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            StudyFileError: where this process's trainers do not fit the file.
+        """
+        return parse_study_file(dict(data), "the stored study file")
+
+    def differences(self, other: "StudyFile") -> list[str]:
+        """What this file says otherwise than ``other``, as ``path: other -> this``; provenance does not count."""
+        lines = []
+        theirs, ours = (dict(_flat(file._comparable())) for file in (other, self))
+        for path in dict.fromkeys([*theirs, *ours]):
+            if theirs.get(path) != ours.get(path):
+                lines.append(f"{path}: {theirs.get(path, 'not given')} -> {ours.get(path, 'not given')}")
+        before, after = list(other.space.parameters), list(self.space.parameters)
+        if before != after and sorted(before) == sorted(after):
+            lines.append(f"order of [space]: {', '.join(before)} -> {', '.join(after)}")
+        return lines
+
+    def _comparable(self) -> dict[str, Any]:
+        data = self.to_json()
+        del data["provenance"]
+        samplers = {entry["label"]: entry for entry in data["samplers"]}
+        return {**data, "samplers": samplers}
+
+    def is_extension_of(self, old: "StudyFile") -> bool:
+        """Whether trials of ``old`` are trials of this file: it only adds budget, repeats or samplers to it."""
+        grown = (
+            _at_least(self.budget.trials, old.budget.trials)
+            and _at_least(self.budget.epochs, old.budget.epochs)
+            and self.repeats >= old.repeats
+            and all(sampler in self.samplers for sampler in old.samplers)
+        )
+        may_differ = {"budget", "repeats", "samplers", *CHANGES_NO_TRIAL}
+        same = all(
+            self._comparable().get(key) == old._comparable().get(key)
+            for key in {*self._comparable(), *old._comparable()} - may_differ
+        )
+        return grown and same and list(self.space.parameters) == list(old.space.parameters)
+
+    def study_names(self) -> list[tuple[str, SamplerSpec, int]]:
+        """``<experiment>/<label>/<repeat>``, sampler and repeat of each study, repeat by repeat."""
+        return [
+            (f"{self.name}/{sampler.label}/{repeat}", sampler, repeat)
+            for repeat in range(self.repeats)
+            for sampler in self.samplers
+        ]
+
+    def max_epochs(self) -> int | None:
+        """The most epochs that a configuration can have; None where the configuration has no field ``epochs``."""
+        parameter = self.space.parameters.get("epochs")
+        found: list[Any] = [entry["epochs"] for entry in self.try_first if "epochs" in entry]
+        if isinstance(parameter, Categorical):
+            found += parameter.choices
+        elif parameter is not None:
+            found.append(parameter.high)
+        # What is not searched, not active, or not in the grid has its fixed value or default.
+        uses_grid = any(sampler.name == "grid" for sampler in self.samplers)
+        if parameter is None or parameter.when or (uses_grid and parameter.grid is None):
+            from hpo.studyfile.config_fields import Fields
+
+            fields = Fields(TRAINERS[self.trainer].config)
+            if "epochs" in self.fixed:
+                found.append(self.fixed["epochs"])
+            elif "epochs" in fields:
+                found.append(fields.default("epochs"))
+        whole = [int(epochs) for epochs in found if isinstance(epochs, int | float) and not isinstance(epochs, bool)]
+        return max(whole, default=None)
+
+    def budget_for(self, sampler: SamplerSpec) -> Budget:
+        """The budget of one study: a grid's is its cells, random_2x's is twice the file's."""
+        if sampler.name == "grid":
+            return Budget(trials=self.space.size() or 1)
+        return self.budget.times(SAMPLERS[sampler.name].budget_factor)
+
+    def example_configs(self) -> list[pydantic.BaseModel]:
+        """A few configurations in which each choice of the space occurs, the first with all numbers at their highest.
+
+        For a trainer's probe of memory and speed, and for the check of the data sets.
+        """
+        from hpo.studyfile.sample_configs import covering
+
+        def build(values: Mapping[str, Any]) -> pydantic.BaseModel | None:
+            try:
+                return configure(self, values)
+            except ExperimentError:
+                return None
+
+        return covering(self.space, build)
+
+
+def configure(study_file: StudyFile, sampled: Mapping[str, Any]) -> pydantic.BaseModel:
+    """The configuration of fixed and sampled values; a sampled one goes before a fixed one.
+
+    Raises:
+        ExperimentError: where the trainer's configuration refuses the combination.
+    """
+    config = TRAINERS[study_file.trainer].config
+    values = {**study_file.fixed, **sampled}
+    try:
+        return config.model_validate(values)
+    except pydantic.ValidationError as error:
+        from hpo.studyfile.validation import Mistakes
+
+        mistakes = Mistakes()
+        mistakes.add_errors(error, values, known=list(config.model_fields))
+        given = ", ".join(f"{name} = {shown(value)}" for name, value in sampled.items()) or "the fixed values"
+        raise ExperimentError(
+            f"the trainer {study_file.trainer!r} refuses a configuration of {study_file.name!r} ({given}): "
+            + "; ".join(mistakes.lines)
+        ) from None
+
+
+def load_study_file(path: str | Path, trainers: str | Iterable[str] = ()) -> StudyFile:
+    """Reads a study file: TOML, or JSON where the name ends in ``.json``.
+
+    ``trainers`` are modules with trainers of the user's own, as for :func:`trainers.protocol.load_trainers`.
+
+    Raises:
+        StudyFileError: with all mistakes at once; also where there is no such file.
+        UsageError: where a module of ``trainers`` cannot be imported.
+    """
+    path = Path(path)
+    try:
+        load_trainers(trainers)
+    except TrainerError as error:
+        raise UsageError(str(error)) from error
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise StudyFileError(str(path), [f"cannot be read: {error.strerror}{_near_file(path)}"]) from None
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise StudyFileError(str(path), [f"line {line}: byte {data[error.start]:#04x} is not UTF-8 text"]) from None
+    try:
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except RecursionError:
+        raise StudyFileError(str(path), ["nested too deeply to be a study file"]) from None
+    except ValueError as error:
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise StudyFileError(str(path), [f"not {kind}: {error}"]) from None
+    if not isinstance(content, dict):
+        raise StudyFileError(str(path), ["not a study file: expected an object with the key name and others"])
+    return parse_study_file(content, str(path))
+
+
+def _near_file(path: Path) -> str:
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
+    except OSError:
+        return f"; there is no folder {path.parent}" if not path.parent.is_dir() else ""
+    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f" (did you mean {str(path.with_name(close[0]))!r}?)" if close and not path.exists() else ""
+
+
+def parse_study_file(data: dict[str, Any], source: str) -> StudyFile:
+    """The study file of what TOML or JSON gave; trainers are looked up in :data:`trainers.protocol.TRAINERS`.
+
+    Raises:
+        StudyFileError: with all mistakes at once; ``source`` names the file in its message.
+    """
+    from hpo.studyfile.parse import read_study_file
+
+    return read_study_file(data, source)
+
+
+def _at_least(new: int | None, old: int | None) -> bool:
+    return new is None if old is None else new is not None and new >= old
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The leaves of nested tables by their paths, as text."""
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+        for index, item in enumerate(value):
+            yield from _flat(item, f"{path}[{index}]")
+    else:
+        yield path, json.dumps(value, ensure_ascii=False)

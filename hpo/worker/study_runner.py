@@ -1,0 +1,91 @@
+"""What a claimed trial is to train: its grid cell, a configuration to be tried first, or what the sampler draws."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+import pydantic
+from optuna.trial import FrozenTrial
+
+from hpo.database import attributes
+from hpo.database.claims import Claim
+from hpo.search.sampler_registry import build_pruner, build_sampler, decision_epochs
+from hpo.search.seeds import derive_seed
+from hpo.studyfile.model import StudyFile, configure
+from hpo.experiment.experiment import StudyHandle
+from hpo.worker.trial_cache import WorkerView
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A claimed trial and its configuration; ``error`` in place of one that the trainer's configuration refuses."""
+
+    claim: Claim
+    config: pydantic.BaseModel | None
+    seed: int
+    error: Exception | None = None
+
+
+class StudyDesk:
+    """One study as a worker uses it: proposes configurations and judges running trials.
+
+    Sampler and pruner are not stored in the database: every worker builds the same ones from the stored study file,
+    and the sampler's random state derives from the lineage, so it matters neither who asks nor how many do.
+    """
+
+    def __init__(self, view: WorkerView, study_file: StudyFile, handle: StudyHandle) -> None:
+        self.view = view
+        self.study_file = study_file
+        self.handle = handle
+        self.is_grid = handle.sampler.name == "grid"
+        self.cells = study_file.space.grid() if self.is_grid else []
+        self.decision_epochs = decision_epochs(study_file.pruner, study_file.max_epochs())
+        view.know(handle.study_id, handle.name, optuna.study.StudyDirection[study_file.direction.upper()])
+        self.study = optuna.Study(handle.name, view, pruner=build_pruner(study_file.pruner, study_file))
+
+    def propose(self, claim: Claim) -> Proposal:
+        """Adopts the trial and settles its configuration, which the view then has to write."""
+        trial = self.view.adopt(claim)
+        parts = (self.study_file.seed, self.handle.sampler.label, self.handle.repeat)
+        seed = trial.user_attrs.get(attributes.SEED, derive_seed(*parts, "train", claim.lineage))
+        if (stored := trial.user_attrs.get(attributes.CONFIG)) is not None:
+            return self._checked(claim, stored, seed)
+        if self.is_grid:
+            values = self.cells[claim.lineage]
+            for name, distribution in self.study_file.space.active_distributions(values).items():
+                internal = distribution.to_internal_repr(values[name])
+                self.view.set_trial_param(claim.trial_id, name, internal, distribution)
+        else:
+            values = self._sample(claim, trial, derive_seed(*parts, "sample", claim.lineage))
+        return self._checked(claim, values, seed)
+
+    def _sample(self, claim: Claim, trial: FrozenTrial, sampler_seed: int) -> dict[str, Any]:
+        first: dict[str, Any] = {}
+        if claim.lineage < len(self.study_file.try_first):
+            first = dict(self.study_file.try_first[claim.lineage])
+            fixed = {**first, **trial.system_attrs.get("fixed_params", {})}
+            self.view.set_trial_system_attr(claim.trial_id, "fixed_params", fixed)
+        self.view.refresh(claim.study_id)
+        self.study.sampler = build_sampler(self.handle.sampler, self.study_file, sampler_seed)
+        self.study._thread_local.cached_all_trials = None
+        values = self.study_file.space.suggest(optuna.trial.Trial(self.study, claim.trial_id))
+        others = {name: value for name, value in first.items() if name not in self.study_file.space.parameters}
+        return {**others, **values}
+
+    def _checked(self, claim: Claim, values: dict[str, Any], seed: int) -> Proposal:
+        self.view.set_trial_user_attr(claim.trial_id, attributes.SEED, seed)
+        try:
+            config = configure(self.study_file, values)
+        except Exception as error:
+            return Proposal(claim, None, seed, error)
+        self.view.set_trial_user_attr(claim.trial_id, attributes.CONFIG, config.model_dump(mode="json"))
+        return Proposal(claim, config, seed)
+
+    def decides_at(self, epoch: int) -> bool:
+        """Whether the pruner can decide anything after this epoch, so that the others' values are wanted."""
+        return self.decision_epochs is None or epoch in self.decision_epochs
+
+    def should_prune(self, trial_id: int) -> bool:
+        """The pruner's decision on an own trial, from what the view holds now."""
+        self.study._thread_local.cached_all_trials = None
+        return self.study.pruner.prune(self.study, self.view.get_trial(trial_id))
