@@ -10,7 +10,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY hpo ./hpo
 COPY trainers ./trainers
 COPY studies ./studies
-RUN pip install --no-cache-dir .
+RUN pip install --no-cache-dir ".[classifier]"
 USER hpo
 ENV HPO_HOME=/home/hpo/state HPO_DATA=/data PYTHONUNBUFFERED=1
 VOLUME ["/data", "/home/hpo/state"]

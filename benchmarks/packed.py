@@ -23,15 +23,15 @@ from typing import Any
 
 import torch
 
-from hpo.trainers.classifier.training import ClassifierTrainer
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import load_split
 from hpo.trainers.classifier.datasets import DATASETS
 from hpo.trainers.classifier.networks import build_network
 from hpo.trainers.classifier.packed.trainer import PackedTrainer
 from hpo.trainers.classifier.precision import choose_precision
-from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Run, Trainer
 from hpo.trainers.classifier.randomness import num_steps
+from hpo.trainers.classifier.training import ClassifierTrainer
+from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Run, Trainer
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "digits": (

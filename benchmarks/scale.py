@@ -31,12 +31,12 @@ from benchmarks.filled import fill
 from benchmarks.overhead import STUDY, plain_worker
 from benchmarks.postgres_server import PostgresServer
 from benchmarks.sleeping import SPACE
-from hpo.launchers.progress import PlainProgress
-from hpo.settings import Settings
-from hpo.studyfile.load import load_study_file
 from hpo.database.address import resolve_address
 from hpo.database.storage import open_storage
 from hpo.experiment.experiment import create_experiment
+from hpo.launchers.progress import PlainProgress
+from hpo.settings import Settings
+from hpo.studyfile.load import load_study_file
 
 EPOCHS = 8
 TRIALS = 40

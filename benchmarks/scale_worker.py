@@ -46,13 +46,13 @@ def ours(name: str, num_trials: int, folder: Path) -> None:
     """The service's own worker, its parts timed on whichever thread they run."""
     import benchmarks.sleeping  # noqa: F401  (registers the trainer)
     from hpo.database import trial_writes
-    from hpo.worker.claim_queue import Intake
-    from hpo.worker.study_runner import StudyDesk
-    from hpo.worker.db_thread import Recorder
     from hpo.database.storage import open_storage
     from hpo.experiment.experiment import load_experiment
-    from hpo.worker.worker import Worker
+    from hpo.worker.claim_queue import Intake
+    from hpo.worker.db_thread import Recorder
     from hpo.worker.options import WorkerOptions
+    from hpo.worker.study_runner import StudyDesk
+    from hpo.worker.worker import Worker
 
     Intake._claim = timed("ask", Intake._claim)  # type: ignore[method-assign]
     Recorder._write = timed("report", Recorder._write)  # type: ignore[method-assign]

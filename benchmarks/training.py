@@ -18,11 +18,11 @@ import torch
 import torchvision
 from torch.utils.data import DataLoader, Subset
 
-from hpo.trainers.classifier.training import Training
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.datasets import DATASETS
 from hpo.trainers.classifier.networks import build_network
 from hpo.trainers.classifier.precision import choose_precision
+from hpo.trainers.classifier.training import Training
 from hpo.trainers.protocol import Run
 
 CASES = {

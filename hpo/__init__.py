@@ -37,7 +37,7 @@ _HOMES = {
     "launch": "hpo.api",
     "load": "hpo.api",
     "train": "hpo.api",
-    "trainer": "hpo.trainers.protocol",
+    "trainer": "hpo.trainers.generator",
 }
 
 

@@ -8,7 +8,11 @@ from typing import Any
 
 import optuna
 
+from hpo.database.retrying import persistently
+from hpo.database.storage import open_storage
 from hpo.errors import UsageError
+from hpo.experiment.experiment import Experiment, create_experiment, load_experiment
+from hpo.experiment.status import snapshot
 from hpo.export.best import BestTrial, best_trials
 from hpo.export.files import as_text, exported
 from hpo.export.retrain import train_file
@@ -16,12 +20,8 @@ from hpo.launchers import LaunchOptions, check_launch
 from hpo.launchers import launch as run_launcher
 from hpo.launchers.options import Progress
 from hpo.launchers.progress import PlainProgress
-from hpo.database.retrying import persistently
 from hpo.settings import Settings
 from hpo.studyfile.load import load_study_file
-from hpo.experiment.status import snapshot
-from hpo.database.storage import open_storage
-from hpo.experiment.experiment import Experiment, create_experiment, load_experiment
 from hpo.trainers.loading import load_trainers
 from hpo.trainers.registry import TRAINERS
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hpo.errors import UsageError
-from hpo.settings import home_folder, home_path
+import platformdirs
+
+from hpo.errors import StorageError, UsageError
 
 T = TypeVar("T")
 
@@ -95,3 +96,26 @@ class Settings:
         }
         kept = {name: value for name, value in os.environ.items() if name not in values}
         return kept | {name: value for name, value in values.items() if value}
+
+
+def home_path(home: str | Path | None = None) -> Path:
+    """Where the embedded server, checkpoints and artifacts live: given, ``HPO_HOME``, the user's data folder."""
+    return Path(home or os.environ.get("HPO_HOME") or platformdirs.user_data_path("hpo")).expanduser().absolute()
+
+
+def home_folder(home: str | Path | None = None) -> Path:
+    """The same, as a folder that is there and can be written.
+
+    Raises:
+        StorageError: where the folder cannot be made or written.
+    """
+    folder = home_path(home)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the folder {folder} cannot be made ({error.strerror}): name one that you may write to with HPO_HOME"
+        ) from None
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"the folder {folder} cannot be written: name one that you may write to with HPO_HOME")
+    return folder

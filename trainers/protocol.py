@@ -5,19 +5,13 @@ generator and registers it with :func:`trainer`; underneath, that generator and 
 same small protocol, :class:`Trainer`, so a worker has one loop.
 """
 
-import importlib
-import importlib.util
-import inspect
 import logging
-import typing
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import pydantic
-
-from hpo.trainers.errors import TrainerError
 
 log = logging.getLogger("hpo")
 
@@ -142,68 +136,6 @@ class Trainer(Protocol):
         ...
 
 
-GeneratorFunction = Callable[[Any, Run], Iterator[Metrics]]
-
-
-class GeneratorTrainer:
-    """The protocol over a generator function: one slot, an epoch for each yield, stopped by closing it."""
-
-    def __init__(self, function: GeneratorFunction) -> None:
-        self.capacity = 1
-        self._function = function
-        self._key: Hashable = None
-        self._run: Run | None = None
-        self._epochs: Iterator[Metrics] | None = None
-        self._ended = 0
-        self._last: int | None = None
-
-    def start(self, key: Hashable, config: Any, run: Run) -> None:
-        if self._epochs is not None:
-            raise RuntimeError("the slot is taken")
-        self._key, self._run, self._ended = key, run, run.start_epoch
-        self._last = getattr(config, "epochs", None)
-        self._epochs = self._function(config, run)
-
-    def advance(self) -> list[Event]:
-        if self._epochs is None or self._run is None:
-            return []
-        key, run = self._key, self._run
-        run.saved = None
-        try:
-            metrics = dict(next(self._epochs))
-        except StopIteration:
-            self._clear()
-            return [Ended(key)]
-        except BaseException as error:
-            self._clear()
-            if isinstance(error, (KeyboardInterrupt, GeneratorExit)):
-                raise
-            return [Failed(key, error)]
-        self._ended += 1
-        saved = run.saved
-        snapshot = None if saved is None else (lambda: saved)
-        finished = self._last is not None and self._ended >= self._last
-        if finished:
-            self.stop(key)
-        return [EpochEnd(key, self._ended, metrics, finished, snapshot)]
-
-    def stop(self, key: Hashable) -> None:
-        if self._epochs is not None and key == self._key:
-            epochs = self._epochs
-            self._clear()
-            try:
-                if hasattr(epochs, "close"):
-                    epochs.close()
-            except KeyboardInterrupt:
-                raise
-            except BaseException:
-                # The trial has ended as it has ended: its metrics stand, whatever goes wrong while it tidies up.
-                log.warning("the trainer raised while it was closed", exc_info=True)
-
-    def _clear(self) -> None:
-        self._epochs, self._run, self._key = None, None, None
-
-
 @dataclass(frozen=True)
 class BuildOptions:
     """What a worker tells a trainer's builder.
@@ -222,128 +154,3 @@ class BuildOptions:
     configs: tuple[Any, ...] = ()
     data_dir: Path | None = None
     download: bool = False
-
-
-@dataclass(frozen=True)
-class TrainerEntry:
-    """One row of the table of trainers.
-
-    Attributes:
-        name: what a study file calls it.
-        config: the pydantic model of its hyperparameters.
-        build: makes the trainer in a worker; imports what it needs (torch) only there.
-        description: one line.
-        metrics: the metrics that it yields and the direction in which each is better (None: neither, or not known).
-            None where the trainer did not say, and then only its first epoch can tell.
-        check: called once before an experiment starts, with one full configuration: raises TrainerError for data that
-            is absent, altered or does not fit; returns what the export records of the data (its fingerprint).
-        max_slots: most trials it can train at once; 1 for a generator.
-    """
-
-    name: str
-    config: type[pydantic.BaseModel]
-    build: Callable[[BuildOptions], Trainer]
-    description: str
-    metrics: Mapping[str, Direction | None] | None = None
-    check: Callable[[Any, Path | None, bool], dict[str, Any]] | None = None
-    max_slots: int | None = None
-
-
-TRAINERS: dict[str, TrainerEntry] = {}
-
-
-def register(entry: TrainerEntry) -> TrainerEntry:
-    """Adds a trainer to the table; a second one with the same name from another place raises TrainerError."""
-    known = TRAINERS.get(entry.name)
-    if known is not None and known.config.__module__ != entry.config.__module__:
-        raise TrainerError(
-            f"two trainers are called {entry.name!r}: in {known.config.__module__} and {entry.config.__module__}"
-        )
-    TRAINERS[entry.name] = entry
-    return entry
-
-
-def trainer(
-    name: str, *, metrics: Mapping[str, Direction | None] | None = None
-) -> Callable[[GeneratorFunction], GeneratorFunction]:
-    """Registers a generator function as a trainer.
-
-    Its first parameter is annotated with a pydantic model, the configuration; its second receives a :class:`Run`; it
-    yields the metrics of each epoch. Its docstring's first line is its description. ``metrics`` names what it yields
-    and which direction is better, so that a study file's mistakes are found before anything runs.
-
-    Raises:
-        TrainerError: where the function is no generator function or its configuration cannot be told.
-    """
-
-    def decorate(function: GeneratorFunction) -> GeneratorFunction:
-        where = f"trainer {name!r} ({function.__module__}.{function.__qualname__})"
-        if not inspect.isgeneratorfunction(function):
-            raise TrainerError(f"{where} must be a generator function: it yields the metrics of each epoch")
-        parameters = list(inspect.signature(function).parameters)
-        if len(parameters) != 2:
-            raise TrainerError(f"{where} must take two arguments, (config, run); it takes {len(parameters)}")
-        config = typing.get_type_hints(function).get(parameters[0])
-        if not (isinstance(config, type) and issubclass(config, pydantic.BaseModel)):
-            raise TrainerError(f"{where}: annotate {parameters[0]!r} with the pydantic model of its configuration")
-        if config.model_config.get("extra") != "forbid":
-            raise TrainerError(f"{where}: derive {config.__name__} from hpo.Config, which refuses unknown names")
-        description = (inspect.getdoc(function) or "").partition("\n")[0] or f"generator in {function.__module__}"
-        register(
-            TrainerEntry(
-                name=name,
-                config=config,
-                build=lambda options: GeneratorTrainer(function),
-                description=description,
-                metrics=metrics,
-                max_slots=1,
-            )
-        )
-        return function
-
-    return decorate
-
-
-def load_trainers(modules: str | typing.Iterable[str]) -> None:
-    """Imports the trainers that come with the package and the user's modules (names, or paths of ``.py`` files).
-
-    Raises:
-        TrainerError: where a module cannot be imported; its own error is the cause.
-    """
-    importlib.import_module("hpo.trainers.classifier.entry")
-    names = modules.split(",") if isinstance(modules, str) else modules
-    for name in filter(None, (name.strip() for name in names)):
-        try:
-            _import(name)
-        except TrainerError:
-            raise
-        except Exception as error:
-            raise TrainerError(
-                f"the trainer module {name!r} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
-
-
-def _import(name: str) -> None:
-    import sys
-
-    if not name.endswith(".py"):
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        importlib.import_module(name)
-        return
-    path = Path(name).resolve()
-    if not path.is_file():
-        raise TrainerError(f"there is no trainer module at {path}")
-    module_name = path.stem
-    if (loaded := sys.modules.get(module_name)) is not None and getattr(loaded, "__file__", None) == str(path):
-        return
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise

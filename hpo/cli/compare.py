@@ -11,8 +11,8 @@ from hpo.cli.options import DataOption, DownloadOption, HomeOption, JsonOption, 
 
 if TYPE_CHECKING:
     from hpo.compare.report import Train
-    from hpo.settings import Settings
     from hpo.database.storage import Storage
+    from hpo.settings import Settings
 
 
 def compare(
@@ -45,11 +45,12 @@ def compare(
     """Compare the samplers of an experiment: which was better, by how much, at what cost, and is it chance."""
     from rich.console import Console
 
+    from hpo.compare import output
     from hpo.compare import report as reports
     from hpo.compare.publish import publish as publish_comparison
+    from hpo.database.storage import open_storage
     from hpo.errors import UsageError
     from hpo.settings import Settings
-    from hpo.database.storage import open_storage
 
     if html is not None and not html.parent.is_dir():
         raise UsageError(f"--html {html}: there is no folder {html.parent}")
@@ -58,24 +59,24 @@ def compare(
     train = trainer_of(opened, settings) if retrain else None
     found = reports.compare(opened, experiments, retrain=retrain, train=train)
     if html is not None:
-        reports.write_html(found, html)
+        output.write_html(found, html)
     if csv is not None:
-        reports.write_csv(found, csv)
+        output.write_csv(found, csv)
     if publish:
         for comparison in found.experiments:
             publish_comparison(opened, comparison)
     if as_json:
-        print(reports.dumps(found))
+        print(output.dumps(found))
         return
-    reports.print_tables(found, Console(width=None if sys.stdout.isatty() else 160))
+    output.print_tables(found, Console(width=None if sys.stdout.isatty() else 160))
     for path in filter(None, (html, csv)):
         print(f"written: {path}")
 
 
 def trainer_of(storage: "Storage", settings: "Settings") -> "Train":
     """What trains a configuration of an experiment with given seeds, in this process."""
-    from hpo.export.retrain import train_config
     from hpo.experiment.experiment import load_experiment
+    from hpo.export.retrain import train_config
     from hpo.trainers.loading import load_trainers
 
     load_trainers(settings.trainers)

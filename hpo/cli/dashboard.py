@@ -9,8 +9,8 @@ from hpo.cli.options import DataOption, HomeOption, StorageOption, TrainersOptio
 
 if TYPE_CHECKING:
     from hpo.dashboard.pages import Exporter
-    from hpo.settings import Settings
     from hpo.database.storage import Storage
+    from hpo.settings import Settings
 
 
 def dashboard(
@@ -58,8 +58,8 @@ def dashboard(
     import sys
 
     from hpo.dashboard.server import Server, make_access, make_app
-    from hpo.settings import Settings
     from hpo.database.storage import open_storage
+    from hpo.settings import Settings
 
     access = make_access(
         host, password=password(password_file), read_only=read_only, allowed_hosts=allowed_host or (), https=https
@@ -98,9 +98,9 @@ def exporter(storage: "Storage", settings: "Settings") -> "Exporter":
     """What writes a sampler's best configuration for the download, as ``hpo export --sampler`` does."""
 
     def export(experiment: str, sampler: str, form: str) -> str:
+        from hpo.experiment.experiment import load_experiment
         from hpo.export.best import best_trials
         from hpo.export.files import as_text, exported
-        from hpo.experiment.experiment import load_experiment
         from hpo.trainers.loading import load_trainers
 
         load_trainers(settings.trainers)

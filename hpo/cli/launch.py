@@ -8,9 +8,21 @@ from typing import Annotated
 
 import typer
 
+from hpo.cli.options import (
+    CheckpointOption,
+    DataOption,
+    DownloadOption,
+    GraceOption,
+    HeartbeatOption,
+    HomeOption,
+    JsonOption,
+    MemoryOption,
+    SlotsOption,
+    StorageOption,
+    TrainersOption,
+)
 from hpo.cli.support import load_named, quoted, show
 from hpo.errors import InterruptedRunError, UsageError
-from hpo.cli.options import CheckpointOption, DataOption, DownloadOption, GraceOption, HeartbeatOption, HomeOption, JsonOption, MemoryOption, SlotsOption, StorageOption, TrainersOption
 
 
 def launch(
@@ -101,8 +113,8 @@ def worker(
     """Run one worker in the foreground: what Docker, Slurm or Kubernetes starts."""
     from hpo.database.retrying import persistently
     from hpo.settings import Settings
-    from hpo.worker.worker import Worker
     from hpo.worker.options import worker_options
+    from hpo.worker.worker import Worker
 
     # A copy of standard error, so that the log goes on where a trainer closes its own.
     stream = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")

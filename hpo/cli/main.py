@@ -8,12 +8,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hpo.cli.support import load_named, open_storage_of, print_json, show
 from hpo.cli.compare import compare
 from hpo.cli.dashboard import dashboard
-from hpo.errors import ExperimentError, HPOError, UsageError
 from hpo.cli.launch import launch, worker
-from hpo.cli.options import CheckpointOption, DataOption, DownloadOption, HomeOption, JsonOption, StorageOption, TrainersOption
+from hpo.cli.options import (
+    CheckpointOption,
+    DataOption,
+    DownloadOption,
+    HomeOption,
+    JsonOption,
+    StorageOption,
+    TrainersOption,
+)
+from hpo.cli.support import load_named, open_storage_of, print_json, show
+from hpo.errors import ExperimentError, HPOError, UsageError
 
 app = typer.Typer(
     name="hpo",
@@ -41,11 +49,11 @@ def status(
     """Show where an experiment stands."""
     import time
 
+    from hpo.experiment.experiment import experiment_names
+    from hpo.experiment.status import snapshot
     from hpo.launchers.options import is_finished
     from hpo.launchers.progress import choose_progress, status_table
     from hpo.settings import Settings
-    from hpo.experiment.status import snapshot
-    from hpo.experiment.experiment import experiment_names
 
     settings = Settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
     if experiment is None:

@@ -6,9 +6,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo.settings import Settings
     from hpo.database.storage import Storage
     from hpo.experiment.experiment import Experiment
+    from hpo.settings import Settings
 
 
 def open_storage_of(settings: "Settings") -> "Storage":

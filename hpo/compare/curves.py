@@ -13,7 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from hpo.compare.records import AXES, Axis, StudyRecord
-from hpo.compare.stats import RESAMPLES, Array, Interval, bootstrap_bands, expanded_levels, quantiles, resample_indices, sorted_median
+from hpo.compare.stats import (
+    RESAMPLES,
+    Array,
+    Interval,
+    bootstrap_bands,
+    expanded_levels,
+    quantiles,
+    resample_indices,
+    sorted_median,
+)
 
 MOST_POINTS = 200
 

@@ -17,8 +17,8 @@ from optuna.storages import BaseStorage
 from optuna.storages._cached_storage import _CachedStorage
 from optuna.trial import FrozenTrial
 
-from hpo.database import attributes
 from hpo.compare.records import StudyRecord, TrialRecord, TrialState
+from hpo.database import attributes
 from hpo.errors import ExperimentError, StorageError, near_miss
 
 STATES: dict[str, TrialState] = {

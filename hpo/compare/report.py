@@ -1,26 +1,15 @@
 """A comparison for people and machines: terminal, JSON, CSV, one self-contained page."""
 
-import csv
-import dataclasses
-import datetime
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from optuna.storages import BaseStorage
-from rich.console import Console
-from rich.table import Table as RichTable
 
-from hpo.database import attributes
-from hpo.compare import tables
-from hpo.compare.comparison import Comparison, SamplerComparison, compare_studies
+from hpo.compare.comparison import Comparison, compare_studies
 from hpo.compare.load import Loader
-from hpo.compare.stats import Interval
 from hpo.compare.tasks import TaskComparison, compare_tasks
+from hpo.database import attributes
 from hpo.errors import UsageError
 
 # Trains a configuration of an experiment once for each seed and returns the metrics of each run.
@@ -82,157 +71,3 @@ def retrain_best(loader: Loader, experiment: str, num_seeds: int, train: Train) 
 
 def _test_metric(metric: str) -> str | None:
     return metric.replace("val_", "test_", 1) if metric.startswith("val_") else None
-
-
-def to_json(report: Report | Comparison) -> dict[str, Any]:
-    """Everything, with infinities and what is not known as null.
-
-    One experiment: its keys ``samplers``, ``pairwise``, ``importance``, ``noise`` and more; several: ``experiments`` by
-    name, and ``tasks``.
-    """
-    if isinstance(report, Report):
-        if report.tasks is None:
-            return to_json(report.experiments[0])
-        content = {"experiments": {c.experiment: to_json(c) for c in report.experiments}, "tasks": report.tasks}
-        return dict(_plain(content))
-    c = report
-    pairwise = []
-    for pair in c.pairs:
-        content = _plain(pair)
-        content["smallest_difference"] = content.pop("smallest")
-        pairwise.append(content)
-    return {
-        "experiment": c.experiment,
-        "metric": c.metric,
-        "direction": "maximize" if c.maximize else "minimize",
-        "confidence": c.confidence,
-        "finished": c.finished,
-        "notes": list(c.notes),
-        "samplers": {name: _sampler(s) for name, s in c.samplers.items()},
-        "pairwise": pairwise,
-        "importance": _plain(c.importance),
-        "noise": _plain(c.noise),
-    }
-
-
-def _sampler(s: SamplerComparison) -> dict[str, Any]:
-    content: dict[str, Any] = _plain(s)
-    summary = content.pop("summary") or {}
-    content["final"] = {"values": content["final"], **summary}
-    return content
-
-
-def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def print_tables(report: Report, console: Console) -> None:
-    """The verdicts and tables for a terminal."""
-    for c in report.experiments:
-        state = "finished" if c.finished else "not finished"
-        console.print(f"[bold]{_escape(c.experiment)}[/bold]  {_escape(c.metric)}, {state}")
-        for note in c.notes:
-            console.print(f"  [yellow]{_escape(note)}[/yellow]")
-        for pair in c.pairs:
-            console.print(f"  {_escape(pair.sentence)}")
-        for table in tables.all_tables(c):
-            _print_table(table, console)
-        if c.noise is not None:
-            spread, source = tables.text(c.noise.spread), c.noise.source
-            console.print(f"noise floor: {spread} (standard deviation, from {source})\n")
-    if report.tasks is not None:
-        _print_table(tables.ranks(report.tasks), console)
-        for group in report.tasks.groups:
-            console.print(f"not told apart: {_escape(', '.join(group))}")
-
-
-def _print_table(table: tables.Table, console: Console) -> None:
-    shown = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
-    for i, column in enumerate(table.columns):
-        shown.add_column(_escape(column), justify="left" if i == 0 else "right", no_wrap=i == 0)
-    for row in table.rows:
-        shown.add_row(*(_escape(tables.text(cell)) for cell in row))
-    console.print(shown)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
-
-
-def write_csv(report: Report, folder: Path) -> list[Path]:
-    """Writes every table, curves included, as ``<experiment>-<table>.csv``; an interval becomes two columns."""
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for c in report.experiments:
-        for table in [*tables.all_tables(c), tables.final_values(c)]:
-            written.append(_write_table(table, folder / f"{_file_name(c.experiment)}-{table.key}.csv"))
-        written.append(_write_curves(c, folder / f"{_file_name(c.experiment)}-curves.csv"))
-    if report.tasks is not None:
-        written.append(_write_table(tables.ranks(report.tasks), folder / "ranks.csv"))
-    return written
-
-
-def _write_table(table: tables.Table, path: Path) -> Path:
-    wide = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
-    header: list[str] = []
-    for i, column in enumerate(table.columns):
-        # "95 %" alone says nothing in a file: it belongs to the column before it.
-        name = f"{table.columns[i - 1]} {column}" if column.startswith("95") else column
-        header += [f"{name} low", f"{name} high"] if wide[i] else [name]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        for row in table.rows:
-            cells: list[Any] = []
-            for i, cell in enumerate(row):
-                if isinstance(cell, Interval):
-                    cells += [cell.low, cell.high]
-                else:
-                    cells += [cell, None] if wide[i] else [cell]
-            writer.writerow(cells)
-    return path
-
-
-def _write_curves(c: Comparison, path: Path) -> Path:
-    columns = ["median", "median_low", "median_high", "iqm", "iqm_low", "iqm_high"]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["sampler", "axis", "x", *columns, "carried"])
-        for s in c.samplers.values():
-            for axis, line in s.curves.items():
-                for i, x in enumerate(line.x.tolist()):
-                    found = (getattr(line, column) for column in columns)
-                    values = [
-                        None if array is None or not math.isfinite(array[i]) else float(array[i]) for array in found
-                    ]
-                    writer.writerow([s.name, axis, x, *values, int(x > line.ended_at * (1 + 1e-9))])
-    return path
-
-
-def _file_name(experiment: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in experiment)
-
-
-def write_html(report: Report, path: Path) -> None:
-    """Writes one page that needs nothing else."""
-    from hpo.compare.render import standalone
-
-    written = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-    path.write_text(standalone(report, written), encoding="utf-8")
-
-
-def dumps(report: Report | Comparison) -> str:
-    """:func:`to_json` as text."""
-    return json.dumps(to_json(report), indent=2, allow_nan=False)

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from optuna.storages import BaseStorage
 
-from hpo.database import attributes
 from hpo.compare.comparison import Comparison, compare_studies
 from hpo.compare.load import Loader, StudyEntry
+from hpo.database import attributes
 from hpo.errors import ExperimentError, near_miss
 
 LIST_SECONDS = 0.5  # several readers' polls within this share one query

@@ -10,12 +10,12 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import bottle  # type: ignore[import-untyped]
 
-from hpo.database import attributes
 from hpo.compare import figures, tables
-from hpo.compare.render import environment, experiment_view, plotly_script, static_text
 from hpo.compare.output import dumps
+from hpo.compare.render import environment, experiment_view, plotly_script, static_text
 from hpo.dashboard.guard import PREFIX, Access, cookie_header, session_cookie
 from hpo.dashboard.live import Current, Live
+from hpo.database import attributes
 from hpo.errors import ExperimentError, HPOError, StorageError, UsageError
 
 # Writes the best configuration of an experiment: (experiment, sampler, "toml" or "json") -> text.

@@ -8,9 +8,9 @@ it. The last attempt of a lineage is the one that counts; the earlier ones are F
 EXPERIMENT = "hpo:experiment"  # str
 SAMPLER = "hpo:sampler"  # str, the name in the study file's list
 REPEAT = "hpo:repeat"  # int from 0
-STUDY_FILE = "hpo:study_file"  # dict, hpo.spec.StudyFile.to_json()
+STUDY_FILE = "hpo:study_file"  # dict, hpo.studyfile.model.StudyFile.to_json()
 RETRAINED = "hpo:retrained"  # dict, what came of training its best trial again: trial, seeds, validation, test
-TRAINER_FIELDS = "hpo:trainer_fields"  # dict, hpo.fingerprint of the trainer's configuration that it was made with
+TRAINER_FIELDS = "hpo:trainer_fields"  # dict, config_schema of the trainer's configuration that it was made with
 KEY = "hpo:key"  # str, names the study's checkpoints; random, so that a study made again finds none of the old one
 
 # Of a trial.

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from hpo.database import attributes
-from hpo.errors import ExperimentDeletedError
 from hpo.database.trial_writes import execute, write_attributes
+from hpo.errors import ExperimentDeletedError
 
 
 @dataclass(frozen=True)

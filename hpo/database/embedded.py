@@ -7,12 +7,10 @@ the server alive for ever, so the dead are taken out before we attach.
 import contextlib
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import platformdirs
 import psutil
 
 from hpo.errors import StorageError
@@ -25,29 +23,6 @@ unix_socket_permissions = 0700
 timezone = 'UTC'
 log_timezone = 'UTC'
 """
-
-
-def home_path(home: str | Path | None = None) -> Path:
-    """Where the embedded server, checkpoints and artifacts live: given, ``HPO_HOME``, the user's data folder."""
-    return Path(home or os.environ.get("HPO_HOME") or platformdirs.user_data_path("hpo")).expanduser().absolute()
-
-
-def home_folder(home: str | Path | None = None) -> Path:
-    """The same, as a folder that is there and can be written.
-
-    Raises:
-        StorageError: where the folder cannot be made or written.
-    """
-    folder = home_path(home)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(
-            f"the folder {folder} cannot be made ({error.strerror}): name one that you may write to with HPO_HOME"
-        ) from None
-    if not os.access(folder, os.W_OK):
-        raise StorageError(f"the folder {folder} cannot be written: name one that you may write to with HPO_HOME")
-    return folder
 
 
 def embedded_address(home: Path) -> str:

@@ -8,12 +8,12 @@ import sqlalchemy as sa
 from optuna.storages._rdb.models import BaseModel
 
 from hpo.database import attributes
+from hpo.database.storage import Storage
+from hpo.errors import ExperimentError, near_miss
+from hpo.experiment.experiment import experiment_names, experiment_rows
 from hpo.files.artifacts import PREFIX
 from hpo.files.checkpoints import CheckpointFolder
-from hpo.errors import ExperimentError, near_miss
 from hpo.settings import Settings
-from hpo.database.storage import Storage
-from hpo.experiment.experiment import experiment_names, experiment_rows
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.database import attributes, claims
+from hpo.database.storage import Storage
 from hpo.errors import ExperimentError, StudyFileError, near_miss
 from hpo.experiment.config_schema import changes, fingerprint, shown_changes
-from hpo.studyfile.model import SamplerSpec, StudyFile
-from hpo.database.storage import Storage
+from hpo.search.sampler_registry import SamplerSpec
+from hpo.studyfile.load import study_file_from_json
+from hpo.studyfile.model import StudyFile
 from hpo.trainers.registry import TRAINERS
 
 
@@ -30,7 +32,7 @@ class StudyHandle:
 class Experiment:
     """A study file and its studies in a storage.
 
-    ``trainer_fields``: the trainer's configuration that it was made with, see :mod:`hpo.fingerprint`.
+    ``trainer_fields``: the trainer's configuration that it was made with, see :mod:`hpo.experiment.config_schema`.
     """
 
     storage: Storage
@@ -159,7 +161,7 @@ def stored_study_file(attrs: dict[str, Any]) -> StudyFile:
     """
     name = attrs[attributes.EXPERIMENT]
     try:
-        return StudyFile.from_json(attrs[attributes.STUDY_FILE])
+        return study_file_from_json(attrs[attributes.STUDY_FILE])
     except StudyFileError as error:
         check_trainer(name, attrs[attributes.STUDY_FILE]["trainer"], attrs.get(attributes.TRAINER_FIELDS))
         raise ExperimentError(

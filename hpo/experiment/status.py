@@ -6,9 +6,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.database import attributes
-from hpo.files.checkpoints import CheckpointFolder
 from hpo.database.claims import standings
 from hpo.experiment.experiment import Experiment
+from hpo.files.checkpoints import CheckpointFolder
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "running", "WAITING": "waiting", "FAIL": "failed"}
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import optuna
 
-from hpo.files.artifacts import attach_to_study
+from hpo.database.storage import open_storage
 from hpo.errors import UsageError
 from hpo.export.retrain import Report, training_place, value_of
+from hpo.files.artifacts import attach_to_study
 from hpo.settings import Settings
 from hpo.studyfile.model import StudyFile, configure
-from hpo.database.storage import open_storage
 from hpo.trainers.protocol import Metrics, Run
 
 

@@ -5,156 +5,20 @@ without a second format.
 """
 
 import dataclasses
-import datetime
-import importlib.metadata
-import json
 import statistics
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-import tomli_w
-
-import hpo
-from hpo.database import attributes
-from hpo.errors import ExperimentError, UsageError, near_miss
-from hpo.trainers.metrics import checked_metrics
-from hpo.studyfile.provenance import without_nulls
+from hpo.errors import UsageError
 from hpo.settings import Settings
 from hpo.studyfile.model import StudyFile, configure
-from hpo.experiment.experiment import Experiment
 from hpo.trainers.errors import TrainerError
+from hpo.trainers.metrics import checked_metrics
 from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Run
 from hpo.trainers.registry import TRAINERS
 
-BEST = """
-SELECT t.study_id, t.number, v.value,
-  (SELECT json_object_agg(key, value_json)::text FROM trial_user_attributes WHERE trial_id = t.trial_id)
-FROM trials t JOIN trial_values v USING (trial_id)
-WHERE t.study_id = ANY(:study_ids) AND t.state = 'COMPLETE' AND v.value IS NOT NULL
-ORDER BY v.value {}, t.study_id, t.number LIMIT :top
-"""
-
 Report = Callable[[int, int, dict[str, float]], None]
 """Called after each epoch with the index of the seed, the epoch from 1 and its metrics."""
-
-
-@dataclasses.dataclass(frozen=True)
-class BestTrial:
-    """A finished trial with its configuration; ``attrs`` are its user attributes."""
-
-    study: str
-    sampler: str
-    number: int
-    value: float
-    config: dict[str, Any]
-    seed: int
-    attrs: dict[str, Any]
-
-
-def best_trials(experiment: Experiment, sampler: str | None = None, top: int = 1) -> list[BestTrial]:
-    """The best ``top`` COMPLETE trials of the experiment, or of one of its samplers, the best first.
-
-    Raises:
-        UsageError: for a sampler that the experiment does not have, or ``top`` below 1.
-        ExperimentError: where no trial has completed yet.
-    """
-    labels = list(dict.fromkeys(study.sampler.label for study in experiment.studies))
-    if sampler is not None and sampler not in labels:
-        raise UsageError(
-            f"the experiment {experiment.name!r} has no sampler {sampler!r}{near_miss(sampler, labels)}; "
-            f"it has {', '.join(labels)}"
-        )
-    if top < 1:
-        raise UsageError(f"--top must be at least 1, not {top}")
-    studies = {study.study_id: study for study in experiment.studies if sampler in (None, study.sampler.label)}
-    order = "DESC" if experiment.study_file.direction == "maximize" else "ASC"
-    with experiment.storage.engine.connect() as connection:
-        rows = connection.execute(sa.text(BEST.format(order)), {"study_ids": list(studies), "top": top}).all()
-    if not rows:
-        of = "" if sampler is None else f" of {sampler}"
-        raise ExperimentError(f"no trial{of} of {experiment.name!r} has completed yet: there is no best configuration")
-    found = []
-    for study_id, number, value, text in rows:
-        attrs = {key: json.loads(item) for key, item in json.loads(text).items()}
-        study = studies[study_id]
-        config, seed = attrs[attributes.CONFIG], attrs[attributes.SEED]
-        found.append(BestTrial(study.name, study.sampler.label, number, value, config, seed, attrs))
-    return found
-
-
-def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: int = 1) -> dict[str, Any]:
-    """The study file of one configuration, as a dict that TOML and JSON can hold."""
-    file = experiment.study_file
-    provenance: dict[str, Any] = {
-        "experiment": experiment.name,
-        "study": best.study,
-        "sampler": best.sampler,
-        "trial": best.number,
-        "value": best.value,
-        "seed": best.seed,
-        "epochs": best.attrs.get(attributes.EPOCHS),
-        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": {name: _version(name) for name in ("torch", "optuna", "hpo")},
-        "git_commit": git_commit(),
-        "trained_on": best.attrs.get(attributes.TRAINED_ON),
-        "data": _fingerprint(file, best.config, settings),
-    }
-    return {
-        "name": f"{experiment.name}-{'best' if rank == 1 else f'top-{rank}'}",
-        "trainer": file.trainer,
-        "metric": file.metric,
-        "direction": file.direction,
-        "value": file.value,
-        "fixed": without_nulls(best.config),
-        "provenance": without_nulls(provenance),
-    }
-
-
-def as_text(content: dict[str, Any], form: str) -> str:
-    """The exported file as ``toml`` or ``json``; raises UsageError for another form."""
-    if form == "json":
-        return json.dumps(content, indent=2) + "\n"
-    if form == "toml":
-        note = "# Written by `hpo export`; train it with `hpo train FILE`.\n\n"
-        return note + tomli_w.dumps(content)
-    raise UsageError(f"--format must be toml or json, not {form!r}")
-
-
-def _fingerprint(file: StudyFile, config: dict[str, Any], settings: Settings) -> dict[str, Any] | None:
-    entry = TRAINERS[file.trainer]
-    if entry.check is None:
-        return None
-    try:
-        return entry.check(configure(file, config), settings.data_dir, False)
-    except Exception:
-        # The data may be on the workers' machines alone; an export is still worth having.
-        return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def git_commit() -> str | None:
-    """The commit of this package's own checkout, or None where it is installed without one."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(hpo.__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
 
 
 @dataclasses.dataclass(frozen=True)

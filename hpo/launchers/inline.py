@@ -3,12 +3,12 @@
 import threading
 
 from hpo.errors import ExperimentError
+from hpo.experiment.experiment import Experiment
+from hpo.experiment.status import snapshot
 from hpo.launchers.options import LaunchOptions, Progress
 from hpo.settings import Settings
-from hpo.experiment.status import snapshot
-from hpo.experiment.experiment import Experiment
-from hpo.worker.worker import Worker
 from hpo.worker.options import worker_options
+from hpo.worker.worker import Worker
 
 
 def run(experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress) -> None:

@@ -17,14 +17,14 @@ from typing import IO
 import psutil
 
 from hpo.database import retries
-from hpo.worker.exit_codes import EXIT_RESTART
-from hpo.errors import ExperimentError, UsageError
-from hpo.launchers.options import LaunchOptions, Progress, interrupted_by_sigterm, is_finished
 from hpo.database.retrying import persistently
-from hpo.settings import Settings
-from hpo.experiment.status import snapshot
+from hpo.errors import ExperimentError, UsageError
 from hpo.experiment.experiment import Experiment
+from hpo.experiment.status import snapshot
+from hpo.launchers.options import LaunchOptions, Progress, interrupted_by_sigterm, is_finished
 from hpo.machine import gpu_indices, usable_cores
+from hpo.settings import Settings
+from hpo.worker.exit_codes import EXIT_RESTART
 
 POLL_SECONDS = 0.2
 STATUS_SECONDS = 1.0

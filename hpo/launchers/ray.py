@@ -16,19 +16,19 @@ import urllib.parse
 from collections import deque
 from typing import Any
 
-from hpo.worker.exit_codes import EXIT_RESTART
-from hpo.errors import ExperimentError, UsageError
-from hpo.launchers.options import LaunchOptions, Progress, interrupted_by_sigterm, is_finished
 from hpo.database.retrying import persistently
-from hpo.settings import Settings
-from hpo.experiment.status import snapshot
+from hpo.errors import ExperimentError, UsageError
 from hpo.experiment.experiment import Experiment
+from hpo.experiment.status import snapshot
+from hpo.launchers.options import LaunchOptions, Progress, interrupted_by_sigterm, is_finished
+from hpo.settings import Settings
+from hpo.worker.exit_codes import EXIT_RESTART
 
 STATUS_SECONDS = 1.0
 CONNECT_SECONDS = 10.0
 END_SECONDS = 20.0
 SHOWN_LINES = 15
-INSTALL = "the ray launcher needs Ray: pip install 'hpo[ray]'"
+INSTALL = "the ray launcher needs Ray: pip install 'hpo-service[ray]'"
 
 
 def check(settings: Settings, options: LaunchOptions) -> None:

@@ -3,7 +3,7 @@
 Every sampler is built anew for each ask with a seed derived from the study's seed and the lineage. Then
 
 - ``random`` and ``random_2x``: the draw depends on that seed alone;
-- ``grid``: nothing is drawn, a lineage is a cell of :meth:`hpo.space.Space.grid`;
+- ``grid``: nothing is drawn, a lineage is a cell of :meth:`hpo.search.space.Space.grid`;
 - ``qmc``: the draw depends on the study's seed and the lineage's number alone;
 - ``tpe``, ``cmaes``, ``gp``: the draw depends on that seed and on the trials that the asking worker sees, so one worker
   draws the same again, and several do as far as they finish trials in the same order. Start-up trials are random.

@@ -10,7 +10,7 @@
 
 import datetime
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -22,6 +22,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database import attributes
 from hpo.search.history import history_of
+from hpo.search.optuna_internals import ThinnedStudy
 from hpo.search.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -34,22 +35,6 @@ GENERATION = "hpo:cmaes_generation"
 
 MOST_BELOW = 25
 """TPE's better group never has more trials than this (Optuna's default gamma)."""
-
-
-class ThinnedStudy:
-    """A study of which a sampler sees the best finished trials, a random part of the others, and what is running."""
-
-    def __init__(self, study: Study, trials: list[FrozenTrial]) -> None:
-        self._study = study
-        self._trials = trials
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._study, name)
-
-    def _get_trials(
-        self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
-    ) -> list[FrozenTrial]:
-        return [trial for trial in self._trials if states is None or trial.state in states]
 
 
 def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float] | None:

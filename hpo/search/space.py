@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from hpo.search.space import is_number
-
 if TYPE_CHECKING:
     import optuna
     from optuna.distributions import BaseDistribution
@@ -314,3 +312,12 @@ def _without_defaults(table: dict[str, Any], when: When) -> dict[str, Any]:
     kept = {key: value for key, value in table.items() if value is not None and value is not False}
     kept = {key: list(value) if isinstance(value, tuple) else value for key, value in kept.items()}
     return {**kept, "when": {parent: list(values) for parent, values in when.items()}} if when else kept
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number that a float holds exactly: whole ones up to 2**53."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return abs(value) <= 2**53
+    return isinstance(value, float) and math.isfinite(value)

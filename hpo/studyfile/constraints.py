@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hpo.studyfile.validation import Mistakes, toml_path
 from hpo.search.pruner_registry import HyperbandOptions
 from hpo.search.space import Categorical, GridTooLargeError, Space
 from hpo.studyfile.model import StudyFile
+from hpo.studyfile.validation import Mistakes, toml_path
 
 
 def check_grid(space: Space, mistakes: Mistakes) -> bool:

@@ -1,28 +1,22 @@
 """The study file as an object: what is searched, with what, for how long; and the one way to read it.
 
-An object exists only for a file without mistakes: see :mod:`hpo.study_table` for what is checked.
+An object exists only for a file without mistakes: see :mod:`hpo.studyfile.parse` for what is checked.
 """
 
-import difflib
 import json
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
 
-from hpo.errors import ExperimentError, StudyFileError, UsageError
-from hpo.studyfile.validation import shown
-from hpo.search.sampler_registry import SAMPLERS, PrunerSpec, SamplerSpec
+from hpo.errors import ExperimentError
+from hpo.search.pruner_registry import PrunerSpec
+from hpo.search.sampler_registry import SAMPLERS, SamplerSpec
 from hpo.search.space import Categorical, Space
-from hpo.trainers.errors import TrainerError
-from hpo.trainers.loading import load_trainers
+from hpo.studyfile.validation import shown
 from hpo.trainers.protocol import Direction
 from hpo.trainers.registry import TRAINERS
-
-__all__ = ["Budget", "PrunerSpec", "SamplerSpec", "StudyFile", "configure", "load_study_file", "parse_study_file"]
 
 CHANGES_NO_TRIAL = ("target", "slots", "epoch_timeout_seconds", "max_retries")
 """Keys that an experiment may change without becoming another one."""
@@ -105,15 +99,6 @@ class StudyFile:
                 "provenance": self.provenance,
             }
         )
-
-    @staticmethod
-    def from_json(data: Mapping[str, Any]) -> "StudyFile":
-        """The inverse of :meth:`to_json`.
-
-        Raises:
-            StudyFileError: where this process's trainers do not fit the file.
-        """
-        return parse_study_file(dict(data), "the stored study file")
 
     def differences(self, other: "StudyFile") -> list[str]:
         """What this file says otherwise than ``other``, as ``path: other -> this``; provenance does not count."""
@@ -219,61 +204,6 @@ def configure(study_file: StudyFile, sampled: Mapping[str, Any]) -> pydantic.Bas
             f"the trainer {study_file.trainer!r} refuses a configuration of {study_file.name!r} ({given}): "
             + "; ".join(mistakes.lines)
         ) from None
-
-
-def load_study_file(path: str | Path, trainers: str | Iterable[str] = ()) -> StudyFile:
-    """Reads a study file: TOML, or JSON where the name ends in ``.json``.
-
-    ``trainers`` are modules with trainers of the user's own, as for :func:`trainers.protocol.load_trainers`.
-
-    Raises:
-        StudyFileError: with all mistakes at once; also where there is no such file.
-        UsageError: where a module of ``trainers`` cannot be imported.
-    """
-    path = Path(path)
-    try:
-        load_trainers(trainers)
-    except TrainerError as error:
-        raise UsageError(str(error)) from error
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StudyFileError(str(path), [f"cannot be read: {error.strerror}{_near_file(path)}"]) from None
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise StudyFileError(str(path), [f"line {line}: byte {data[error.start]:#04x} is not UTF-8 text"]) from None
-    try:
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except RecursionError:
-        raise StudyFileError(str(path), ["nested too deeply to be a study file"]) from None
-    except ValueError as error:
-        kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise StudyFileError(str(path), [f"not {kind}: {error}"]) from None
-    if not isinstance(content, dict):
-        raise StudyFileError(str(path), ["not a study file: expected an object with the key name and others"])
-    return parse_study_file(content, str(path))
-
-
-def _near_file(path: Path) -> str:
-    try:
-        names = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
-    except OSError:
-        return f"; there is no folder {path.parent}" if not path.parent.is_dir() else ""
-    close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.6)
-    return f" (did you mean {str(path.with_name(close[0]))!r}?)" if close and not path.exists() else ""
-
-
-def parse_study_file(data: dict[str, Any], source: str) -> StudyFile:
-    """The study file of what TOML or JSON gave; trainers are looked up in :data:`trainers.protocol.TRAINERS`.
-
-    Raises:
-        StudyFileError: with all mistakes at once; ``source`` names the file in its message.
-    """
-    from hpo.studyfile.parse import read_study_file
-
-    return read_study_file(data, source)
 
 
 def _at_least(new: int | None, old: int | None) -> bool:

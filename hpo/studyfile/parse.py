@@ -9,18 +9,18 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from hpo.studyfile.sample_configs import check_configurations
 from hpo.errors import StudyFileError
-from hpo.studyfile.config_fields import MISSING, Fields
-from hpo.studyfile.validation import Mistakes, shown, toml_path
-from hpo.studyfile.json_values import name_mistake, plain
-from hpo.studyfile.provenance import Provenance, without_nulls
 from hpo.search.pruner_registry import PRUNERS, PrunerSpec, pruner_spec
 from hpo.search.sampler_registry import SAMPLERS, SamplerSpec
 from hpo.search.space import Categorical, Float, Parameter, Space
-from hpo.studyfile.parse_space import read_space
-from hpo.studyfile.model import Budget, StudyFile
+from hpo.studyfile.config_fields import MISSING, Fields
 from hpo.studyfile.constraints import check_budget, check_grid, check_needs
+from hpo.studyfile.json_values import name_mistake, plain
+from hpo.studyfile.model import Budget, StudyFile
+from hpo.studyfile.parse_space import read_space
+from hpo.studyfile.provenance import Provenance, without_nulls
+from hpo.studyfile.sample_configs import check_configurations
+from hpo.studyfile.validation import Mistakes, shown, toml_path
 from hpo.trainers.protocol import Direction
 from hpo.trainers.registry import TRAINERS, TrainerEntry
 

@@ -7,10 +7,9 @@ from typing import Annotated, Any
 import pydantic
 
 from hpo.errors import near_miss
+from hpo.search.space import Categorical, Choice, Float, Int, Parameter, is_number, parents_first
 from hpo.studyfile.config_fields import Fields
-from hpo.search.space import is_number
 from hpo.studyfile.validation import Mistakes, shown, toml_path
-from hpo.search.space import Categorical, Choice, Float, Int, Parameter, parents_first
 
 MOST_POINTS = 10_000
 """Most grid values of one parameter."""

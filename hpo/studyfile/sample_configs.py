@@ -8,8 +8,8 @@ from typing import Any
 
 import pydantic
 
-from hpo.studyfile.validation import Mistakes, explain, shown, toml_path
 from hpo.search.space import Categorical, Choice, Space
+from hpo.studyfile.validation import Mistakes, explain, shown, toml_path
 
 MOST_CELLS_CHECKED = 20_000
 

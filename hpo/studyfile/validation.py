@@ -6,7 +6,6 @@ stand in pydantic's paths but not in the file, are dropped) and a near miss for 
 
 import datetime
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -48,15 +47,6 @@ def shown(value: Any, depth: int = 0) -> str:
     else:
         text = repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value is a finite number that a float holds exactly: whole ones up to 2**53."""
-    if isinstance(value, bool):
-        return False
-    if isinstance(value, int):
-        return abs(value) <= 2**53
-    return isinstance(value, float) and math.isfinite(value)
 
 
 class Mistakes:

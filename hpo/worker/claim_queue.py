@@ -10,10 +10,11 @@ from concurrent.futures import Future
 
 from hpo.database import claims
 from hpo.database.claims import Claim
-from hpo.worker.study_runner import Proposal, StudyDesk
-from hpo.worker.db_thread import Recorder
-from hpo.studyfile.model import SamplerSpec, StudyFile
 from hpo.experiment.experiment import Experiment
+from hpo.search.sampler_registry import SamplerSpec
+from hpo.studyfile.model import StudyFile
+from hpo.worker.db_thread import Recorder
+from hpo.worker.study_runner import Proposal, StudyDesk
 
 ASK_AHEAD_SHARE = 0.05
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpo.machine import default_device, usable_cores
 from hpo.settings import Settings
 
 
@@ -50,21 +51,3 @@ def worker_options(settings: Settings) -> WorkerOptions:
         memory_limit_mb=settings.memory_limit_mb,
         launcher_pid=None if launcher_pid is None else int(launcher_pid),
     )
-
-
-def usable_cores() -> int:
-    """Cores that this process may use, which in a container or under Slurm are fewer than the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def gpu_indices() -> list[str]:
-    """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them; found without importing torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
-    names = sorted(Path("/dev").glob("nvidia[0-9]*"), key=lambda path: int(path.name.removeprefix("nvidia")))
-    return [path.name.removeprefix("nvidia") for path in names]
-
-
-def default_device() -> str:
-    return "cuda:0" if gpu_indices() else "cpu"

@@ -5,47 +5,23 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
 from hpo.database import attributes, retries, trial_writes
-from hpo.files.artifacts import attach, attach_text, epochs_table
-from hpo.files.checkpoints import CheckpointFolder
 from hpo.errors import ExperimentError
-from hpo.database.claims import Claim
-from hpo.worker.study_runner import StudyDesk
-from hpo.worker.db_thread import Recorder
 from hpo.experiment.experiment import Experiment
+from hpo.files.artifacts import attach, attach_text, epochs_table
+from hpo.worker.db_thread import Recorder
+from hpo.worker.running_trial import Held
 from hpo.worker.trial_cache import WorkerView
-from hpo.trainers.protocol import Run
 
 log = logging.getLogger("hpo")
 
 FAILURES_IN_A_ROW = 5
 GIVE_BACK_SECONDS = 10.0
-
-
-@dataclass
-class Held:
-    """A trial in a slot.
-
-    Attributes:
-        history: the metrics of each epoch that its lineage has finished.
-        recorded: is done when its configuration is on record.
-    """
-
-    claim: Claim
-    config: Any
-    run: Run
-    desk: StudyDesk
-    folder: CheckpointFolder
-    started: float
-    history: list[dict[str, float]] = field(default_factory=list)
-    audited: bool = False
-    recorded: "Future[None] | None" = None
 
 
 class Endings:

@@ -9,10 +9,10 @@ from optuna.trial import FrozenTrial
 
 from hpo.database import attributes
 from hpo.database.claims import Claim
+from hpo.experiment.experiment import StudyHandle
 from hpo.search.sampler_registry import build_pruner, build_sampler, decision_epochs
 from hpo.search.seeds import derive_seed
 from hpo.studyfile.model import StudyFile, configure
-from hpo.experiment.experiment import StudyHandle
 from hpo.worker.trial_cache import WorkerView
 
 

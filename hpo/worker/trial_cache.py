@@ -20,14 +20,14 @@ from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database import attributes
-from hpo.search.history import History
 from hpo.database.claims import Claim
 from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
+from hpo.search.history import History
 
 
 class WorkerView(BaseStorage):
-    """Optuna's storage interface over a :class:`hpo.storage.Storage`, for one worker process.
+    """Optuna's storage interface over a :class:`hpo.database.storage.Storage`, for one worker process.
 
     Trials that were :meth:`adopted <adopt>` are the worker's own: what is set on them is gathered, and
     :meth:`take_writes` hands it over to be written. Everything else passes through.

@@ -15,11 +15,11 @@ from typing import NoReturn
 
 from hpo.database import retries
 from hpo.experiment.experiment import Experiment
+from hpo.worker.exit_codes import EXIT_RESTART
 
 log = logging.getLogger("hpo")
 
 LAUNCHER_SECONDS = 1.0
-EXIT_RESTART = 75  # the launcher starts another worker in place of one that ends with this
 
 
 class Duties:

@@ -19,30 +19,28 @@ import psutil
 from optuna.trial import TrialState
 
 from hpo.database import attributes, claims
-from hpo.files.checkpoints import Checkpoint, CheckpointFolder
-from hpo.worker.exit_codes import EXIT_RESTART
-from hpo.worker.watchdogs import Duties
-from hpo.worker.outcomes import Endings
-from hpo.worker.running_trial import Held
 from hpo.errors import ExperimentDeletedError, HPOError
-from hpo.machine import trained_on
-from hpo.worker.heartbeat import Heartbeat
-from hpo.worker.claim_queue import Intake
-from hpo.trainers.metrics import checked_metrics
-from hpo.worker.stdio import Outputs
-from hpo.worker.study_runner import Proposal, StudyDesk
-from hpo.worker.db_thread import Recorder
-from hpo.search.seeds import derive_seed
 from hpo.experiment.experiment import Experiment, check_trainer
-from hpo.worker.trial_cache import WorkerView
-from hpo.worker.options import WorkerOptions
+from hpo.files.checkpoints import Checkpoint, CheckpointFolder
+from hpo.machine import trained_on
+from hpo.search.seeds import derive_seed
+from hpo.trainers.metrics import checked_metrics
 from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Run, Trainer
 from hpo.trainers.registry import TRAINERS
+from hpo.worker.claim_queue import Intake
+from hpo.worker.db_thread import Recorder
+from hpo.worker.exit_codes import EXIT_BUG, EXIT_MEMORY, EXIT_RESTART
+from hpo.worker.heartbeat import Heartbeat
+from hpo.worker.options import WorkerOptions
+from hpo.worker.outcomes import Endings
+from hpo.worker.running_trial import Held
+from hpo.worker.stdio import Outputs
+from hpo.worker.study_runner import Proposal, StudyDesk
+from hpo.worker.trial_cache import WorkerView
+from hpo.worker.watchdogs import Duties
 
 log = logging.getLogger("hpo")
 
-EXIT_MEMORY = 71  # the first trial here already ran out of memory: the launcher gives up after some of these
-EXIT_BUG = 70  # a fault of ours: its traceback is in the log, and another worker may have more luck
 AUDIT_SHARE = 0.05
 
 

@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import expect
 
+from hpo.cli.dashboard import exporter
 from hpo.compare.output import write_html
 from hpo.compare.report import compare
-from hpo.cli.dashboard import exporter
 from hpo.dashboard.server import Server, make_access, make_app
 from hpo.settings import Settings
 

@@ -125,8 +125,8 @@ def test_every_service_runs(compose: dict[str, Any], server: PostgresServer, tmp
     # A larger budget, which the worker's own command then works off.
     study.write_text(study.read_text().replace("trials = 6", "trials = 8"))
     storage = open_storage(environment["HPO_STORAGE"])
-    from hpo.studyfile.load import load_study_file
     from hpo.experiment.experiment import create_experiment
+    from hpo.studyfile.load import load_study_file
 
     create_experiment(storage, load_study_file(study, "benchmarks.sleeping"))
     worked = run_hpo(command(compose, "worker", EXPERIMENT="sleepy"), environment)

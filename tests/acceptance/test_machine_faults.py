@@ -13,8 +13,8 @@ import pytest
 from optuna.trial import TrialState
 
 from benchmarks.postgres_server import PostgresServer
-from hpo.files.checkpoints import CheckpointFolder
 from hpo.database.storage import Storage, open_storage
+from hpo.files.checkpoints import CheckpointFolder
 
 from .conftest import REPOSITORY, Hpo
 from .outcomes import one_line, trials_of

@@ -205,7 +205,12 @@ def test_what_cannot_work_is_told_at_once(hpo_command: Hpo, study: Study, home: 
     assert "--gpus 0,1 chooses among the GPUs of one machine" in named.stderr
     missing = subprocess.run(
         # As if it were not installed.
-        [sys.executable, "-c", "import sys; sys.modules['ray'] = None; from hpo.cli import main; main()", *launched],
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.modules['ray'] = None; from hpo.cli.main import main; main()",
+            *launched,
+        ],
         capture_output=True,
         text=True,
         env={**os.environ, "HPO_TRAINERS": "benchmarks.sleeping", "PYTHONPATH": str(REPOSITORY)},

@@ -44,9 +44,9 @@ lr = { low = 0.001, high = 1.0 }
 
 MAKE = """
 import sys
-from hpo.spec import load_study_file
-from hpo.storage import open_storage
-from hpo.study import create_experiment
+from hpo.studyfile.model import load_study_file
+from hpo.database.storage import open_storage
+from hpo.experiment.experiment import create_experiment
 create_experiment(open_storage(), load_study_file("versions.toml", "versioned.py"))
 """
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from tests.unit.packed_support import Curves, configuration, run_all
-from hpo.trainers.classifier.training import ClassifierTrainer
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.packed.trainer import PackedTrainer
+from hpo.trainers.classifier.training import ClassifierTrainer
 from hpo.trainers.protocol import BuildOptions, Run
+from tests.unit.packed_support import Curves, configuration, run_all
 
 pytestmark = [
     pytest.mark.gpu,

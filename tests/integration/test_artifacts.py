@@ -11,9 +11,9 @@ import pytest
 from optuna.artifacts import FileSystemArtifactStore, download_artifact, get_all_artifact_meta
 
 import hpo
+from hpo.database.storage import Storage
 from hpo.files.artifacts import artifact_store, attach, attach_text, attach_to_study, epochs_table
 from hpo.launchers.progress import PlainProgress
-from hpo.database.storage import Storage
 from hpo.worker.trial_cache import WorkerView
 
 from .trials_support import claim_one, new_study

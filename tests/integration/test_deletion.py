@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.database import claims, trial_writes
-from hpo.experiment.deletion import delete_studies
-from hpo.errors import ExperimentDeletedError
 from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
+from hpo.errors import ExperimentDeletedError
+from hpo.experiment.deletion import delete_studies
 from hpo.worker.trial_cache import WorkerView
 
 TABLES = ("studies", "trials", "trial_user_attributes", "trial_heartbeats", "hpo_studies", "hpo_trials")
@@ -92,13 +92,13 @@ def test_a_claim_that_waited_for_the_deletion(storage: Storage) -> None:
 def test_a_worker_loses_the_trials_of_a_deleted_study_and_keeps_the_others(storage: Storage) -> None:
     gone, kept = new_study(storage, 5), new_study(storage, 5)
     view = WorkerView(storage, auto_refresh=False)
-    claims = [claims.claim(storage.engine, [study_id], "here:1")[0][0] for study_id in (gone, kept)]
-    for claim in claims:
+    taken = [claims.claim(storage.engine, [study_id], "here:1")[0][0] for study_id in (gone, kept)]
+    for claim in taken:
         view.adopt(claim)
     delete_studies(storage.engine, [gone])
     for study_id in (gone, kept):
         view.refresh(study_id)
-    assert [view.is_lost(claim.trial_id) for claim in claims] == [True, False]
+    assert [view.is_lost(claim.trial_id) for claim in taken] == [True, False]
     assert not claims.are_deleted(storage.engine, [gone, kept])
     assert claims.are_deleted(storage.engine, [gone])
     with pytest.raises(KeyError):

@@ -8,8 +8,8 @@ import optuna
 import pytest
 
 import hpo
-from hpo.files.artifacts import PREFIX
 from hpo.errors import UsageError
+from hpo.files.artifacts import PREFIX
 from hpo.launchers.progress import PlainProgress
 
 STUDY = """

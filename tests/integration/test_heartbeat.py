@@ -10,8 +10,8 @@ import sqlalchemy as sa
 import hpo.worker.heartbeat
 from benchmarks.postgres_server import PostgresServer
 from hpo.database import claims, retries
-from hpo.worker.heartbeat import Heartbeat
 from hpo.database.storage import Storage
+from hpo.worker.heartbeat import Heartbeat
 from hpo.worker.trial_cache import WorkerView
 
 from .trials_support import attempts_to_connect, new_study, statements, wait_until

@@ -11,15 +11,15 @@ from optuna.trial import TrialState
 
 import benchmarks.sleeping  # noqa: F401  (registers the trainer)
 from hpo.database import attributes
-from hpo.worker.claim_queue import Intake
-from hpo.worker.study_runner import StudyDesk
-from hpo.worker.db_thread import Recorder
-from hpo.studyfile.load import parse_study_file
 from hpo.database.storage import Storage
 from hpo.experiment.experiment import create_experiment
+from hpo.studyfile.load import parse_study_file
+from hpo.worker.claim_queue import Intake
+from hpo.worker.db_thread import Recorder
+from hpo.worker.options import WorkerOptions
+from hpo.worker.study_runner import StudyDesk
 from hpo.worker.trial_cache import WorkerView
 from hpo.worker.worker import Worker
-from hpo.worker.options import WorkerOptions
 from tests.unit.study_files import study as study_table
 
 from .trials_support import wait_until

@@ -9,10 +9,10 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.database import claims, retries, trial_writes
-from hpo.errors import ExperimentError
 from hpo.database.claims import Claim
 from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
+from hpo.errors import ExperimentError
 
 from .trials_support import claim_one, finish, new_study
 
@@ -23,11 +23,11 @@ def test_eight_claimants_get_each_lineage_once(storage: Storage) -> None:
 
     def work(worker: str) -> None:
         while True:
-            claims, finished = claims.claim(storage.engine, study_ids, worker)
-            claimed.extend(claims)
+            taken, finished = claims.claim(storage.engine, study_ids, worker)
+            claimed.extend(taken)
             if finished:
                 return
-            for claim in claims:
+            for claim in taken:
                 assert finish(storage, claim.trial_id)
 
     threads = [threading.Thread(target=work, args=(f"here:{index}",)) for index in range(8)]

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 import hpo
 from hpo.cli.main import app
-from hpo.launchers.progress import PlainProgress
 from hpo.database.storage import Storage
 from hpo.experiment.experiment import experiment_names
+from hpo.launchers.progress import PlainProgress
 from hpo.trainers.generator import GeneratorTrainer
 from hpo.trainers.protocol import BuildOptions, Config, Run
 from hpo.trainers.registry import TRAINERS, TrainerEntry, register

@@ -11,10 +11,10 @@ import sqlalchemy as sa
 
 from benchmarks.postgres_server import PostgresServer
 from hpo.database import retries
-from hpo.errors import StorageError
 from hpo.database.retrying import is_passing, persistently
-from hpo.worker.db_thread import Recorder
 from hpo.database.storage import Storage
+from hpo.errors import StorageError
+from hpo.worker.db_thread import Recorder
 from hpo.worker.trial_cache import WorkerView
 
 from .trials_support import LIMIT_SECONDS, attempts_to_connect, claim_one, new_study, wait_until

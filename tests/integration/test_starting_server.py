@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpo.errors import StorageError
 from hpo.database.retrying import is_passing, persistently
 from hpo.database.storage import open_storage
+from hpo.errors import StorageError
 
 ENCRYPTION_REQUESTS = (80877103, 80877104)
 

@@ -7,15 +7,15 @@ import pytest
 from optuna.trial import TrialState
 from typer.testing import CliRunner
 
-from hpo.database import retries, trial_writes
-from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.cli.main import app
+from hpo.database import retries, trial_writes
 from hpo.database.claims import Claim
-from hpo.studyfile.load import parse_study_file
-from hpo.experiment.status import snapshot
 from hpo.database.storage import Storage
-from hpo.experiment.experiment import Experiment, create_experiment
 from hpo.database.trial_writes import Writes
+from hpo.experiment.experiment import Experiment, create_experiment
+from hpo.experiment.status import snapshot
+from hpo.files.checkpoints import Checkpoint, CheckpointFolder
+from hpo.studyfile.load import parse_study_file
 from tests.unit.study_files import study as study_table
 
 from .trials_support import claim_one

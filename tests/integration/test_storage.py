@@ -19,11 +19,11 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from benchmarks.postgres_server import PostgresServer, free_port
-from hpo.errors import HPOError, StorageError, UsageError
-from hpo.database.retrying import is_passing
 from hpo.database.address import masked, resolve_address
 from hpo.database.explain import explained as explained
+from hpo.database.retrying import is_passing
 from hpo.database.storage import Storage, open_storage
+from hpo.errors import HPOError, StorageError, UsageError
 
 PASSWORD = "geheim-0815"
 
@@ -155,9 +155,9 @@ class TestRefusals:
     )
     def test_what_passes_by_itself(self, said: str, shown: str, passing: bool) -> None:
         error = sa.exc.OperationalError(None, None, psycopg2.OperationalError(said))
-        explained = explained(error, "postgresql://hpo:***@host/hpo")
-        assert shown in str(explained)
-        assert is_passing(explained) is passing
+        shown_error = explained(error, "postgresql://hpo:***@host/hpo")
+        assert shown in str(shown_error)
+        assert is_passing(shown_error) is passing
 
     def test_masked(self) -> None:
         assert masked(f"postgresql://me:{PASSWORD}@host/hpo") == "postgresql://me:***@host/hpo"
@@ -171,7 +171,7 @@ class TestRefusals:
 
 HOLDER = """
 import sys
-from hpo.storage import open_storage
+from hpo.database.storage import open_storage
 storage = open_storage(home=sys.argv[1])
 study = storage.create_new_study([__import__("optuna").study.StudyDirection.MINIMIZE], sys.argv[2])
 print(storage.engine.connect().exec_driver_sql("SELECT pg_postmaster_start_time()::text").scalar(), flush=True)
@@ -264,7 +264,7 @@ class TestEmbedded:
         code = (
             "import os, sys\n"
             "from hpo.errors import StorageError\n"
-            "from hpo.storage import open_storage\n"
+            "from hpo.database.storage import open_storage\n"
             "if os.geteuid() == 0: os.setuid(65534)\n"
             "try: open_storage(home=sys.argv[1])\n"
             "except StorageError as error: print(error)\n"

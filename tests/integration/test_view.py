@@ -12,11 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database import attributes, claims, retries, trial_writes
 from hpo.database.claims import Claim
-from hpo.worker.study_runner import StudyDesk
-from hpo.studyfile.load import parse_study_file
 from hpo.database.storage import Storage
-from hpo.experiment.experiment import create_experiment
 from hpo.database.trial_writes import Writes
+from hpo.experiment.experiment import create_experiment
+from hpo.studyfile.load import parse_study_file
+from hpo.worker.study_runner import StudyDesk
 from hpo.worker.trial_cache import WorkerView
 from tests.unit.study_files import study as study_table
 
@@ -40,8 +40,8 @@ class Peer:
         draws.choice(acts)(draws)
 
     def claim(self, draws: random.Random) -> None:
-        claims, _ = claims.claim(self.storage.engine, [self.study_id], self.name, draws.randint(1, 2))
-        for claim in claims:
+        taken, _ = claims.claim(self.storage.engine, [self.study_id], self.name, draws.randint(1, 2))
+        for claim in taken:
             self.view.adopt(claim)
             self.claims.append(claim)
             if claim.fresh:

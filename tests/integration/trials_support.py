@@ -26,8 +26,8 @@ def new_study(storage: Storage, trials: int | None, epochs: int | None = None, p
 
 
 def claim_one(storage: Storage, study_id: int, worker: str = "here:1") -> Claim:
-    claims, _ = claims.claim(storage.engine, [study_id], worker)
-    return claims[0]
+    taken, _ = claims.claim(storage.engine, [study_id], worker)
+    return taken[0]
 
 
 def finish(storage: Storage, trial_id: int, value: float = 0.5, epochs: int = 10) -> bool:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from hpo.trainers.classifier.training import ClassifierTrainer
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.packed.trainer import PackedTrainer
+from hpo.trainers.classifier.training import ClassifierTrainer
 from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Metrics, Run, State, Trainer
 
 Curves = dict[int, list[Metrics]]

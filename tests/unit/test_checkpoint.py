@@ -22,8 +22,8 @@ import pytest
 import torch
 
 import hpo.files.checkpoints
-from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.errors import CheckpointError
+from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.trainers.classifier.training import ClassifierTrainer
 from hpo.trainers.protocol import BuildOptions, EpochEnd, Run
 
@@ -274,7 +274,7 @@ class TestFiles:
         # A full disk in the shape of a limit on the size of files: the kernel ends the writer with SIGXFSZ.
         script = (
             "import resource, signal, sys\n"
-            "from hpo.checkpoint import Checkpoint, CheckpointFolder\n"
+            "from hpo.files.checkpoints import Checkpoint, CheckpointFolder\n"
             "signal.signal(signal.SIGXFSZ, signal.SIG_DFL)\n"
             "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
@@ -296,7 +296,7 @@ class TestFiles:
         folder.save(0, checkpoint(1))
         script = (
             "import resource, signal, sys\n"
-            "from hpo.checkpoint import Checkpoint, CheckpointFolder\n"
+            "from hpo.files.checkpoints import Checkpoint, CheckpointFolder\n"
             "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
             "CheckpointFolder(sys.argv[1], 'key').save(0, Checkpoint(2, {'text': 'a' * 100_000}, []))\n"
         )

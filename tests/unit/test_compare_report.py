@@ -9,7 +9,7 @@ import optuna
 import pytest
 from rich.console import Console
 
-from hpo.compare import figures, report, tables
+from hpo.compare import figures, output, report, tables
 from hpo.compare.comparison import compare_studies
 from hpo.compare.load import Loader
 from hpo.compare.publish import IDS, figure_json, note, publish
@@ -30,7 +30,7 @@ def comparison(**options):
 
 
 def test_json_has_everything_and_no_infinities():
-    content = json.loads(report.dumps(comparison(study_file={"target": 0.74})))
+    content = json.loads(output.dumps(comparison(study_file={"target": 0.74})))
     assert content["experiment"] == "e"
     assert content["direction"] == "maximize"
     tpe = content["samplers"]["tpe"]
@@ -62,7 +62,7 @@ def test_cells():
 
 def test_terminal_shows_verdicts_and_tables():
     out = io.StringIO()
-    report.print_tables(report.Report((comparison(),)), Console(file=out, width=160))
+    output.print_tables(report.Report((comparison(),)), Console(file=out, width=160))
     text = out.getvalue()
     assert "random is worse than tpe by 0.0535 (p = 0.0078)" in text
     for title in ("Final values", "Pairwise", "Spent by each sampler", "Share of random's budget"):
@@ -70,7 +70,7 @@ def test_terminal_shows_verdicts_and_tables():
 
 
 def test_csv_files(tmp_path):
-    written = report.write_csv(report.Report((comparison(),)), tmp_path / "tables")
+    written = output.write_csv(report.Report((comparison(),)), tmp_path / "tables")
     assert {path.name for path in written} == {
         "e-samplers.csv",
         "e-pairs.csv",
@@ -92,7 +92,7 @@ def test_csv_files(tmp_path):
 def test_a_page_stands_alone_and_escapes_names(tmp_path):
     found = comparison()
     studies = repeats("random", RANDOM) + repeats(WEIRD, RANDOM)
-    report.write_html(report.Report((found, compare_studies(studies))), tmp_path / "page.html")
+    output.write_html(report.Report((found, compare_studies(studies))), tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<img src=x" not in page
     assert "&lt;img src=x" in page
@@ -142,7 +142,7 @@ def test_ranks_over_experiments():
     assert five.groups == (("grid", "tpe"), ("tpe", "random"))
     drawn = figures.critical_difference(five)
     assert [trace["name"] for trace in drawn["data"]] == ["average rank", "not told apart", "not told apart"]
-    content = report.to_json(report.Report((named("a", 0.0), named("b", 0.1)), two))
+    content = output.to_json(report.Report((named("a", 0.0), named("b", 0.1)), two))
     assert content["tasks"]["ranks"]["grid"] == 1.0
     assert content["experiments"].keys() == {"a", "b"}
 

@@ -6,10 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from hpo.trainers.classifier.diagnostics.activations import PatternObserver, activation_patterns, activity, hamming_distances
+from hpo.trainers.classifier.diagnostics.activations import (
+    PatternObserver,
+    activation_patterns,
+    activity,
+    hamming_distances,
+)
 from hpo.trainers.classifier.diagnostics.regions import linear_regions
-from hpo.trainers.errors import TrainerError
 from hpo.trainers.classifier.regularizers import Dropout
+from hpo.trainers.errors import TrainerError
 
 
 def linear(weight: list[list[float]], bias: list[float]) -> nn.Linear:

@@ -10,12 +10,17 @@ import torch
 from PIL import Image
 from plotly.graph_objects import Figure
 
-from tests.unit.trainers_support import train
-from hpo.trainers.classifier.training import trained_network
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.diagnostics.run import DIAGNOSES, diagnose
-from hpo.trainers.classifier.diagnostics.trained import diagnose_classifier, diagnosis_data, pattern_observer, train_and_diagnose
+from hpo.trainers.classifier.diagnostics.trained import (
+    diagnose_classifier,
+    diagnosis_data,
+    pattern_observer,
+    train_and_diagnose,
+)
+from hpo.trainers.classifier.training import trained_network
 from hpo.trainers.protocol import Run
+from tests.unit.trainers_support import train
 
 DIGITS = ClassifierConfig(
     dataset="digits",

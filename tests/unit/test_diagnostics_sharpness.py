@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpo.trainers.classifier.diagnostics.sharpness import filter_normalized_direction, hessian_product, largest_eigenvalue, loss_plane, sharpness
+from hpo.trainers.classifier.diagnostics.sharpness import (
+    filter_normalized_direction,
+    hessian_product,
+    largest_eigenvalue,
+    loss_plane,
+    sharpness,
+)
 
 
 class Quadratic(nn.Module):

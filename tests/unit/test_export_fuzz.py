@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 
 from hpo.cli import main
 from hpo.database import attributes
+from hpo.experiment.experiment import Experiment
 from hpo.export.best import BestTrial
 from hpo.export.files import as_text, exported
 from hpo.machine import trained_on
 from hpo.settings import Settings
-from hpo.experiment.experiment import Experiment
-from tests.unit.study_files import ToyConfig, read
-from tests.unit.test_spec_fuzz import KEYS, QUICK, VALUES, at, places
 from hpo.trainers.generator import trainer
 from hpo.trainers.protocol import Config, Run
 from hpo.trainers.registry import TRAINERS
+from tests.unit.study_files import ToyConfig, read
+from tests.unit.test_spec_fuzz import KEYS, QUICK, VALUES, at, places
 
 
 @trainer("quick", metrics={"val_loss": "minimize", "val_accuracy": "maximize"})

@@ -11,10 +11,10 @@ import pytest
 from pydantic import Field
 
 from hpo.experiment.config_schema import changes, fingerprint, shown_changes
-from tests.unit.study_files import ToyConfig
 from hpo.trainers.loading import load_trainers
 from hpo.trainers.protocol import Config
 from hpo.trainers.registry import TRAINERS
+from tests.unit.study_files import ToyConfig
 
 
 class Kind(enum.Enum):
@@ -98,7 +98,7 @@ import enum, json, sys
 from typing import Annotated, Literal
 import pydantic
 import hpo
-from hpo.fingerprint import fingerprint
+from hpo.experiment.config_schema import fingerprint
 
 class Plain: pass
 class Kind(enum.Enum): A = 1

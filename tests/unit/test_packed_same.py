@@ -8,9 +8,9 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.packed_support import Curves, alone, assert_same, configuration, packed
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.protocol import EpochEnd
+from tests.unit.packed_support import Curves, alone, assert_same, configuration, packed
 
 MULTISTEP = {"scheduler": "multistep", "milestones": (2, 4), "gamma": 0.5}
 

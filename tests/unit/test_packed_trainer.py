@@ -6,15 +6,15 @@ import sys
 
 import pytest
 
-from tests.unit.packed_support import alone, assert_same, configuration, packed, run_all
-from hpo.trainers.classifier.training import ClassifierTrainer
-from hpo.trainers.errors import TrainerError
 from hpo.trainers.classifier.packed import shape
 from hpo.trainers.classifier.packed.probe import choose_slots
 from hpo.trainers.classifier.packed.trainer import PackedTrainer
+from hpo.trainers.classifier.training import ClassifierTrainer
+from hpo.trainers.errors import TrainerError
 from hpo.trainers.loading import load_trainers
 from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Run, Trainer
 from hpo.trainers.registry import TRAINERS
+from tests.unit.packed_support import alone, assert_same, configuration, packed, run_all
 
 
 def trainer(slots: int) -> PackedTrainer:
@@ -204,8 +204,8 @@ class TestChoice:
 OUT_OF_MEMORY = """
 import resource, torch
 from tests.unit.packed_support import configuration
-from trainers.packed.trainer import PackedTrainer
-from trainers.protocol import BuildOptions, EpochEnd, Evicted, Run
+from hpo.trainers.classifier.packed.trainer import PackedTrainer
+from hpo.trainers.protocol import BuildOptions, EpochEnd, Evicted, Run
 
 torch.set_num_threads(1)
 trainer = PackedTrainer(BuildOptions(threads=1), 32)

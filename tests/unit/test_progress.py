@@ -10,7 +10,15 @@ import pytest
 from rich.console import Console
 
 import hpo.launchers.progress
-from hpo.launchers.progress import JsonProgress, LiveProgress, PlainProgress, Speed, choose_progress, format_seconds, summary_line
+from hpo.launchers.progress import (
+    JsonProgress,
+    LiveProgress,
+    PlainProgress,
+    Speed,
+    choose_progress,
+    format_seconds,
+    summary_line,
+)
 
 
 @pytest.fixture

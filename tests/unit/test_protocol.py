@@ -7,11 +7,11 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from hpo.trainers import protocol
+from hpo.trainers import registry
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.generator import GeneratorTrainer, trainer
 from hpo.trainers.loading import load_trainers
-from hpo.trainers.protocol import Config, Ended, EpochEnd, Failed, Run, Trainer
+from hpo.trainers.protocol import BuildOptions, Config, Ended, EpochEnd, Failed, Run, Trainer
 
 
 class Epochs(Config):
@@ -23,10 +23,10 @@ class NoEpochs(Config):
 
 
 @pytest.fixture(autouse=True)
-def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, protocol.TrainerEntry]:
+def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, registry.TrainerEntry]:
     """A table of trainers of the test's own."""
-    own = dict(protocol.TRAINERS)
-    monkeypatch.setattr(protocol, "TRAINERS", own)
+    own = dict(registry.TRAINERS)
+    monkeypatch.setattr(registry, "TRAINERS", own)
     return own
 
 
@@ -140,7 +140,7 @@ def test_registered_with_its_first_line(table):
     entry = table["mine"]
     assert (entry.config, entry.description, entry.max_slots) == (Epochs, "What it does.", 1)
     assert entry.metrics == {"loss": "minimize"}
-    assert isinstance(entry.build(protocol.BuildOptions()), GeneratorTrainer)
+    assert isinstance(entry.build(BuildOptions()), GeneratorTrainer)
 
 
 class Loose(pydantic.BaseModel):

@@ -5,8 +5,8 @@ import optuna
 import pytest
 
 from hpo.database import attributes
-from hpo.search.samplers import GENERATION
 from hpo.search.sampler_registry import SAMPLERS, build_pruner, build_sampler
+from hpo.search.samplers import GENERATION
 from hpo.search.seeds import derive_seed
 from tests.unit.study_files import read
 

@@ -5,8 +5,8 @@ import math
 import pytest
 
 from hpo.errors import StudyFileError
-from hpo.studyfile.validation import shown, toml_path
 from hpo.studyfile.load import load_study_file, parse_study_file
+from hpo.studyfile.validation import shown, toml_path
 from tests.unit.study_files import mistakes, study
 
 LR = {"low": 1e-3, "high": 1.0}

@@ -6,9 +6,9 @@ import pydantic
 import pytest
 
 from hpo.studyfile.validation import Mistakes
-from tests.unit.study_files import ToyConfig, mistakes
 from hpo.trainers.generator import trainer
 from hpo.trainers.protocol import Config, Run
+from tests.unit.study_files import ToyConfig, mistakes
 
 LR = {"low": 1e-3, "high": 1.0}
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.trainers_support import DATA_DIR, needs_cifar10, needs_mnist
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import clear_cache, load_split
 from hpo.trainers.classifier.datasets import DATASETS, check_arrays, read_split, split_indices, verify_files
-from hpo.trainers.protocol import TrainerError
 from hpo.trainers.classifier.entry import check_classifier
+from hpo.trainers.errors import TrainerError
+from tests.unit.trainers_support import DATA_DIR, needs_cifar10, needs_mnist
 
 SIZES = {
     "digits": (1197, 300, 300),
@@ -163,7 +163,7 @@ class TestCheck:
 
     def test_imports_no_torch(self) -> None:
         code = (
-            "import sys; from trainers.registry import *; "
+            "import sys; from hpo.trainers.classifier.entry import *; "
             "check_classifier(ClassifierConfig(dataset='digits'), None, False); "
             "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
         )

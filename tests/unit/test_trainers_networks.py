@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from hpo.trainers.classifier.augment import augmented, draw_crops
-from hpo.trainers.classifier.training import new_network
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.initializers import INITIALIZERS, initialize
 from hpo.trainers.classifier.networks import NETWORKS, build_network
 from hpo.trainers.classifier.precision import PRECISIONS
 from hpo.trainers.classifier.randomness import generator
+from hpo.trainers.classifier.training import new_network
 
 
 def count(network: nn.Module) -> int:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from hpo.trainers.classifier.config import ClassifierConfig
-from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Metrics, Run, State
 from hpo.trainers.classifier.entry import CLASSIFIER_METRICS
 from hpo.trainers.classifier.entry import _build_classifier as build
+from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Metrics, Run, State
 
 DATA_DIR = Path(os.environ.get("HPO_TEST_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
 

@@ -14,8 +14,8 @@ from hpo.trainers.classifier.datasets import DATASETS
 from hpo.trainers.classifier.initializers import INITIALIZERS
 from hpo.trainers.classifier.networks import NETWORKS
 from hpo.trainers.classifier.optimizers import OPTIMIZERS
-from hpo.trainers.protocol import Config
 from hpo.trainers.classifier.schedules import SCHEDULERS
+from hpo.trainers.protocol import Config
 
 DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "line"]
 NetworkName = Literal["mlp", "cnn", "squeeze_expand", "resnet18", "relu_line"]

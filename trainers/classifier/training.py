@@ -1,7 +1,7 @@
 """Trains one image classifier at a time, its data resident on the device.
 
 * No DataLoader and no copy between host and device within an epoch; nothing is read back before its end.
-* Everything random derives from the trial's seed (`trainers.randomness`) and the learning rate from the step, so a
+* Everything random derives from the trial's seed (`randomness`) and the learning rate from the step, so a
   checkpoint is the weights and what the optimizer remembers: resumed, a trial ends with the same bits.
 """
 
@@ -17,16 +17,16 @@ from torch.nn import functional
 from hpo.trainers.classifier.augment import augmented, draw_crops
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import Split, load_split
-from hpo.trainers.errors import TrainerError
 from hpo.trainers.classifier.evaluate import evaluate
 from hpo.trainers.classifier.initializers import initialize
 from hpo.trainers.classifier.networks import build_network
 from hpo.trainers.classifier.optimizers import build_optimizer, load_optimizer_state, optimizer_state
 from hpo.trainers.classifier.precision import Precision, choose_precision
-from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Failed, Metrics, Run, State
 from hpo.trainers.classifier.randomness import epoch_order, generator, num_steps
 from hpo.trainers.classifier.regularizers import add_l1_gradients, set_dropout_generator
 from hpo.trainers.classifier.schedules import learning_rates
+from hpo.trainers.errors import TrainerError
+from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Failed, Metrics, Run, State
 
 NUM_NORMS = 32
 """Steps of an epoch, evenly spaced, at which the gradient norm is taken; every step would cost the MLP 10 %."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hpo.trainers.classifier.diagnostics.activations import RECTIFIERS
-from hpo.trainers.errors import TrainerError
 from hpo.trainers.classifier.regularizers import Dropout
+from hpo.trainers.errors import TrainerError
 
 # Closer than this share of the interval, two breakpoints are one: two units of equal weights differ in the last bits.
 CLOSE = 1e-12

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hpo.trainers.classifier.diagnostics.loss import BATCH_SIZE, LossFunction, batches, evaluation_mode, mean_loss, trainable
+from hpo.trainers.classifier.diagnostics.loss import (
+    BATCH_SIZE,
+    LossFunction,
+    batches,
+    evaluation_mode,
+    mean_loss,
+    trainable,
+)
 
 Product = Callable[[Tensor], Tensor]
 

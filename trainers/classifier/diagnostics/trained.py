@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from hpo.trainers.classifier.training import ClassifierTrainer, trained_network
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import Split, load_split
 from hpo.trainers.classifier.datasets import DATASETS, Part, read_split
@@ -15,6 +14,7 @@ from hpo.trainers.classifier.diagnostics.history import History
 from hpo.trainers.classifier.diagnostics.mistakes import CLASS_NAMES
 from hpo.trainers.classifier.diagnostics.run import INTERVAL, DiagnosisData, diagnose
 from hpo.trainers.classifier.precision import choose_precision
+from hpo.trainers.classifier.training import ClassifierTrainer, trained_network
 from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Metrics, Run, State
 
 PROBE = 64
@@ -68,7 +68,7 @@ def _split(config: ClassifierConfig, part: Part, run: Run, dtype: torch.dtype) -
 def diagnose_classifier(
     config: ClassifierConfig, state: State, history: History, folder: Path, run: Run
 ) -> dict[str, Any]:
-    """Diagnoses what the classifier trained: as :func:`trainers.diagnostics.run.diagnose`.
+    """Diagnoses what the classifier trained: as :func:`diagnostics.run.diagnose`.
 
     Args:
         state: the snapshot of the last epoch (``EpochEnd.snapshot()``).

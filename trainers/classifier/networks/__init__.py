@@ -64,12 +64,12 @@ NETWORKS: dict[str, NetworkEntry] = {
 def build_network(config: "ClassifierConfig") -> "nn.Module":
     """The network that the configuration names, on the ``meta`` device: no memory and no random numbers yet.
 
-    ``network.to_empty(device="cpu")`` and :func:`trainers.initializers.initialize` give it weights.
+    ``network.to_empty(device="cpu")`` and :func:`initializers.initialize` give it weights.
     """
     import torch
 
     data = DATASETS[config.dataset]
-    module = importlib.import_module(f"trainers.networks.{config.network}")
+    module = importlib.import_module(f"hpo.trainers.classifier.networks.{config.network}")
     with torch.device("meta"):
         network: nn.Module = module.build(config, data.shape, data.num_classes)
     return network

@@ -1,7 +1,7 @@
 """Trains many configurations at once: a leading dimension for the trial, and a slot is refilled when its trial ends.
 
 A small network leaves a device idle: launching a step costs more than computing it. Here one step advances a whole
-pack of trials, and what it computes for one of them is what `trainers.classifier` computes, to rounding. Nothing of a
+pack of trials, and what it computes for one of them is what `training` computes, to rounding. Nothing of a
 slot is ever summed, multiplied or compared with anything of another, so neither a neighbour nor its NaN can be seen.
 
 shape.py      what the trials of a pack must agree on, and how large a pack they need

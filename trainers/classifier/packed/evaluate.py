@@ -15,7 +15,7 @@ BATCH_IMAGES = {"features": 512, "images": 64}
 
 @torch.no_grad()
 def evaluate_slots(network: PackedNetwork, positions: list[int], split: Split) -> list[tuple[float, float]]:
-    """Mean loss and accuracy of each slot, as `trainers.evaluate.evaluate`, with the same bits in any company."""
+    """Mean loss and accuracy of each slot, as `evaluate.evaluate`, with the same bits in any company."""
     pixels = 1 if network.is_features else split.x.shape[2] * split.x.shape[3]
     size = BATCH_IMAGES["features" if network.is_features else "images"]
     image_bytes = 4 * network.values_per_image * pixels

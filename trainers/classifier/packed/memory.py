@@ -7,9 +7,9 @@ import torch
 
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.datasets import DATASETS
-from hpo.trainers.errors import TrainerError
 from hpo.trainers.classifier.networks import build_network
 from hpo.trainers.classifier.packed import shape
+from hpo.trainers.errors import TrainerError
 from hpo.trainers.protocol import BuildOptions
 
 SHARE = 0.8

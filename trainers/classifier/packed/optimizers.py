@@ -1,6 +1,6 @@
 """The optimizers with a learning rate, momentum and decay for each slot.
 
-The formulas are those of torch.optim's SGD, Adam and AdamW (`trainers.optimizers`), the checkpoints too. An update of
+The formulas are those of torch.optim's SGD, Adam and AdamW (`optimizers`), the checkpoints too. An update of
 zero weights with zero gradients is zero, so that padding stays zero.
 """
 
@@ -68,7 +68,7 @@ class PackedSGD:
                     copy_padded(memory[name][slot], values[name])
 
     def export(self, slot: int, shapes: Sequence[Sequence[int]], steps: int, beta: float) -> list[dict[str, Any]]:
-        """The slot's state as `trainers.optimizers.optimizer_state` gives it; without momentum there is none."""
+        """The slot's state as `optimizers.optimizer_state` gives it; without momentum there is none."""
         if beta == 0:
             return [{} for _ in shapes]
         return [
@@ -133,7 +133,7 @@ def build_packed_optimizer(name: str, parameters: Sequence[Tensor], nesterov: bo
 
 @torch.no_grad()
 def add_l1(parameters: Sequence[Tensor], gradients: Sequence[Tensor], l1: Tensor) -> None:
-    """`trainers.regularizers.add_l1_gradients` with a factor for each slot."""
+    """`regularizers.add_l1_gradients` with a factor for each slot."""
     for p, g in zip(parameters, gradients, strict=True):
         g.addcmul_(p.sign(), spread(l1, p))
 

@@ -12,11 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hpo.trainers.classifier.training import new_network
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import Split, load_split
 from hpo.trainers.classifier.datasets import Part
-from hpo.trainers.errors import TrainerError
 from hpo.trainers.classifier.packed.dropout import Masks
 from hpo.trainers.classifier.packed.evaluate import evaluate_slots
 from hpo.trainers.classifier.packed.graph import GraphedStep
@@ -28,6 +26,8 @@ from hpo.trainers.classifier.packed.shape import ROWS
 from hpo.trainers.classifier.packed.slot import Slot
 from hpo.trainers.classifier.packed.tables import HYPER, Tables
 from hpo.trainers.classifier.precision import choose_precision
+from hpo.trainers.classifier.training import new_network
+from hpo.trainers.errors import TrainerError
 from hpo.trainers.protocol import EpochEnd, Run, State
 
 
@@ -42,7 +42,7 @@ class Uses:
 
 
 class Pack:
-    """Up to ``capacity`` trials of one template (`trainers.packed.shape`); it grows when more come.
+    """Up to ``capacity`` trials of one template (`packed.shape`); it grows when more come.
 
     On a CPU an MLP gives the same bits in any company (convolutions do not): an exported configuration relies on it.
     Therefore products in single and double precision use one of ``threads`` (MKL cuts a batch of them among threads by
@@ -225,7 +225,7 @@ class Pack:
         return slot.run.test == "each" or (slot.run.test == "last" and slot.finished)
 
     def snapshot(self, slot: Slot) -> State:
-        """What `trainers.classifier.Training.snapshot` gives for the same trial; either resumes the other's."""
+        """What `training.Training.snapshot` gives for the same trial; either resumes the other's."""
         network, steps = slot.network, slot.epochs_done * slot.num_steps
         shapes = [parameter.shape for parameter in network.parameters()]
         return {

@@ -11,11 +11,11 @@ from functools import partial
 
 import torch
 
-from hpo.trainers.classifier.training import Training
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.packed import shape
 from hpo.trainers.classifier.packed.memory import is_out_of_memory, most_slots
 from hpo.trainers.classifier.packed.trainer import PackedTrainer
+from hpo.trainers.classifier.training import Training
 from hpo.trainers.protocol import BuildOptions, Failed, Run
 
 log = logging.getLogger("hpo")

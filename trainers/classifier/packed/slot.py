@@ -7,11 +7,11 @@ from functools import lru_cache
 
 from torch import nn
 
-from hpo.trainers.classifier.training import norm_stride
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.networks import build_network
-from hpo.trainers.protocol import Run
 from hpo.trainers.classifier.randomness import num_steps
+from hpo.trainers.classifier.training import norm_stride
+from hpo.trainers.protocol import Run
 
 
 @lru_cache(maxsize=512)

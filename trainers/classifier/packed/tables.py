@@ -17,7 +17,7 @@ class Tables:
 
     Attributes:
         order: int64 (capacity, num_images), the order in which the slot's epoch visits the images.
-        crops: uint8 (capacity, 3, num_images), `trainers.augment.draw_crops` of the slot's epoch; None without.
+        crops: uint8 (capacity, 3, num_images), `augment.draw_crops` of the slot's epoch; None without.
         lrs: (capacity, num_images), the learning rate of each update of the slot's epoch.
         hyper: (len(HYPER), capacity).
         step, batch_size, stride: int64 (capacity,).

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from hpo.trainers.classifier.training import ClassifierTrainer
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.packed import shape
 from hpo.trainers.classifier.packed.memory import check_slots, is_out_of_memory
 from hpo.trainers.classifier.packed.pack import Pack
+from hpo.trainers.classifier.training import ClassifierTrainer
 from hpo.trainers.protocol import BuildOptions, EpochEnd, Event, Evicted, Failed, Run
 
 log = logging.getLogger("hpo")
@@ -31,7 +31,7 @@ WASTE = {"cpu": 2.0}
 launches computes the padding for nothing."""
 
 ALLOWANCE = 500_000
-"""Padding, in `trainers.packed.shape.cost`, that costs a CPU less than one more pack does. Measured on small MLPs of
+"""Padding, in `packed.shape.cost`, that costs a CPU less than one more pack does. Measured on small MLPs of
 mixed sizes, 64 slots: 139 trial-epochs a second at 0, 174 at 250,000, 315 at 500,000."""
 
 

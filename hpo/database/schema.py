@@ -1,0 +1,37 @@
+"""Our own tables beside Optuna's."""
+
+import sqlalchemy as sa
+
+OWN_TABLES = ("hpo_studies", "hpo_trials")
+
+
+OWN_SCHEMA = """
+CREATE TABLE IF NOT EXISTS hpo_studies (
+    study_id integer PRIMARY KEY REFERENCES studies ON DELETE CASCADE,
+    num_lineages integer,              -- the budget in trials; null where it is in epochs
+    num_epochs integer,                -- the budget in epochs; null where it is in trials
+    epochs_per_trial integer NOT NULL, -- most epochs that one trial can take
+    next_lineage integer NOT NULL DEFAULT 0,
+    epochs_spent integer NOT NULL DEFAULT 0
+);
+CREATE TABLE IF NOT EXISTS hpo_trials (
+    trial_id integer PRIMARY KEY REFERENCES trials ON DELETE CASCADE,
+    study_id integer NOT NULL REFERENCES studies ON DELETE CASCADE,
+    lineage integer NOT NULL,
+    attempt integer NOT NULL,
+    worker text,
+    failures integer NOT NULL DEFAULT 0, -- how often the lineage has failed before this attempt
+    error text,                          -- with what the attempt before this one failed
+    retried boolean NOT NULL DEFAULT false,
+    UNIQUE (study_id, lineage, attempt)
+);
+CREATE INDEX IF NOT EXISTS hpo_active_trials ON trials (study_id) WHERE state IN ('RUNNING', 'WAITING');
+"""
+
+
+def create_own_tables(engine: sa.Engine) -> None:
+    """Makes our tables beside Optuna's; deleting a study with any Optuna client deletes our rows of it."""
+    with engine.begin() as connection:
+        # Two processes that make them at once would meet in the catalogue; the number is arbitrary, ours.
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305198)"))
+        connection.execute(sa.text(OWN_SCHEMA))
