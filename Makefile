@@ -24,6 +24,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pytest -q --no-header tests/unit/test_imports.py
 
 fix: install
 	$(BIN)/ruff check --fix .

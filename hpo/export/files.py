@@ -9,7 +9,6 @@ from typing import Any
 
 import tomli_w
 
-import hpo
 from hpo.database import attributes
 from hpo.errors import UsageError
 from hpo.experiment.experiment import Experiment
@@ -81,7 +80,7 @@ def git_commit() -> str | None:
     try:
         done = subprocess.run(
             ["git", "rev-parse", "HEAD"],
-            cwd=Path(hpo.__file__).parent,
+            cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             timeout=5,

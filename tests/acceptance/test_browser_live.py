@@ -12,8 +12,8 @@ from hpo.compare.output import write_html
 from hpo.compare.report import compare
 from hpo.dashboard.server import Server, make_access, make_app
 from hpo.settings import Settings
+from tests.searches import fill
 
-from ..searches import fill
 from .browsing import (  # noqa: F401
     chromium_fixture,
     drawn,

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 import optuna
 import sqlalchemy as sa
 
-from ..searches import fill
-from .dashboard_support import serve_fixture  # noqa: F401
+from tests.integration.dashboard_support import serve_fixture  # noqa: F401
+from tests.searches import fill
 
 WEIRD = "a\"b<i>'&/ü漢 %2f"
 

@@ -26,7 +26,7 @@ from hpo.trainers.generator import trainer
 from hpo.trainers.protocol import Config, Run
 from hpo.trainers.registry import TRAINERS
 from tests.unit.study_files import ToyConfig, read
-from tests.unit.test_spec_fuzz import KEYS, QUICK, VALUES, at, places
+from tests.unit.studyfile.test_fuzz import KEYS, QUICK, VALUES, at, places
 
 
 @trainer("quick", metrics={"val_loss": "minimize", "val_accuracy": "maximize"})

@@ -15,8 +15,7 @@ from hpo.database.storage import Storage
 from hpo.files.artifacts import artifact_store, attach, attach_text, attach_to_study, epochs_table
 from hpo.launchers.progress import PlainProgress
 from hpo.worker.trial_cache import WorkerView
-
-from .trials_support import claim_one, new_study
+from tests.integration.trials_support import claim_one, new_study
 
 NAMES = [
     "notes.txt",

@@ -18,9 +18,8 @@ from hpo.experiment.experiment import create_experiment
 from hpo.studyfile.load import parse_study_file
 from hpo.worker.study_runner import StudyDesk
 from hpo.worker.trial_cache import WorkerView
+from tests.integration.trials_support import claim_one, finish, new_study, statements
 from tests.unit.study_files import study as study_table
-
-from .trials_support import claim_one, finish, new_study, statements
 
 SPACE = {"lr": FloatDistribution(1e-3, 1.0, log=True), "width": IntDistribution(8, 64)}
 

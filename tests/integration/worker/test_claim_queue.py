@@ -20,9 +20,8 @@ from hpo.worker.options import WorkerOptions
 from hpo.worker.study_runner import StudyDesk
 from hpo.worker.trial_cache import WorkerView
 from hpo.worker.worker import Worker
+from tests.integration.trials_support import wait_until
 from tests.unit.study_files import study as study_table
-
-from .trials_support import wait_until
 
 
 @pytest.fixture

@@ -186,7 +186,7 @@ class TestEmbedded:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         )
 
     def let_go(self, holder: "subprocess.Popen[str]") -> None:
@@ -274,7 +274,7 @@ class TestEmbedded:
             [sys.executable, "-c", code, str(folder)],
             capture_output=True,
             text=True,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
             env=clean,
         )
         said = f"the folder {folder} cannot be written: name one that you may write to with HPO_HOME\n"

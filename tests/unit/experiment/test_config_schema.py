@@ -114,7 +114,7 @@ class Outer(hpo.Config):
     f: Kind = Kind.A
 print(json.dumps(fingerprint(Outer)))
 """
-    repository = Path(__file__).parents[2]
+    repository = Path(__file__).parents[3]
     said = {
         subprocess.run(
             [sys.executable, "-c", f"__name__ = {name!r}\n{code}"],

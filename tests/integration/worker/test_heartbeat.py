@@ -13,8 +13,7 @@ from hpo.database import claims, retries
 from hpo.database.storage import Storage
 from hpo.worker.heartbeat import Heartbeat
 from hpo.worker.trial_cache import WorkerView
-
-from .trials_support import attempts_to_connect, new_study, statements, wait_until
+from tests.integration.trials_support import attempts_to_connect, new_study, statements, wait_until
 
 Start = Callable[..., Heartbeat]
 NEVER_SECONDS = 3600.0

@@ -12,7 +12,7 @@ from hpo.studyfile.load import load_study_file, study_file_from_json
 from hpo.studyfile.model import Budget, configure
 from tests.unit.study_files import fields, read
 
-STUDIES = Path(__file__).parents[2] / "studies"
+STUDIES = Path(__file__).parents[3] / "studies"
 
 FULL = """
 name = "Mädchen 1 – Größe"

@@ -26,8 +26,7 @@ from hpo.errors import CheckpointError
 from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.trainers.classifier.training import ClassifierTrainer
 from hpo.trainers.protocol import BuildOptions, EpochEnd, Run
-
-from .packed_support import configuration
+from tests.unit.packed_support import configuration
 
 HISTORY = [{"loss": 0.5, "lr": 0.1}]
 

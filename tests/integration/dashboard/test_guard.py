@@ -13,9 +13,8 @@ from hpo.dashboard.login import TRIES_IN_ALL, WINDOW_SECONDS, Tries
 from hpo.dashboard.pages import local_path
 from hpo.dashboard.server import Server, make_access
 from hpo.errors import DashboardError
-
-from ..searches import fill
-from .dashboard_support import serve_fixture  # noqa: F401
+from tests.integration.dashboard_support import serve_fixture  # noqa: F401
+from tests.searches import fill
 
 
 def test_every_answer_has_the_security_headers(storage, serve):

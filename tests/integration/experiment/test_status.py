@@ -16,9 +16,8 @@ from hpo.experiment.experiment import Experiment, create_experiment
 from hpo.experiment.status import snapshot
 from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.studyfile.load import parse_study_file
+from tests.integration.trials_support import claim_one
 from tests.unit.study_files import study as study_table
-
-from .trials_support import claim_one
 
 LAUNCHED = """
 name = "lines"

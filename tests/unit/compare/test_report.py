@@ -17,8 +17,7 @@ from hpo.compare.render import plotly_script, script_json
 from hpo.compare.stats import Interval
 from hpo.compare.tasks import compare_tasks, groups_within
 from hpo.errors import ExperimentError, UsageError
-
-from .test_compare_curves import repeats
+from tests.unit.compare.test_curves import repeats
 
 RANDOM = [0.70, 0.71, 0.72, 0.70, 0.73, 0.71, 0.70, 0.72]
 WEIRD = "</script><img src=x onerror=alert(1)>|\"'漢/字"

@@ -13,8 +13,7 @@ from hpo.database.claims import Claim
 from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
 from hpo.errors import ExperimentError
-
-from .trials_support import claim_one, finish, new_study
+from tests.integration.trials_support import claim_one, finish, new_study
 
 
 def test_eight_claimants_get_each_lineage_once(storage: Storage) -> None:

@@ -16,8 +16,7 @@ from hpo.database.storage import Storage
 from hpo.errors import StorageError
 from hpo.worker.db_thread import Recorder
 from hpo.worker.trial_cache import WorkerView
-
-from .trials_support import LIMIT_SECONDS, attempts_to_connect, claim_one, new_study, wait_until
+from tests.integration.trials_support import LIMIT_SECONDS, attempts_to_connect, claim_one, new_study, wait_until
 
 Start = Callable[[Storage], tuple[Recorder, int]]
 
