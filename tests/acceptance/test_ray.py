@@ -22,7 +22,7 @@ from hpo.database.storage import open_storage
 
 from .conftest import REPOSITORY, Hpo
 
-pytest.importorskip("ray", reason="Ray is an extra: pip install 'hpo[ray]'")
+pytest.importorskip("ray", reason="Ray is an extra: pip install 'hpo-service[ray]'")
 
 Study = Callable[..., Path]
 LIMIT_SECONDS = 200
@@ -216,7 +216,7 @@ def test_what_cannot_work_is_told_at_once(hpo_command: Hpo, study: Study, home: 
         env={**os.environ, "HPO_TRAINERS": "benchmarks.sleeping", "PYTHONPATH": str(REPOSITORY)},
     )
     assert missing.returncode == 2
-    assert missing.stderr == "error: the ray launcher needs Ray: pip install 'hpo[ray]'\n"
+    assert missing.stderr == "error: the ray launcher needs Ray: pip install 'hpo-service[ray]'\n"
     assert not home.exists()
 
 

@@ -44,7 +44,7 @@ lr = { low = 0.001, high = 1.0 }
 
 MAKE = """
 import sys
-from hpo.studyfile.model import load_study_file
+from hpo.studyfile.load import load_study_file
 from hpo.database.storage import open_storage
 from hpo.experiment.experiment import create_experiment
 create_experiment(open_storage(), load_study_file("versions.toml", "versioned.py"))
