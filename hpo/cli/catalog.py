@@ -1,7 +1,8 @@
 """What can be named in a study file or on the command line, a line each: the same tables that do the work."""
 
 from hpo.launchers import LAUNCHERS
-from hpo.search.sampler_registry import PRUNERS, SAMPLERS
+from hpo.search.pruner_registry import PRUNERS
+from hpo.search.sampler_registry import SAMPLERS
 from hpo.trainers.loading import load_trainers
 from hpo.trainers.registry import TRAINERS
 

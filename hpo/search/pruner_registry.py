@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pydantic
 
+from hpo.search.context import SearchContext
+
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
-
-    from hpo.studyfile.model import StudyFile
 
 
 class Options(pydantic.BaseModel):
@@ -40,7 +40,7 @@ class PrunerEntry:
     name: str
     description: str
     options: type[Options]
-    build: Callable[[Any, "StudyFile"], "BasePruner"]
+    build: Callable[[Any, SearchContext], "BasePruner"]
     decides: Callable[[Any, int | None], set[int] | None]
 
 
@@ -102,13 +102,13 @@ class TopKOptions(Options):
     min_epochs: int = pydantic.Field(1, ge=1, description="the epoch at which it decides")
 
 
-def _none(options: Options, study_file: "StudyFile") -> "BasePruner":
+def _none(options: Options, context: SearchContext) -> "BasePruner":
     from optuna.pruners import NopPruner
 
     return NopPruner()
 
 
-def _percentile(options: MedianOptions, study_file: "StudyFile") -> "BasePruner":
+def _percentile(options: MedianOptions, context: SearchContext) -> "BasePruner":
     from optuna.pruners import MedianPruner, PercentilePruner
 
     shared: dict[str, Any] = {
@@ -122,7 +122,7 @@ def _percentile(options: MedianOptions, study_file: "StudyFile") -> "BasePruner"
     return MedianPruner(**shared)
 
 
-def _asha(options: AshaOptions, study_file: "StudyFile") -> "BasePruner":
+def _asha(options: AshaOptions, context: SearchContext) -> "BasePruner":
     from hpo.search.pruners import AshaPruner
 
     return AshaPruner(
@@ -130,10 +130,10 @@ def _asha(options: AshaOptions, study_file: "StudyFile") -> "BasePruner":
     )
 
 
-def _hyperband(options: HyperbandOptions, study_file: "StudyFile") -> "BasePruner":
+def _hyperband(options: HyperbandOptions, context: SearchContext) -> "BasePruner":
     from hpo.search.pruners import LineageHyperbandPruner
 
-    most = options.max_epochs or study_file.max_epochs()
+    most = options.max_epochs or context.max_epochs
     assert most is not None
     pruner = LineageHyperbandPruner(options.min_epochs, most, options.reduction_factor)
     # Optuna takes a logarithm of floats, and log(243, 3) comes to 4.999999999999999.
@@ -149,23 +149,23 @@ def num_brackets(options: HyperbandOptions, max_epochs: int) -> int:
     return count
 
 
-def _threshold(options: ThresholdOptions, study_file: "StudyFile") -> "BasePruner":
+def _threshold(options: ThresholdOptions, context: SearchContext) -> "BasePruner":
     from optuna.pruners import ThresholdPruner
 
     return ThresholdPruner(options.lower, options.upper, options.min_epochs, options.interval_epochs)
 
 
-def _patient(options: PatientOptions, study_file: "StudyFile") -> "BasePruner":
+def _patient(options: PatientOptions, context: SearchContext) -> "BasePruner":
     from optuna.pruners import PatientPruner
 
     from hpo.search.pruners import accept_experimental
 
-    wrapped = None if options.wrapped is None else build_pruner(pruner_spec(options.wrapped), study_file)
+    wrapped = None if options.wrapped is None else build_pruner(pruner_spec(options.wrapped), context)
     with accept_experimental():
         return PatientPruner(wrapped, options.patience, options.min_delta)
 
 
-def _wilcoxon(options: WilcoxonOptions, study_file: "StudyFile") -> "BasePruner":
+def _wilcoxon(options: WilcoxonOptions, context: SearchContext) -> "BasePruner":
     from optuna.pruners import WilcoxonPruner
 
     from hpo.search.pruners import accept_experimental
@@ -174,7 +174,7 @@ def _wilcoxon(options: WilcoxonOptions, study_file: "StudyFile") -> "BasePruner"
         return WilcoxonPruner(p_threshold=options.p_threshold, n_startup_steps=options.n_startup_epochs)
 
 
-def _first_epoch_top_k(options: TopKOptions, study_file: "StudyFile") -> "BasePruner":
+def _first_epoch_top_k(options: TopKOptions, context: SearchContext) -> "BasePruner":
     from hpo.search.pruners import FirstEpochTopKPruner
 
     return FirstEpochTopKPruner(options.k, options.min_epochs)
@@ -291,10 +291,10 @@ def pruner_spec(table: str | Mapping[str, Any]) -> PrunerSpec:
     return PrunerSpec(name, complete)
 
 
-def build_pruner(spec: PrunerSpec, study_file: "StudyFile") -> "BasePruner":
+def build_pruner(spec: PrunerSpec, context: SearchContext) -> "BasePruner":
     """The pruner of a study; it keeps nothing, so one serves a worker for as long as it lives."""
     entry = PRUNERS[spec.name]
-    return entry.build(entry.options.model_validate(spec.options), study_file)
+    return entry.build(entry.options.model_validate(spec.options), context)
 
 
 def decision_epochs(spec: PrunerSpec, max_epochs: int | None) -> set[int] | None:

@@ -1,4 +1,4 @@
-"""The samplers that a study file may name: the table, and their options; the pruners are in :mod:`hpo.pruner_table`.
+"""The samplers that a study file may name: the table and their options.
 
 Every sampler is built anew for each ask with a seed derived from the study's seed and the lineage. Then
 
@@ -15,24 +15,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
-from hpo.search.pruner_registry import PRUNERS, Options, PrunerSpec, build_pruner, decision_epochs
+from hpo.search.context import SearchContext
+from hpo.search.pruner_registry import Options
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
-
-    from hpo.studyfile.model import StudyFile
-
-__all__ = [
-    "PRUNERS",
-    "SAMPLERS",
-    "Options",
-    "PrunerSpec",
-    "SamplerEntry",
-    "SamplerSpec",
-    "build_pruner",
-    "build_sampler",
-    "decision_epochs",
-]
 
 
 @dataclass(frozen=True)
@@ -51,7 +38,7 @@ class SamplerEntry:
     name: str
     description: str
     options: type[Options]
-    build: Callable[[Any, "StudyFile", int], "BaseSampler"]
+    build: Callable[[Any, SearchContext, int], "BaseSampler"]
     budget_factor: int = 1
 
 
@@ -90,48 +77,48 @@ class GPOptions(Options):
     deterministic_objective: bool = pydantic.Field(False, description="assume no noise")
 
 
-def _random(options: Options, study_file: "StudyFile", seed: int) -> "BaseSampler":
+def _random(options: Options, context: SearchContext, seed: int) -> "BaseSampler":
     from optuna.samplers import RandomSampler
 
     return RandomSampler(seed)
 
 
-def _tpe(options: TPEOptions, study_file: "StudyFile", seed: int) -> "BaseSampler":
+def _tpe(options: TPEOptions, context: SearchContext, seed: int) -> "BaseSampler":
     from hpo.search.pruners import accept_experimental
     from hpo.search.samplers import StaticTPESampler, ThinnedTPESampler
 
     if not options.group:
-        return StaticTPESampler(study_file.space.unconditional, seed=seed, **options.model_dump(exclude={"group"}))
+        return StaticTPESampler(context.space.unconditional, seed=seed, **options.model_dump(exclude={"group"}))
     with accept_experimental():
         return ThinnedTPESampler(seed=seed, **options.model_dump())
 
 
-def _qmc(options: QMCOptions, study_file: "StudyFile", seed: int) -> "BaseSampler":
+def _qmc(options: QMCOptions, context: SearchContext, seed: int) -> "BaseSampler":
     from hpo.search.samplers import QMCSampler
 
     return QMCSampler(
-        study_file.space.distributions(),
+        context.space.distributions(),
         seed,
-        study_seed=study_file.seed,
-        experiment=study_file.name,
-        num_first=len(study_file.try_first),
+        study_seed=context.seed,
+        experiment=context.experiment,
+        num_first=context.num_first,
         **options.model_dump(),
     )
 
 
-def _cmaes(options: CmaEsOptions, study_file: "StudyFile", seed: int) -> "BaseSampler":
+def _cmaes(options: CmaEsOptions, context: SearchContext, seed: int) -> "BaseSampler":
     from hpo.search.samplers import CmaEsSampler
 
-    return CmaEsSampler(study_file.space.unconditional, seed, **options.model_dump())
+    return CmaEsSampler(context.space.unconditional, seed, **options.model_dump())
 
 
-def _gp(options: GPOptions, study_file: "StudyFile", seed: int) -> "BaseSampler":
+def _gp(options: GPOptions, context: SearchContext, seed: int) -> "BaseSampler":
     from hpo.search.pruners import accept_experimental
     from hpo.search.samplers import StaticGPSampler
 
     with accept_experimental():
         return StaticGPSampler(
-            study_file.space.unconditional, seed=seed, warn_independent_sampling=False, **options.model_dump()
+            context.space.unconditional, seed=seed, warn_independent_sampling=False, **options.model_dump()
         )
 
 
@@ -149,7 +136,7 @@ SAMPLERS: dict[str, SamplerEntry] = {
 }
 
 
-def build_sampler(spec: SamplerSpec, study_file: "StudyFile", seed: int) -> "BaseSampler":
+def build_sampler(spec: SamplerSpec, context: SearchContext, seed: int) -> "BaseSampler":
     """The sampler for one ask; ``seed`` in [0, 2**32) is derived from the study and the lineage."""
     entry = SAMPLERS[spec.name]
-    return entry.build(entry.options.model_validate(spec.options), study_file, seed)
+    return entry.build(entry.options.model_validate(spec.options), context, seed)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pydantic
 
 from hpo.errors import ExperimentError
+from hpo.search.context import SearchContext
 from hpo.search.pruner_registry import PrunerSpec
 from hpo.search.sampler_registry import SAMPLERS, SamplerSpec
 from hpo.search.space import Categorical, Space
@@ -161,6 +162,10 @@ class StudyFile:
                 found.append(fields.default("epochs"))
         whole = [int(epochs) for epochs in found if isinstance(epochs, int | float) and not isinstance(epochs, bool)]
         return max(whole, default=None)
+
+    def search_context(self) -> SearchContext:
+        """What samplers and pruners need of this file."""
+        return SearchContext(self.space, self.seed, self.name, len(self.try_first), self.max_epochs())
 
     def budget_for(self, sampler: SamplerSpec) -> Budget:
         """The budget of one study: a grid's is its cells, random_2x's is twice the file's."""

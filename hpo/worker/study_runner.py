@@ -10,7 +10,8 @@ from optuna.trial import FrozenTrial
 from hpo.database import attributes
 from hpo.database.claims import Claim
 from hpo.experiment.experiment import StudyHandle
-from hpo.search.sampler_registry import build_pruner, build_sampler, decision_epochs
+from hpo.search.pruner_registry import build_pruner, decision_epochs
+from hpo.search.sampler_registry import build_sampler
 from hpo.search.seeds import derive_seed
 from hpo.studyfile.model import StudyFile, configure
 from hpo.worker.trial_cache import WorkerView
@@ -39,9 +40,10 @@ class StudyDesk:
         self.handle = handle
         self.is_grid = handle.sampler.name == "grid"
         self.cells = study_file.space.grid() if self.is_grid else []
-        self.decision_epochs = decision_epochs(study_file.pruner, study_file.max_epochs())
+        self.context = study_file.search_context()
+        self.decision_epochs = decision_epochs(study_file.pruner, self.context.max_epochs)
         view.know(handle.study_id, handle.name, optuna.study.StudyDirection[study_file.direction.upper()])
-        self.study = optuna.Study(handle.name, view, pruner=build_pruner(study_file.pruner, study_file))
+        self.study = optuna.Study(handle.name, view, pruner=build_pruner(study_file.pruner, self.context))
 
     def propose(self, claim: Claim) -> Proposal:
         """Adopts the trial and settles its configuration, which the view then has to write."""
@@ -66,7 +68,7 @@ class StudyDesk:
             fixed = {**first, **trial.system_attrs.get("fixed_params", {})}
             self.view.set_trial_system_attr(claim.trial_id, "fixed_params", fixed)
         self.view.refresh(claim.study_id)
-        self.study.sampler = build_sampler(self.handle.sampler, self.study_file, sampler_seed)
+        self.study.sampler = build_sampler(self.handle.sampler, self.context, sampler_seed)
         self.study._thread_local.cached_all_trials = None
         values = self.study_file.space.suggest(optuna.trial.Trial(self.study, claim.trial_id))
         others = {name: value for name, value in first.items() if name not in self.study_file.space.parameters}

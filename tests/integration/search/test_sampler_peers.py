@@ -45,7 +45,9 @@ class AnewForEachAsk(BaseSampler):
         with self._lock:
             if trial.number not in self._made:
                 seed = derive_seed(self._study_file.seed, "sample", trial.number)
-                self._made[trial.number] = build_sampler(self._study_file.samplers[0], self._study_file, seed)
+                self._made[trial.number] = build_sampler(
+                    self._study_file.samplers[0], self._study_file.search_context(), seed
+                )
             return self._made[trial.number]
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:

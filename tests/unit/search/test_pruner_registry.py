@@ -6,8 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from hpo.search.pruner_registry import HyperbandOptions, num_brackets
-from hpo.search.sampler_registry import PRUNERS, build_pruner, decision_epochs
+from hpo.search.pruner_registry import PRUNERS, HyperbandOptions, build_pruner, decision_epochs, num_brackets
 from tests.unit.study_files import read
 
 
@@ -16,7 +15,7 @@ def study_of(pruner, histories=(), epochs=9, direction="minimize", states=None):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study_file = read(pruner=pruner, fixed={"epochs": epochs}, direction=direction)
     study = optuna.create_study(
-        study_name="pruned", direction=direction, pruner=build_pruner(study_file.pruner, study_file)
+        study_name="pruned", direction=direction, pruner=build_pruner(study_file.pruner, study_file.search_context())
     )
     for index, history in enumerate(histories):
         state = TrialState.COMPLETE if states is None else states[index]
@@ -135,7 +134,7 @@ def test_number_of_brackets_is_exact():
     assert [num_brackets(HyperbandOptions(), most) for most in (1, 2, 3, 8, 9, 26, 27)] == [1, 1, 2, 2, 3, 3, 4]
     assert num_brackets(HyperbandOptions(min_epochs=2, reduction_factor=2), 16) == 4
     study_file = read(pruner="hyperband", fixed={"epochs": 243})
-    assert build_pruner(study_file.pruner, study_file)._n_brackets == 6
+    assert build_pruner(study_file.pruner, study_file.search_context())._n_brackets == 6
 
 
 def test_threshold():

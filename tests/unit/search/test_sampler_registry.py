@@ -5,7 +5,8 @@ import optuna
 import pytest
 
 from hpo.database import attributes
-from hpo.search.sampler_registry import SAMPLERS, build_pruner, build_sampler
+from hpo.search.pruner_registry import build_pruner
+from hpo.search.sampler_registry import SAMPLERS, build_sampler
 from hpo.search.samplers import GENERATION
 from hpo.search.seeds import derive_seed
 from tests.unit.study_files import read
@@ -30,14 +31,14 @@ def new_study(study_file, label, repeat=0):
     return optuna.create_study(
         study_name=f"{study_file.name}/{label}/{repeat}",
         direction=study_file.direction,
-        pruner=build_pruner(study_file.pruner, study_file),
+        pruner=build_pruner(study_file.pruner, study_file.search_context()),
     )
 
 
 def draw(study, study_file, lineage, seed=0):
     """Asks for a lineage as a worker does, with a sampler made for it alone."""
     spec = study_file.samplers[0]
-    study.sampler = build_sampler(spec, study_file, derive_seed(seed, spec.label, "sample", lineage))
+    study.sampler = build_sampler(spec, study_file.search_context(), derive_seed(seed, spec.label, "sample", lineage))
     trial = study.ask()
     trial.set_user_attr(attributes.LINEAGE, lineage)
     # The attribute is there before the sampler sees the trial, as in a worker.
@@ -228,7 +229,7 @@ class TestCmaEs:
 
 def test_tpe_models_all_unconditional_parameters_together_from_the_first_model_on():
     study_file = read(samplers=["tpe"], space=SPACE)
-    sampler = build_sampler(study_file.samplers[0], study_file, 0)
+    sampler = build_sampler(study_file.samplers[0], study_file.search_context(), 0)
     study = new_study(study_file, "tpe")
     trial = study.ask()
     space = sampler.infer_relative_search_space(study, study.trials[trial.number])

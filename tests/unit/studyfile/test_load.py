@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from hpo.errors import ExperimentError, StudyFileError, UsageError
-from hpo.search.sampler_registry import PrunerSpec, SamplerSpec
+from hpo.search.pruner_registry import PrunerSpec
+from hpo.search.sampler_registry import SamplerSpec
 from hpo.search.space import Categorical, Float, Int
 from hpo.studyfile.load import load_study_file, study_file_from_json
 from hpo.studyfile.model import Budget, configure
