@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from hpo.trainers.classifier.config import ClassifierConfig
-
 
 @dataclass(frozen=True)
 class Optimizer:
     """One row of the table: makes the optimizer of these parameters; its learning rate is set at every step."""
 
-    build: Callable[["list[torch.nn.Parameter]", "ClassifierConfig"], "torch.optim.Optimizer"]
+    build: Callable[["list[torch.nn.Parameter]", Any], "torch.optim.Optimizer"]
     description: str
     parameters: tuple[str, ...]
 
 
-def _sgd(parameters: "list[torch.nn.Parameter]", config: "ClassifierConfig") -> "torch.optim.Optimizer":
+def _sgd(parameters: "list[torch.nn.Parameter]", config: Any) -> "torch.optim.Optimizer":
     import torch
 
     return torch.optim.SGD(
@@ -36,7 +34,7 @@ def _sgd(parameters: "list[torch.nn.Parameter]", config: "ClassifierConfig") -> 
     )
 
 
-def _adam(parameters: "list[torch.nn.Parameter]", config: "ClassifierConfig") -> "torch.optim.Optimizer":
+def _adam(parameters: "list[torch.nn.Parameter]", config: Any) -> "torch.optim.Optimizer":
     import torch
 
     return torch.optim.Adam(
@@ -44,7 +42,7 @@ def _adam(parameters: "list[torch.nn.Parameter]", config: "ClassifierConfig") ->
     )
 
 
-def _adamw(parameters: "list[torch.nn.Parameter]", config: "ClassifierConfig") -> "torch.optim.Optimizer":
+def _adamw(parameters: "list[torch.nn.Parameter]", config: Any) -> "torch.optim.Optimizer":
     import torch
 
     return torch.optim.AdamW(
@@ -59,7 +57,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 
 
-def build_optimizer(parameters: "Iterable[torch.nn.Parameter]", config: "ClassifierConfig") -> "torch.optim.Optimizer":
+def build_optimizer(parameters: "Iterable[torch.nn.Parameter]", config: Any) -> "torch.optim.Optimizer":
     """The optimizer that the configuration names."""
     return OPTIMIZERS[config.optimizer].build(list(parameters), config)
 

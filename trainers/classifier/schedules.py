@@ -9,12 +9,9 @@ Each formula gives the numbers of its namesake in torch.optim.lr_scheduler; `tes
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from hpo.trainers.classifier.config import ClassifierConfig
-
-Factor = Callable[[int, "ClassifierConfig", int], float]
+Factor = Callable[[int, Any, int], float]
 
 
 @dataclass(frozen=True)
@@ -26,27 +23,27 @@ class Schedule:
     parameters: tuple[str, ...] = ()
 
 
-def constant(step: int, config: "ClassifierConfig", steps_per_epoch: int) -> float:
+def constant(step: int, config: Any, steps_per_epoch: int) -> float:
     return 1.0
 
 
-def step_decay(step: int, config: "ClassifierConfig", steps_per_epoch: int) -> float:
+def step_decay(step: int, config: Any, steps_per_epoch: int) -> float:
     """StepLR, stepped once an epoch."""
     return config.gamma ** (step // steps_per_epoch // config.step_size)
 
 
-def multistep(step: int, config: "ClassifierConfig", steps_per_epoch: int) -> float:
+def multistep(step: int, config: Any, steps_per_epoch: int) -> float:
     """MultiStepLR, stepped once an epoch."""
     epoch = step // steps_per_epoch
     return config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
 
 
-def exponential(step: int, config: "ClassifierConfig", steps_per_epoch: int) -> float:
+def exponential(step: int, config: Any, steps_per_epoch: int) -> float:
     """ExponentialLR, stepped once an epoch."""
     return config.exponential_gamma ** (step // steps_per_epoch)
 
 
-def cyclic(step: int, config: "ClassifierConfig", steps_per_epoch: int) -> float:
+def cyclic(step: int, config: Any, steps_per_epoch: int) -> float:
     """CyclicLR, mode triangular, stepped every step: from ``base_factor`` up to 1 and back in ``cycle_epochs``."""
     half = max(1, round(config.cycle_epochs * steps_per_epoch / 2))
     cycle = math.floor(1 + step / (2 * half))
@@ -54,12 +51,12 @@ def cyclic(step: int, config: "ClassifierConfig", steps_per_epoch: int) -> float
     return config.base_factor + (1 - config.base_factor) * height
 
 
-def cosine(step: int, config: "ClassifierConfig", steps_per_epoch: int) -> float:
+def cosine(step: int, config: Any, steps_per_epoch: int) -> float:
     """CosineAnnealingLR, stepped every step: half a cosine from 1 to ``final_factor`` over the whole training."""
     return config.final_factor + (1 - config.final_factor) * _half_cosine(step / (config.epochs * steps_per_epoch))
 
 
-def onecycle(step: int, config: "ClassifierConfig", steps_per_epoch: int) -> float:
+def onecycle(step: int, config: Any, steps_per_epoch: int) -> float:
     """OneCycleLR, stepped every step (Smith and Topin 2017).
 
     Half a cosine from ``base_factor`` up to 1 over the first ``rise_fraction`` of the training, then one down to
@@ -94,7 +91,7 @@ SCHEDULERS: dict[str, Schedule] = {
 }
 
 
-def learning_rate(step: int, config: "ClassifierConfig", steps_per_epoch: int) -> float:
+def learning_rate(step: int, config: Any, steps_per_epoch: int) -> float:
     """The learning rate of update ``step`` (from 0).
 
     Warm-up is a further factor, linear over the first ``warmup_epochs``: (step + 1) / (steps of the warm-up), as
@@ -107,7 +104,7 @@ def learning_rate(step: int, config: "ClassifierConfig", steps_per_epoch: int) -
     return config.lr * factor
 
 
-def learning_rates(epoch: int, config: "ClassifierConfig", steps_per_epoch: int) -> list[float]:
+def learning_rates(epoch: int, config: Any, steps_per_epoch: int) -> list[float]:
     """The learning rates of the updates of epoch ``epoch`` (from 0), one for each."""
     first = epoch * steps_per_epoch
     return [learning_rate(step, config, steps_per_epoch) for step in range(first, first + steps_per_epoch)]

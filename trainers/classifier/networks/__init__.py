@@ -5,14 +5,12 @@ Importing this table imports no torch.
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hpo.trainers.classifier.datasets import DATASETS
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from hpo.trainers.classifier.config import ClassifierConfig
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ NETWORKS: dict[str, NetworkEntry] = {
 }
 
 
-def build_network(config: "ClassifierConfig") -> "nn.Module":
+def build_network(config: Any) -> "nn.Module":
     """The network that the configuration names, on the ``meta`` device: no memory and no random numbers yet.
 
     ``network.to_empty(device="cpu")`` and :func:`initializers.initialize` give it weights.

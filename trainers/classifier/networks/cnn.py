@@ -1,17 +1,14 @@
 """Two convolutions, of 32 and 16 channels by default, and two linear layers (report 1)."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
 from hpo.trainers.classifier.networks.layers import ACTIVATIONS, layers
 from hpo.trainers.classifier.regularizers import Dropout
 
-if TYPE_CHECKING:
-    from hpo.trainers.classifier.config import ClassifierConfig
 
-
-def build(config: "ClassifierConfig", shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
+def build(config: Any, shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     """(batch, channels, height, width) -> (batch, num_classes)."""
     activation = ACTIVATIONS[config.activation]
     first, second, head = config.channels_1, config.channels_2, config.head_width

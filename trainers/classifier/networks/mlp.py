@@ -1,18 +1,15 @@
 """Two hidden layers. Batch normalization comes before the activation and dropout after it (report 5's order)."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
 from hpo.trainers.classifier.networks.layers import ACTIVATIONS, layers
 from hpo.trainers.classifier.regularizers import Dropout
 
-if TYPE_CHECKING:
-    from hpo.trainers.classifier.config import ClassifierConfig
 
-
-def build(config: "ClassifierConfig", shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
+def build(config: Any, shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     """(batch, *shape) -> (batch, num_classes)."""
     activation = ACTIVATIONS[config.activation]
     return layers(

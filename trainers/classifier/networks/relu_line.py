@@ -1,19 +1,16 @@
 """A number through 10 ReLU units (report 5): few enough to look at every linear region and activation pattern."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
 from hpo.trainers.classifier.networks.layers import layers
 from hpo.trainers.classifier.regularizers import Dropout
 
-if TYPE_CHECKING:
-    from hpo.trainers.classifier.config import ClassifierConfig
-
 UNITS = 10
 
 
-def build(config: "ClassifierConfig", shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
+def build(config: Any, shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     """(batch, 1) -> (batch, num_classes)."""
     return layers(
         nn.Linear(shape[0], UNITS),

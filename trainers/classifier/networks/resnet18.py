@@ -1,17 +1,14 @@
 """torchvision's ResNet-18 (He et al. 2016) with a 3x3 stem and no max-pool, for images of 32x32."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
 from hpo.trainers.classifier.networks.layers import layers
 from hpo.trainers.classifier.regularizers import Dropout
 
-if TYPE_CHECKING:
-    from hpo.trainers.classifier.config import ClassifierConfig
 
-
-def build(config: "ClassifierConfig", shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def build(config: Any, shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """(batch, channels, height, width) -> (batch, num_classes)."""
     # Here, because torchvision takes 2.7 s to import on top of torch.
     from torchvision.models import resnet18  # type: ignore[import-untyped]

@@ -5,15 +5,12 @@ normalization, which then works on a quarter of the values; the convolutions hav
 take out again. Any image size works: the head averages over what is left.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from torch import nn
 
 from hpo.trainers.classifier.networks.layers import layers
 from hpo.trainers.classifier.regularizers import Dropout
-
-if TYPE_CHECKING:
-    from hpo.trainers.classifier.config import ClassifierConfig
 
 STEM = 24
 BLOCKS = (
@@ -25,7 +22,7 @@ BLOCKS = (
 )
 
 
-def build(config: "ClassifierConfig", shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
+def build(config: Any, shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
     """(batch, channels, height, width) -> (batch, num_classes)."""
     blocks: list[nn.Module] = []
     channels = STEM
