@@ -29,18 +29,21 @@ def constant(step: int, config: Any, steps_per_epoch: int) -> float:
 
 def step_decay(step: int, config: Any, steps_per_epoch: int) -> float:
     """StepLR, stepped once an epoch."""
-    return config.gamma ** (step // steps_per_epoch // config.step_size)
+    result: float = config.gamma ** (step // steps_per_epoch // config.step_size)
+    return result
 
 
 def multistep(step: int, config: Any, steps_per_epoch: int) -> float:
     """MultiStepLR, stepped once an epoch."""
     epoch = step // steps_per_epoch
-    return config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
+    result: float = config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
+    return result
 
 
 def exponential(step: int, config: Any, steps_per_epoch: int) -> float:
     """ExponentialLR, stepped once an epoch."""
-    return config.exponential_gamma ** (step // steps_per_epoch)
+    result: float = config.exponential_gamma ** (step // steps_per_epoch)
+    return result
 
 
 def cyclic(step: int, config: Any, steps_per_epoch: int) -> float:
@@ -48,12 +51,16 @@ def cyclic(step: int, config: Any, steps_per_epoch: int) -> float:
     half = max(1, round(config.cycle_epochs * steps_per_epoch / 2))
     cycle = math.floor(1 + step / (2 * half))
     height = max(0.0, 1 - abs(step / half - 2 * cycle + 1))
-    return config.base_factor + (1 - config.base_factor) * height
+    result: float = config.base_factor + (1 - config.base_factor) * height
+    return result
 
 
 def cosine(step: int, config: Any, steps_per_epoch: int) -> float:
     """CosineAnnealingLR, stepped every step: half a cosine from 1 to ``final_factor`` over the whole training."""
-    return config.final_factor + (1 - config.final_factor) * _half_cosine(step / (config.epochs * steps_per_epoch))
+    result: float = config.final_factor + (1 - config.final_factor) * _half_cosine(
+        step / (config.epochs * steps_per_epoch)
+    )
+    return result
 
 
 def onecycle(step: int, config: Any, steps_per_epoch: int) -> float:
@@ -65,8 +72,12 @@ def onecycle(step: int, config: Any, steps_per_epoch: int) -> float:
     last = config.epochs * steps_per_epoch - 1
     peak = config.rise_fraction * (last + 1) - 1
     if step <= peak:
-        return 1 + (config.base_factor - 1) * _half_cosine(step / peak if peak > 0 else 1.0)
-    return config.final_factor + (1 - config.final_factor) * _half_cosine((step - peak) / max(last - peak, 1e-12))
+        rising: float = 1 + (config.base_factor - 1) * _half_cosine(step / peak if peak > 0 else 1.0)
+        return rising
+    result: float = config.final_factor + (1 - config.final_factor) * _half_cosine(
+        (step - peak) / max(last - peak, 1e-12)
+    )
+    return result
 
 
 def _half_cosine(progress: float) -> float:
@@ -101,7 +112,8 @@ def learning_rate(step: int, config: Any, steps_per_epoch: int) -> float:
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if step < warmup:
         factor *= (step + 1) / warmup
-    return config.lr * factor
+    result: float = config.lr * factor
+    return result
 
 
 def learning_rates(epoch: int, config: Any, steps_per_epoch: int) -> list[float]:
