@@ -2,8 +2,7 @@
 # in it find the GPU.
 FROM python:3.12-slim
 
-RUN apt-get update && apt-get install -y --no-install-recommends git && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 1000 hpo \
+RUN useradd --create-home --uid 1000 hpo \
     && mkdir -p /data /home/hpo/state && chown hpo:hpo /data /home/hpo/state
 WORKDIR /app
 COPY pyproject.toml README.md LICENSE ./

@@ -1,24 +1,28 @@
-# make demo: first result. make test, make check: what CI runs. Needs Python 3.11 or newer and nothing else.
+# make demo: first result. make test, make check: what CI runs. make test-all: before a release. Needs Python 3.11 to 3.14.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test check fix clean
+.PHONY: install demo test test-all check fix clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,ray]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[classifier,dev,ray]'
 	touch $@
 
 demo: install
 	$(BIN)/python -m benchmarks.demo
 
+# Two files of tests at a time: each starts a Postgres of its own.
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile -m 'not release'
+
+test-all: install
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: install
 	$(BIN)/ruff check .
