@@ -1,47 +1,68 @@
-"""The pruners that a study file may name: the table, their options, and the epochs at which each can decide.
+"""The pruners that a study file may name: one row each, with everything that the service must know about a pruner.
 
-A pruner's step is a number of finished epochs, counted from 1: ``min_epochs`` is the first epoch at which it decides.
+To add a pruner, write its options model, its builder and its row here; nothing else in the service names a pruner.
+
+A pruner's step is a number of finished epochs, counted from 1: ``min_epochs`` is the first epoch at which it may prune.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from hpo.search.context import SearchContext
+from hpo.search.context import Options, SearchContext, Unmet
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
-
-
-class Options(pydantic.BaseModel):
-    """Options of a sampler or pruner: unknown ones are refused, nothing is converted."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-@dataclass(frozen=True)
-class PrunerSpec:
-    """A pruner as a study file names it; ``options`` are complete."""
-
-    name: str = "none"
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class PrunerEntry:
     """One row of the table of pruners.
 
-    ``decides``: the epochs at which it can decide anything, of options and the largest number of epochs (None where
-    that is not known); None: at every epoch.
+    Attributes:
+        options: the model of its options; unknown options are refused. An option called ``wrapped`` holds another
+            pruner: in a study file its name or table, in validated options its :class:`PrunerSpec`.
+        build: makes the pruner of options and context.
+        decides: returns, of options and the largest number of epochs (None if it is not known), the epochs at which
+            the pruner may prune, or None for every epoch. A pruner that may prune at no epoch never prunes.
+        needs: what it needs and the study file does not have.
     """
 
     name: str
     description: str
     options: type[Options]
     build: Callable[[Any, SearchContext], "BasePruner"]
-    decides: Callable[[Any, int | None], set[int] | None]
+    decides: Callable[[Any, int | None], set[int] | None] = lambda options, max_epochs: None
+    needs: Callable[[Any, SearchContext], list[Unmet]] = lambda options, context: []
+
+
+@dataclass(frozen=True)
+class PrunerSpec:
+    """A pruner as a study file names it, with validated options."""
+
+    name: str = "none"
+    options: Options = field(default_factory=Options)
+
+    @property
+    def entry(self) -> PrunerEntry:
+        return PRUNERS[self.name]
+
+    @property
+    def prunes(self) -> bool:
+        """Whether it may ever prune a trial."""
+        return self.entry.decides(self.options, None) != set()
+
+    def unmet(self, context: SearchContext) -> list[Unmet]:
+        """What the pruner and the pruners within it need and do not have."""
+        inner = getattr(self.options, "wrapped", None)
+        unmet = [] if inner is None else [replace(u, path=("wrapped", *u.path)) for u in inner.unmet(context)]
+        return self.entry.needs(self.options, context) + unmet
+
+    def as_table(self) -> dict[str, Any]:
+        """The study file's table, every option written out."""
+        return {"name": self.name, **self.options.as_table()}
 
 
 class IntervalOptions(Options):
@@ -88,6 +109,10 @@ class PatientOptions(Options):
     patience: int = pydantic.Field(ge=0, description="epochs without improvement that are borne; one more prunes")
     min_delta: float = pydantic.Field(0.0, ge=0, description="by how much those epochs must be worse")
     wrapped: Any = pydantic.Field(None, description="another pruner, which then decides; without one, it prunes")
+
+    def as_table(self) -> dict[str, Any]:
+        inner = {} if self.wrapped is None else {"wrapped": self.wrapped.as_table()}
+        return {"patience": self.patience, "min_delta": self.min_delta, **inner}
 
 
 class WilcoxonOptions(Options):
@@ -141,6 +166,17 @@ def _hyperband(options: HyperbandOptions, context: SearchContext) -> "BasePruner
     return pruner
 
 
+def _hyperband_needs(options: HyperbandOptions, context: SearchContext) -> list[Unmet]:
+    most = options.max_epochs or context.max_epochs
+    if most is None:
+        what = "missing; the trainer's configuration has no field epochs, so give a trial's most epochs"
+        return [Unmet(what, ("max_epochs",))]
+    if options.min_epochs > most:
+        what = f"{options.min_epochs} is more than the {most} epochs of a trial; expected at most {most}"
+        return [Unmet(what, ("min_epochs",))]
+    return []
+
+
 def num_brackets(options: HyperbandOptions, max_epochs: int) -> int:
     """1 + floor(log(max_epochs / min_epochs) / log(reduction_factor)), in whole numbers; at least 1."""
     count = 1
@@ -160,7 +196,7 @@ def _patient(options: PatientOptions, context: SearchContext) -> "BasePruner":
 
     from hpo.search.pruners import accept_experimental
 
-    wrapped = None if options.wrapped is None else build_pruner(pruner_spec(options.wrapped), context)
+    wrapped = None if options.wrapped is None else build_pruner(options.wrapped, context)
     with accept_experimental():
         return PatientPruner(wrapped, options.patience, options.min_delta)
 
@@ -208,7 +244,7 @@ def _decides_at_brackets(options: HyperbandOptions, max_epochs: int | None) -> s
 
 
 def _decides_patiently(options: PatientOptions, max_epochs: int | None) -> set[int] | None:
-    # The wrapped pruner may decide at any epoch that patience lets through: a rung may lie behind it.
+    # The wrapped pruner may decide at any later epoch, not only at its own rungs: patience may have held it back there.
     return None if max_epochs is None else set(range(options.patience + 2, max_epochs + 1))
 
 
@@ -247,6 +283,7 @@ PRUNERS: dict[str, PrunerEntry] = {
             HyperbandOptions,
             _hyperband,
             _decides_at_brackets,
+            _hyperband_needs,
         ),
         PrunerEntry(
             "threshold",
@@ -280,27 +317,14 @@ PRUNERS: dict[str, PrunerEntry] = {
 }
 
 
-def pruner_spec(table: str | Mapping[str, Any]) -> PrunerSpec:
-    """The pruner of a checked name or table, its options complete."""
-    name, options = (table, {}) if isinstance(table, str) else (table["name"], dict(table))
-    options.pop("name", None)
-    complete = PRUNERS[name].options.model_validate(options).model_dump()
-    if complete.get("wrapped") is not None:
-        wrapped = pruner_spec(complete["wrapped"])
-        complete["wrapped"] = None if wrapped.name == "none" else {"name": wrapped.name, **wrapped.options}
-    return PrunerSpec(name, complete)
-
-
 def build_pruner(spec: PrunerSpec, context: SearchContext) -> "BasePruner":
-    """The pruner of a study; it keeps nothing, so one serves a worker for as long as it lives."""
-    entry = PRUNERS[spec.name]
-    return entry.build(entry.options.model_validate(spec.options), context)
+    """The pruner of a study. It keeps no state, so a worker builds it once."""
+    return spec.entry.build(spec.options, context)
 
 
 def decision_epochs(spec: PrunerSpec, max_epochs: int | None) -> set[int] | None:
-    """The epochs, counted from 1, at which the pruner can decide at all; None: every epoch.
+    """The epochs, counted from 1, at which the pruner may prune; None: every epoch.
 
-    At the others it lets every trial go on, so nobody need ask it, nor read other trials for it.
+    At the other epochs a worker neither asks the pruner nor reads the other workers' trials.
     """
-    entry = PRUNERS[spec.name]
-    return entry.decides(entry.options.model_validate(spec.options), max_epochs)
+    return spec.entry.decides(spec.options, max_epochs)

@@ -1,45 +1,74 @@
-"""The samplers that a study file may name: the table and their options.
+"""The samplers that a study file may name: one row each, with everything that the service must know about a sampler.
 
-Every sampler is built anew for each ask with a seed derived from the study's seed and the lineage. Then
+To add a sampler, write its options model, its builder and its row here; nothing else in the service names a sampler.
+
+A worker builds a sampler for each trial, with a seed derived from the study's seed and the trial's lineage:
 
 - ``random`` and ``random_2x``: the draw depends on that seed alone;
-- ``grid``: nothing is drawn, a lineage is a cell of :meth:`hpo.search.space.Space.grid`;
+- ``grid``: nothing is drawn; a lineage is a cell of :meth:`hpo.search.space.Space.grid`;
 - ``qmc``: the draw depends on the study's seed and the lineage's number alone;
-- ``tpe``, ``cmaes``, ``gp``: the draw depends on that seed and on the trials that the asking worker sees, so one worker
-  draws the same again, and several do as far as they finish trials in the same order. Start-up trials are random.
+- ``tpe``, ``cmaes``, ``gp``: the draw depends on that seed and on the finished trials that the worker has read. One
+  worker draws the same again; several do if they finish trials in the same order. Start-up trials are random.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
-from hpo.search.context import SearchContext
-from hpo.search.pruner_registry import Options
+from hpo.search.context import Options, SearchContext, Unmet
+from hpo.search.space import Categorical, Choice, GridTooLargeError, Space
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-
-@dataclass(frozen=True)
-class SamplerSpec:
-    """A sampler as a study file names it; ``label`` names its studies, ``options`` are complete."""
-
-    name: str
-    label: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+Cells = list[dict[str, Choice]]
 
 
 @dataclass(frozen=True)
 class SamplerEntry:
-    """One row of the table of samplers. ``budget_factor`` multiplies the study file's budget."""
+    """One row of the table of samplers.
+
+    Attributes:
+        options: the model of its options; unknown options are refused.
+        build: makes the sampler for one trial of options, context and a seed in [0, 2**32).
+        learns: whether its draws depend on the results of earlier trials.
+        budget_factor: multiplies the study file's budget.
+        cells: for a sampler that draws nothing: all its configurations, of which a lineage trains the one with its
+            index. They are the study's budget then.
+        needs: what it needs of the space and the space lacks.
+    """
 
     name: str
     description: str
     options: type[Options]
     build: Callable[[Any, SearchContext, int], "BaseSampler"]
+    learns: bool = True
     budget_factor: int = 1
+    cells: Callable[[Space], Cells] | None = None
+    needs: Callable[[Any, Space], list[Unmet]] = lambda options, space: []
+
+
+@dataclass(frozen=True)
+class SamplerSpec:
+    """A sampler as a study file names it, with validated options; ``label`` names its studies."""
+
+    name: str
+    label: str
+    options: Options = field(default_factory=Options)
+
+    @property
+    def entry(self) -> SamplerEntry:
+        return SAMPLERS[self.name]
+
+    def cells(self, space: Space) -> Cells | None:
+        """All its configurations in the order of their lineages; None for a sampler that draws."""
+        return None if self.entry.cells is None else self.entry.cells(space)
+
+    def as_table(self) -> dict[str, Any]:
+        """The study file's table, every option written out."""
+        return {"name": self.name, "label": self.label, **self.options.as_table()}
 
 
 class TPEOptions(Options):
@@ -122,21 +151,58 @@ def _gp(options: GPOptions, context: SearchContext, seed: int) -> "BaseSampler":
         )
 
 
+def _grid_needs(options: Options, space: Space) -> list[Unmet]:
+    """At least one parameter with grid values, a value for each of the others, and not too many cells."""
+    unmet = []
+    if space.parameters and not space.gridded:
+        what = "grid search has nothing to vary; give grid = [values] or a number of points to a parameter"
+        unmet.append(Unmet(what, ("space",)))
+    for name, parameter in space.parameters.items():
+        if parameter.grid is None and name not in space.base:
+            what = "grid search needs a value for it; give it grid values, or its value in [fixed]"
+            unmet.append(Unmet(what, ("space", name)))
+    try:
+        space.size()
+    except GridTooLargeError as error:
+        unmet.append(Unmet(f"{error}; expected fewer grid values", ("space",)))
+    return unmet
+
+
+def _cmaes_needs(options: Options, space: Space) -> list[Unmet]:
+    if any(name in space.unconditional for name, p in space.parameters.items() if not isinstance(p, Categorical)):
+        return []
+    return [Unmet("cmaes moves numbers without conditions, and the space has none; expected another sampler")]
+
+
 SAMPLERS: dict[str, SamplerEntry] = {
     entry.name: entry
     for entry in (
-        SamplerEntry("grid", "every combination of the grid values, once", Options, _random),
-        SamplerEntry("random", "independent draws", Options, _random),
-        SamplerEntry("random_2x", "random search with twice the budget, as a yardstick", Options, _random, 2),
+        SamplerEntry(
+            "grid",
+            "every combination of the grid values, once",
+            Options,
+            _random,
+            learns=False,
+            cells=Space.grid,
+            needs=_grid_needs,
+        ),
+        SamplerEntry("random", "independent draws", Options, _random, learns=False),
+        SamplerEntry(
+            "random_2x",
+            "random search with twice the budget, as a yardstick",
+            Options,
+            _random,
+            learns=False,
+            budget_factor=2,
+        ),
         SamplerEntry("tpe", "tree-structured Parzen estimator, Optuna's default", TPEOptions, _tpe),
-        SamplerEntry("qmc", "points of a low-discrepancy sequence (Sobol or Halton)", QMCOptions, _qmc),
-        SamplerEntry("cmaes", "CMA-ES, for numbers without conditions", CmaEsOptions, _cmaes),
+        SamplerEntry("qmc", "points of a low-discrepancy sequence (Sobol or Halton)", QMCOptions, _qmc, learns=False),
+        SamplerEntry("cmaes", "CMA-ES, for numbers without conditions", CmaEsOptions, _cmaes, needs=_cmaes_needs),
         SamplerEntry("gp", "Gaussian process with expected improvement, for few and costly trials", GPOptions, _gp),
     )
 }
 
 
 def build_sampler(spec: SamplerSpec, context: SearchContext, seed: int) -> "BaseSampler":
-    """The sampler for one ask; ``seed`` in [0, 2**32) is derived from the study and the lineage."""
-    entry = SAMPLERS[spec.name]
-    return entry.build(entry.options.model_validate(spec.options), context, seed)
+    """The sampler for one trial; ``seed`` in [0, 2**32) is derived from the study and the lineage."""
+    return spec.entry.build(spec.options, context, seed)

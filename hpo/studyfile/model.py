@@ -13,7 +13,7 @@ import pydantic
 from hpo.errors import ExperimentError
 from hpo.search.context import SearchContext
 from hpo.search.pruner_registry import PrunerSpec
-from hpo.search.sampler_registry import SAMPLERS, SamplerSpec
+from hpo.search.sampler_registry import SamplerSpec
 from hpo.search.space import Categorical, Space
 from hpo.studyfile.validation import shown
 from hpo.trainers.protocol import Direction
@@ -81,13 +81,10 @@ class StudyFile:
                 "metric": self.metric,
                 "direction": self.direction,
                 "value": self.value,
-                "samplers": [
-                    {"name": sampler.name, "label": sampler.label, **_without_none(sampler.options)}
-                    for sampler in self.samplers
-                ],
+                "samplers": [sampler.as_table() for sampler in self.samplers],
                 "repeats": self.repeats,
                 "budget": self.budget.as_dict(),
-                "pruner": {"name": self.pruner.name, **_without_none(self.pruner.options)},
+                "pruner": self.pruner.as_table(),
                 "seed": self.seed,
                 "target": self.target,
                 "audit": self.audit,
@@ -151,8 +148,8 @@ class StudyFile:
         elif parameter is not None:
             found.append(parameter.high)
         # What is not searched, not active, or not in the grid has its fixed value or default.
-        uses_grid = any(sampler.name == "grid" for sampler in self.samplers)
-        if parameter is None or parameter.when or (uses_grid and parameter.grid is None):
+        has_cells = any(sampler.entry.cells is not None for sampler in self.samplers)
+        if parameter is None or parameter.when or (has_cells and parameter.grid is None):
             from hpo.studyfile.config_fields import Fields
 
             fields = Fields(TRAINERS[self.trainer].config)
@@ -168,10 +165,10 @@ class StudyFile:
         return SearchContext(self.space, self.seed, self.name, len(self.try_first), self.max_epochs())
 
     def budget_for(self, sampler: SamplerSpec) -> Budget:
-        """The budget of one study: a grid's is its cells, random_2x's is twice the file's."""
-        if sampler.name == "grid":
-            return Budget(trials=self.space.size() or 1)
-        return self.budget.times(SAMPLERS[sampler.name].budget_factor)
+        """The budget of one study: the number of cells for a sampler that has cells, else the file's times a factor."""
+        if (cells := sampler.cells(self.space)) is not None:
+            return Budget(trials=len(cells))
+        return self.budget.times(sampler.entry.budget_factor)
 
     def example_configs(self) -> list[pydantic.BaseModel]:
         """A few configurations in which each choice of the space occurs, the first with all numbers at their highest.

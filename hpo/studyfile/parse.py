@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from hpo.errors import StudyFileError
-from hpo.search.pruner_registry import PRUNERS, PrunerSpec, pruner_spec
+from hpo.search.context import Options
+from hpo.search.pruner_registry import PRUNERS, PrunerSpec
 from hpo.search.sampler_registry import SAMPLERS, SamplerSpec
 from hpo.search.space import Categorical, Float, Parameter, Space
 from hpo.studyfile.config_fields import MISSING, Fields
-from hpo.studyfile.constraints import check_budget, check_grid, check_needs
+from hpo.studyfile.constraints import check_budget, check_pruner, check_samplers
 from hpo.studyfile.json_values import name_mistake, plain
 from hpo.studyfile.model import Budget, StudyFile
 from hpo.studyfile.parse_space import read_space
@@ -90,7 +91,7 @@ class _Reader:
         self._check_name()
         direction = self._direction()
         samplers = self._samplers()
-        pruner = self._pruner()
+        pruner = self._pruner(table.pruner)
         before = len(mistakes)
         parameters = read_space(table.space, self.fields, mistakes)
         fixed = self._fixed()
@@ -102,9 +103,10 @@ class _Reader:
         mistakes.validate(Provenance, provenance, "provenance")
         if self.entry is None or not sound:
             return None
-        uses_grid = any(sampler.name == "grid" for sampler in samplers)
-        sound = not uses_grid or check_grid(space, mistakes)
-        check_configurations(space, self.entry.config, fixed, try_first, uses_grid and sound, mistakes)
+        sound = check_samplers(samplers, space, mistakes)
+        listed = {sampler.name: sampler.cells(space) or [] for sampler in samplers} if sound else {}
+        cells = [cell for group in listed.values() for cell in group]
+        check_configurations(space, self.entry.config, fixed, try_first, cells, mistakes)
         if budget is None or not sound:
             return None
         study_file = StudyFile(
@@ -129,7 +131,7 @@ class _Reader:
             provenance=provenance,
         )
         check_budget(study_file, mistakes)
-        check_needs(study_file, mistakes)
+        check_pruner(study_file, mistakes)
         return study_file
 
     # The keys by themselves.
@@ -203,26 +205,23 @@ class _Reader:
                 found.append(SamplerSpec(name, label, options))
         return found
 
-    def _pruner(self) -> PrunerSpec:
-        checked = self._named(self.table.pruner, PRUNERS, "pruner", ("pruner",))
-        if checked is None:
+    def _pruner(self, raw: Any, path: tuple[str, ...] = ("pruner",)) -> PrunerSpec:
+        """The pruner and those that it wraps, each validated once; after a mistake, a pruner that never prunes."""
+        if len(path) > DEEPEST_WRAPPED:
+            self.mistakes.add(toml_path(*path), f"expected at most {DEEPEST_WRAPPED} pruners within each other")
+            return PrunerSpec()
+        if (checked := self._named(raw, PRUNERS, "pruner", path)) is None:
             return PrunerSpec()
         name, options, _ = checked
-        before = len(self.mistakes)
-        path, wrapped = ["pruner"], options.get("wrapped")
-        while wrapped is not None:
-            path.append("wrapped")
-            if len(path) > DEEPEST_WRAPPED:
-                self.mistakes.add(toml_path(*path), f"expected at most {DEEPEST_WRAPPED} pruners within each other")
-                break
-            inner = self._named(wrapped, PRUNERS, "pruner", tuple(path))
-            wrapped = None if inner is None else inner[1].get("wrapped")
-        return pruner_spec({"name": name, **options}) if len(self.mistakes) == before else PrunerSpec()
+        if (wrapped := getattr(options, "wrapped", None)) is not None:
+            inner = self._pruner(wrapped, (*path, "wrapped"))
+            options = options.model_copy(update={"wrapped": inner if inner.prunes else None})
+        return PrunerSpec(name, options)
 
     def _named(
         self, raw: Any, table: Mapping[str, Any], kind: str, path: tuple[str | int, ...], more: tuple[str, ...] = ()
-    ) -> tuple[str, dict[str, Any], dict[str, Any]] | None:
-        """Name, complete options and the keys ``more`` of a name or a table with a name; None after a mistake."""
+    ) -> tuple[str, Options, dict[str, Any]] | None:
+        """Name, validated options and the keys ``more`` of a name or a table with a name; None after a mistake."""
         given = {"name": raw} if isinstance(raw, str) else raw
         where = toml_path(*path)
         if not isinstance(given, Mapping):
@@ -238,8 +237,8 @@ class _Reader:
         rest = {key: given[key] for key in more if key in given}
         options = {key: value for key, value in given.items() if key != "name" and key not in more}
         known = [*table[name].options.model_fields, *more]
-        model = self.mistakes.validate(table[name].options, options, *path, known=known)
-        return None if model is None else (name, model.model_dump(), rest)
+        model: Options | None = self.mistakes.validate(table[name].options, options, *path, known=known)
+        return None if model is None else (name, model, rest)
 
     # Fixed values and what they are merged with.
 

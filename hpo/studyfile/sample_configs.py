@@ -3,7 +3,7 @@
 They show what single fields cannot: a milestone past the last epoch, a network that does not read the data set.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pydantic
@@ -76,7 +76,7 @@ def check_configurations(
     config: type[pydantic.BaseModel],
     fixed: Mapping[str, Any],
     try_first: list[dict[str, Any]],
-    uses_grid: bool,
+    cells: Sequence[Mapping[str, Any]],
     mistakes: Mistakes,
 ) -> None:
     """Adds what the configuration says of the fixed values, of each end and choice, each grid cell, each try_first."""
@@ -121,6 +121,5 @@ def check_configurations(
             check(assignment(space, chosen), toml_path("space", name), lambda c=chosen: f"with {listed(c)}: ")  # type: ignore[misc]
     for index, entry in enumerate(try_first):
         check(assignment(space, entry), toml_path("try_first", index), lambda: "")
-    if uses_grid:
-        for cell in space.grid()[:MOST_CELLS_CHECKED]:
-            check(cell, "space", lambda c=cell: f"grid cell {listed(c)}: " if c else "")  # type: ignore[misc]
+    for cell in cells[:MOST_CELLS_CHECKED]:
+        check(cell, "space", lambda c=cell: f"grid cell {listed(c)}: " if c else "")  # type: ignore[misc]

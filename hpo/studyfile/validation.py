@@ -8,12 +8,13 @@ import datetime
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 
 from hpo.errors import near_miss
 
+Model = TypeVar("Model", bound=pydantic.BaseModel)
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 LONGEST_VALUE = 80  # characters of a wrong value that a message shows
 
@@ -68,9 +69,7 @@ class Mistakes:
         names = [str(other) for other in known]
         self.add(path, f"unknown {kind} {shown(name)}{near_or_all(str(name), names)}{hint}")
 
-    def validate(
-        self, model: type[pydantic.BaseModel], data: Any, *path: str | int, known: Sequence[str] = ()
-    ) -> pydantic.BaseModel | None:
+    def validate(self, model: type[Model], data: Any, *path: str | int, known: Sequence[str] = ()) -> Model | None:
         """The model of ``data``, or None after its errors have been added below ``path``."""
         try:
             return model.model_validate(data)

@@ -104,7 +104,7 @@ def _most_running(study_file: StudyFile, sampler: SamplerSpec) -> int:
 
     Where nothing is learnt (no pruner, and a sampler that looks at no results) there is no such limit.
     """
-    if study_file.pruner.name == "none" and sampler.name in ("grid", "random", "random_2x", "qmc"):
+    if not study_file.pruner.prunes and not sampler.entry.learns:
         return 2**31
     budget = study_file.budget_for(sampler)
     trials = budget.trials or (budget.epochs or 0) // (study_file.max_epochs() or 1)

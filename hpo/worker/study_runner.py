@@ -38,8 +38,7 @@ class StudyDesk:
         self.view = view
         self.study_file = study_file
         self.handle = handle
-        self.is_grid = handle.sampler.name == "grid"
-        self.cells = study_file.space.grid() if self.is_grid else []
+        self.cells = handle.sampler.cells(study_file.space)
         self.context = study_file.search_context()
         self.decision_epochs = decision_epochs(study_file.pruner, self.context.max_epochs)
         view.know(handle.study_id, handle.name, optuna.study.StudyDirection[study_file.direction.upper()])
@@ -52,7 +51,7 @@ class StudyDesk:
         seed = trial.user_attrs.get(attributes.SEED, derive_seed(*parts, "train", claim.lineage))
         if (stored := trial.user_attrs.get(attributes.CONFIG)) is not None:
             return self._checked(claim, stored, seed)
-        if self.is_grid:
+        if self.cells is not None:
             values = self.cells[claim.lineage]
             for name, distribution in self.study_file.space.active_distributions(values).items():
                 internal = distribution.to_internal_repr(values[name])

@@ -68,7 +68,7 @@ def test_everything_that_a_file_says(full):
         ("tpe", "tpe-5"),
         ("tpe", "tpe"),
     ]
-    assert full.samplers[1].options == {
+    assert full.samplers[1].options.model_dump() == {
         "n_startup_trials": 5,
         "n_ei_candidates": 24,
         "multivariate": True,
@@ -76,20 +76,18 @@ def test_everything_that_a_file_says(full):
         "constant_liar": True,
         "max_observations": 1000,
     }
-    assert full.pruner == PrunerSpec(
-        "patient",
-        {
-            "patience": 2,
-            "min_delta": 0.1,
-            "wrapped": {
-                "name": "asha",
-                "min_epochs": 2,
-                "reduction_factor": 3,
-                "min_early_stopping_rate": 0,
-                "bootstrap_count": 0,
-            },
+    assert full.pruner.as_table() == {
+        "name": "patient",
+        "patience": 2,
+        "min_delta": 0.1,
+        "wrapped": {
+            "name": "asha",
+            "min_epochs": 2,
+            "reduction_factor": 3,
+            "min_early_stopping_rate": 0,
+            "bootstrap_count": 0,
         },
-    )
+    }
     assert (full.repeats, full.budget, full.seed, full.target) == (2, Budget(epochs=96), 7, 0.9)
     assert (full.audit, full.slots, full.epoch_timeout_seconds, full.max_retries) == (True, 4, 60.0, 1)
     assert full.fixed == {"epochs": 8, "milestones": [2, 4], "optimizer": {"kind": "adam", "eps": 1e-6}}
@@ -114,8 +112,8 @@ def test_everything_that_a_file_says(full):
 def test_defaults():
     study_file = read()
     assert study_file.direction == "minimize"
-    assert study_file.samplers == [SamplerSpec("random", "random", {})]
-    assert study_file.pruner == PrunerSpec("none", {})
+    assert study_file.samplers == [SamplerSpec("random", "random")]
+    assert study_file.pruner == PrunerSpec()
     assert (study_file.value, study_file.repeats, study_file.seed, study_file.max_retries) == ("last", 1, 0, 3)
     assert (study_file.target, study_file.slots, study_file.epoch_timeout_seconds) == (None, None, None)
     assert study_file.audit is False
