@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from hpo.api import LoadedExperiment, launch, load, train
     from hpo.errors import HPOError, StudyFileError
     from hpo.settings import Settings
+    from hpo.trainers.errors import Infeasible
     from hpo.trainers.generator import trainer
     from hpo.trainers.protocol import Config, Run
 
 __all__ = [
     "Config",
     "HPOError",
+    "Infeasible",
     "LoadedExperiment",
     "Run",
     "Settings",
@@ -30,6 +32,7 @@ __all__ = [
 _HOMES = {
     "Config": "hpo.trainers.protocol",
     "HPOError": "hpo.errors",
+    "Infeasible": "hpo.trainers.errors",
     "LoadedExperiment": "hpo.api",
     "Run": "hpo.trainers.protocol",
     "Settings": "hpo.settings",

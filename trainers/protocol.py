@@ -1,11 +1,13 @@
-"""What a trainer is: configurations go in, an event comes out for each epoch that a trial ends.
+"""The protocol of trainers: what a worker calls (:class:`Trainer`), what comes back (the events), and what training
+code gets (:class:`Run`, :class:`Config`).
 
 Nothing here imports torch, so a worker that trains something else starts in a fraction of a second. A user writes a
-generator and registers it with :func:`trainer`; underneath, that generator and the packed image classifier are the
-same small protocol, :class:`Trainer`, so a worker has one loop.
+generator and registers it with :func:`hpo.trainer`; underneath, a generator, a program and the packed image classifier
+are the same small protocol, so a worker has one loop.
 """
 
 import logging
+import tempfile
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +15,13 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import pydantic
 
+from hpo.trainers.model_file import save_model
+from hpo.trainers.trial_log import LOG_NAME, TrialLog
+
 log = logging.getLogger("hpo")
 
 Direction = Literal["minimize", "maximize"]
-Metrics = Mapping[str, float]
+Metrics = Mapping[str, float | None]
 State = dict[str, Any]
 """What a checkpoint holds: nested dicts and lists of numbers, strings, bytes, None and torch tensors."""
 
@@ -32,16 +37,24 @@ class Run:
     """What surrounds one configuration while it trains.
 
     Attributes:
-        device: where to train, as PyTorch spells it: ``"cpu"``, ``"cuda:0"``.
-        seed: everything random in the training derives from it.
+        device: where to train, as PyTorch spells it: ``"cpu"``, ``"cuda:0"``; the first of ``devices``.
+        devices: all devices of this trial, more than one if the study file gives a trial several.
+        seed: everything random in the training derives from it. ``random``, NumPy and torch are seeded from it before
+            the training code starts, if ``seed_libraries`` is true.
+        study, experiment: names of the Optuna study and of the experiment; empty in ``hpo train``.
+        trial: number of the trial in its study, as Optuna counts; with ``study`` it makes a unique name for a tracker.
+        lineage: number of the configuration in its study: a trial and the retries of it have the same one.
+        attempt: number of earlier attempts at this lineage; 0 for the first one.
         start_epoch: number of epochs that the lineage has finished already; 0 for a fresh trial.
         checkpoint: what :meth:`save` was last given before the lineage's previous trial ended, or None.
-        data_dir: the folder with the data sets, or None where the user named none.
+        data_dir: the folder with the data sets, or None if the user named none.
         download: whether a missing data set may be downloaded into ``data_dir``.
-        test: when the test set is looked at: during a search ``"never"``.
-        artifact_dir: where :meth:`artifact` puts files; None discards them.
+        test: when to evaluate on the test set: ``"never"`` in a search; in ``hpo train`` ``"last"`` (after the last
+            epoch) or ``"each"`` (after each one, because the best epoch counts). Yield what it gives as ``test_…``.
         observe: called with the network before the first step and after each one, for a diagnosis; it must not change
             it. Only the classifier that trains one configuration at a time calls it.
+        trial_folder: path of :attr:`folder`, which is made if it is used; None for a temporary one.
+        seed_libraries, work_in_folder: as in the study file (``work_in = "trial"`` makes the latter true).
     """
 
     device: str = "cpu"
@@ -55,17 +68,58 @@ class Run:
     observe: Callable[[Any], None] | None = None
     artifacts: list[Path] = field(default_factory=list)
     saved: State | None = None
+    devices: tuple[str, ...] = ()
+    study: str = ""
+    experiment: str = ""
+    trial: int = 0
+    lineage: int = 0
+    attempt: int = 0
+    trial_folder: Path | None = None
+    seed_libraries: bool = True
+    work_in_folder: bool = False
+
+    def __post_init__(self) -> None:
+        self.devices = self.devices or (self.device,)
+
+    @property
+    def folder(self) -> Path:
+        """A folder of this trial's own: empty for a first attempt, kept for its retries.
+
+        It lies below the checkpoint folder (or the home), so a retry on another machine sees its files only if that
+        folder is shared. The study file's ``keep_folders`` says which folders stay after the trials have ended.
+        """
+        if self.trial_folder is None:
+            self.trial_folder = Path(tempfile.mkdtemp(prefix="hpo-trial-"))
+        self.trial_folder.mkdir(parents=True, exist_ok=True)
+        return self.trial_folder
 
     def save(self, state: State) -> None:
         """Offers ``state`` as what a resumed trial continues from; it is written once the epoch has been yielded."""
         self.saved = state
 
     def artifact(self, path: str | Path) -> None:
-        """Attaches the file at ``path`` to the trial; raises FileNotFoundError where there is none."""
+        """Attaches the file at ``path`` to the trial; raises FileNotFoundError if there is none."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"no file to attach at {path}")
         self.artifacts.append(path)
+
+    def log(self, text: object) -> None:
+        """Adds a line to the trial's log, which ``hpo logs EXPERIMENT TRIAL`` and the dashboard show."""
+        line = str(text).encode("utf-8", "backslashreplace")
+        TrialLog(self.folder / LOG_NAME).write(line + b"\n")
+
+    def save_model(self, model: Any) -> Path:
+        """Keeps the trial's model, in place of one that was kept before; ``hpo export EXPERIMENT --model`` writes it.
+
+        ``model`` is the path of a file, which is copied, or a ``torch.nn.Module`` or a state that ``torch.save`` takes.
+        Returns the path of the kept file, ``model`` with its suffix in :attr:`folder`.
+
+        Raises:
+            FileNotFoundError: if there is no file at the path.
+            TypeError: for a state if torch is not imported; save it to a file and give its path.
+        """
+        return save_model(model, self.folder)
 
 
 @dataclass(frozen=True)
@@ -75,8 +129,10 @@ class EpochEnd:
     Attributes:
         key: the key that the trial was started with.
         epoch: number of epochs that the lineage has finished, counted from 1.
-        metrics: the epoch's metrics by name.
-        finished: whether this was the last epoch; the slot is free again.
+        metrics: the epoch's metrics by name. Without the study's metric, or with None in its place, it is an epoch
+            without a report: nothing is pruned and the value stays that of an earlier epoch.
+        finished: whether this was the last epoch; the slot is free again. If False, ``advance`` ends the trial with
+            :class:`Ended` after its last epoch, once its code has run to its end.
         snapshot: makes what a resumed trial continues from; to be called before the next ``advance`` or ``stop``.
             None where the trainer saves nothing.
     """
@@ -146,6 +202,7 @@ class BuildOptions:
         threads: CPU threads that this worker may use.
         configs: a few configurations of the study to be trained, for the trainer's probe.
         data_dir, download: as in :class:`Run`.
+        program: the study file's keys for a trainer that runs a program; empty for every other.
     """
 
     device: str = "cpu"
@@ -154,3 +211,4 @@ class BuildOptions:
     configs: tuple[Any, ...] = ()
     data_dir: Path | None = None
     download: bool = False
+    program: Mapping[str, Any] = field(default_factory=dict)

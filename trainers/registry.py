@@ -1,4 +1,4 @@
-"""The table of trainers."""
+"""The table of trainers: a row for each name that a study file's ``trainer`` may say."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,23 +17,43 @@ class TrainerEntry:
 
     Attributes:
         name: what a study file calls it.
-        config: the pydantic model of its hyperparameters.
+        config: the pydantic model of its hyperparameters; None if the study file's space and fixed values are all that
+            is known of them (a program, an objective). A configuration is then a plain dict.
         build: makes the trainer in a worker; imports what it needs (torch) only there.
         description: one line.
         metrics: the metrics that it yields and the direction in which each is better (None: neither, or not known).
-            None where the trainer did not say, and then only its first epoch can tell.
+            None if the trainer did not say; then they are known after its first epoch.
         check: called once before an experiment starts, with one full configuration: raises TrainerError for data that
             is absent, altered or does not fit; returns what the export records of the data (its fingerprint).
         max_slots: most trials it can train at once; 1 for a generator.
+        max_epochs: how many epochs a configuration will have: the name of the configuration's field that says so, or a
+            number. Pruners and the time left use it; a trainer may yield more or fewer times. None for the field
+            ``epochs`` if there is one.
+        nan_is_no_report: whether a NaN of the study's metric marks an epoch that was not validated.
+        module: the module that registered it, for the error about two trainers of one name.
     """
 
     name: str
-    config: type[pydantic.BaseModel]
+    config: type[pydantic.BaseModel] | None
     build: Callable[[BuildOptions], Trainer]
     description: str
     metrics: Mapping[str, Direction | None] | None = None
     check: Callable[[Any, Path | None, bool], dict[str, Any]] | None = None
     max_slots: int | None = None
+    max_epochs: str | int | None = None
+    nan_is_no_report: bool = False
+    module: str = ""
+
+    @property
+    def epochs_field(self) -> str | None:
+        """Name of the configuration's field that says how many epochs there will be, or None."""
+        if isinstance(self.max_epochs, str):
+            return self.max_epochs
+        return "epochs" if self.max_epochs is None else None
+
+    @property
+    def source_module(self) -> str:
+        return self.module or ("" if self.config is None else self.config.__module__)
 
 
 TRAINERS: dict[str, TrainerEntry] = {}
@@ -41,10 +61,10 @@ TRAINERS: dict[str, TrainerEntry] = {}
 
 def register(entry: TrainerEntry) -> TrainerEntry:
     """Adds a trainer to the table; a second one with the same name from another place raises TrainerError."""
-    known = TRAINERS.get(entry.name)
-    if known is not None and known.config.__module__ != entry.config.__module__:
+    registered = TRAINERS.get(entry.name)
+    if registered is not None and registered.source_module != entry.source_module:
         raise TrainerError(
-            f"two trainers are called {entry.name!r}: in {known.config.__module__} and {entry.config.__module__}"
+            f"two trainers are called {entry.name!r}: in {registered.source_module} and {entry.source_module}"
         )
     TRAINERS[entry.name] = entry
     return entry

@@ -17,9 +17,9 @@ from pydantic.fields import FieldInfo
 MOST_SHOWN = 6
 
 
-def fingerprint(config: type[pydantic.BaseModel]) -> dict[str, str]:
-    """Name -> description of each field, such as ``float, gt=0, le=1, default 0.1``."""
-    return {name: _field(field, ()) for name, field in config.model_fields.items()}
+def fingerprint(config: type[pydantic.BaseModel] | None) -> dict[str, str]:
+    """Name -> description of each field, such as ``float, gt=0, le=1, default 0.1``; none without a model."""
+    return {} if config is None else {name: _field(field, ()) for name, field in config.model_fields.items()}
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

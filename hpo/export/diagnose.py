@@ -69,7 +69,7 @@ def train_watched(
     history: list[dict[str, float]] = []
 
     def told(epoch: int, metrics: Metrics) -> None:
-        history.append({name: float(value) for name, value in metrics.items()})
+        history.append({name: float(value) for name, value in metrics.items() if value is not None})
         if report is not None:
             report(0, epoch, history[-1])
 

@@ -129,7 +129,7 @@ def train_file(
     runs = train(study_file, {}, seeds, settings, report)
     names = [name for name in runs[0] if name not in ("seed", "seconds")]
     result: dict[str, Any] = {
-        "config": config.model_dump(mode="json"),
+        "config": config if isinstance(config, dict) else config.model_dump(mode="json"),
         "runs": runs,
         "mean": {name: statistics.fmean(run[name] for run in runs) for name in names},
         "std": {name: statistics.stdev(run[name] for run in runs) if len(runs) > 1 else None for name in names},

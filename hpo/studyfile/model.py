@@ -140,25 +140,30 @@ class StudyFile:
         ]
 
     def max_epochs(self) -> int | None:
-        """The most epochs that a configuration can have; None where the configuration has no field ``epochs``."""
-        parameter = self.space.parameters.get("epochs")
-        found: list[Any] = [entry["epochs"] for entry in self.try_first if "epochs" in entry]
+        """The most epochs that a configuration can have; None if the trainer does not say, or it is no whole number."""
+        entry = TRAINERS[self.trainer]
+        if isinstance(entry.max_epochs, int):
+            return entry.max_epochs
+        name = entry.epochs_field
+        if name is None:
+            return None
+        parameter = self.space.parameters.get(name)
+        values: list[Any] = [given[name] for given in self.try_first if name in given]
         if isinstance(parameter, Categorical):
-            found += parameter.choices
+            values += parameter.choices
         elif parameter is not None:
-            found.append(parameter.high)
+            values.append(parameter.high)
         # What is not searched, not active, or not in the grid has its fixed value or default.
         has_cells = any(sampler.entry.cells is not None for sampler in self.samplers)
         if parameter is None or parameter.when or (has_cells and parameter.grid is None):
             from hpo.studyfile.config_fields import Fields
 
-            fields = Fields(TRAINERS[self.trainer].config)
-            if "epochs" in self.fixed:
-                found.append(self.fixed["epochs"])
-            elif "epochs" in fields:
-                found.append(fields.default("epochs"))
-        whole = [int(epochs) for epochs in found if isinstance(epochs, int | float) and not isinstance(epochs, bool)]
-        return max(whole, default=None)
+            if name in self.fixed:
+                values.append(self.fixed[name])
+            elif entry.config is not None and name in (fields := Fields(entry.config)):
+                values.append(fields.default(name))
+        whole = [int(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+        return max((value for value in whole if value >= 1), default=None)
 
     def search_context(self) -> SearchContext:
         """What samplers and pruners need of this file."""
@@ -177,7 +182,7 @@ class StudyFile:
         """
         from hpo.studyfile.sample_configs import covering
 
-        def build(values: Mapping[str, Any]) -> pydantic.BaseModel | None:
+        def build(values: Mapping[str, Any]) -> Any:
             try:
                 return configure(self, values)
             except ExperimentError:
@@ -186,14 +191,16 @@ class StudyFile:
         return covering(self.space, build)
 
 
-def configure(study_file: StudyFile, sampled: Mapping[str, Any]) -> pydantic.BaseModel:
-    """The configuration of fixed and sampled values; a sampled one goes before a fixed one.
+def configure(study_file: StudyFile, sampled: Mapping[str, Any]) -> Any:
+    """The configuration of fixed and sampled values; a sampled one goes before a fixed one. A dict without a model.
 
     Raises:
         ExperimentError: where the trainer's configuration refuses the combination.
     """
     config = TRAINERS[study_file.trainer].config
     values = {**study_file.fixed, **sampled}
+    if config is None:
+        return values
     try:
         return config.model_validate(values)
     except pydantic.ValidationError as error:

@@ -83,7 +83,7 @@ class _Reader:
         self.wrong: set[Any] = set()
         self.table = self._top_level()
         self.entry = self._trainer()
-        self.fields = None if self.entry is None else Fields(self.entry.config)
+        self.fields = None if self.entry is None or self.entry.config is None else Fields(self.entry.config)
 
     def read(self) -> StudyFile | None:
         """The study file, or None where there is too little to make one of."""
@@ -106,7 +106,8 @@ class _Reader:
         sound = check_samplers(samplers, space, mistakes)
         listed = {sampler.name: sampler.cells(space) or [] for sampler in samplers} if sound else {}
         cells = [cell for group in listed.values() for cell in group]
-        check_configurations(space, self.entry.config, fixed, try_first, cells, mistakes)
+        if self.entry.config is not None:
+            check_configurations(space, self.entry.config, fixed, try_first, cells, mistakes)
         if budget is None or not sound:
             return None
         study_file = StudyFile(

@@ -14,6 +14,7 @@ from hpo.database import attributes, retries, trial_writes
 from hpo.errors import ExperimentError
 from hpo.experiment.experiment import Experiment
 from hpo.files.artifacts import attach, attach_text, epochs_table
+from hpo.trainers.metrics import value_epoch
 from hpo.worker.db_thread import Recorder
 from hpo.worker.running_trial import Held
 from hpo.worker.trial_cache import WorkerView
@@ -55,17 +56,17 @@ class Endings:
     def show(self, held: Held, state: TrialState, reason: str | None = None) -> Callable[[], None]:
         """Shows the trial as ended to this worker's samplers and pruners; returns the job that tells the study."""
         trial_id = held.claim.trial_id
-        chosen = self._best_epoch(held) if state is TrialState.COMPLETE else len(held.history) - 1
-        metrics = held.history[chosen]
-        value: float | None = metrics[self._study_file.metric]
+        objective, which = self._study_file.metric, self._study_file.value if state is TrialState.COMPLETE else "last"
+        chosen = value_epoch(held.history, objective, which, self._study_file.direction)
+        metrics = held.history[-1 if chosen is None else chosen] if held.history else {}
+        value = metrics.get(objective)
         if value is not None and math.isnan(value):
             value = None
         epochs = len(held.history)
         self._view.set_trial_user_attr(trial_id, attributes.METRICS, metrics)
         self._view.set_trial_user_attr(trial_id, attributes.TRAINED_ON, self._trained_on)
         self._account(held, reason)
-        for path in held.run.artifacts:
-            self._attach(held, str(path), lambda path=path: attach(self._view, trial_id, path, self._artifacts))  # type: ignore[misc]
+        self._attach_files(held)
         if state is TrialState.COMPLETE:
             curves = epochs_table(held.history)
             self._attach(
@@ -104,6 +105,7 @@ class Endings:
         text = _described(error)
         log.error("trial %d of %s failed: %s", held.claim.number, held.desk.handle.name, text, exc_info=_trace(error))
         self._account(held, None)
+        self._attach_files(held)
         epochs = len(held.history)
 
         def fail() -> None:
@@ -144,19 +146,17 @@ class Endings:
             retries.give_back(connection, trial_id, reason, writes)
         self._view.disown(trial_id)
 
+    def _attach_files(self, held: Held) -> None:
+        trial_id = held.claim.trial_id
+        for path in held.run.artifacts:
+            self._attach(held, str(path), lambda path=path: attach(self._view, trial_id, path, self._artifacts))  # type: ignore[misc]
+
     def _attach(self, held: Held, name: str, job: Callable[[], None]) -> None:
         """A result stands without its files: a full disk, or a trainer that has removed one, only costs the file."""
         try:
             job()
         except OSError as error:
             log.warning("%s is not attached to trial %d: %s", name, held.claim.number, error.strerror or error)
-
-    def _best_epoch(self, held: Held) -> int:
-        """Index of the epoch whose metric is the trial's value: the last one, or the best."""
-        if self._study_file.value == "last":
-            return len(held.history) - 1
-        sign = 1 if self._study_file.direction == "maximize" else -1
-        return max(range(len(held.history)), key=lambda i: sign * held.history[i][self._study_file.metric])
 
     def _account(self, held: Held, reason: str | None) -> None:
         seconds = time.monotonic() - held.started

@@ -79,7 +79,9 @@ class StudyDesk:
             config = configure(self.study_file, values)
         except Exception as error:
             return Proposal(claim, None, seed, error)
-        self.view.set_trial_user_attr(claim.trial_id, attributes.CONFIG, config.model_dump(mode="json"))
+        self.view.set_trial_user_attr(
+            claim.trial_id, attributes.CONFIG, config if isinstance(config, dict) else config.model_dump(mode="json")
+        )
         return Proposal(claim, config, seed)
 
     def decides_at(self, epoch: int) -> bool:

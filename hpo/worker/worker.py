@@ -24,8 +24,8 @@ from hpo.experiment.experiment import Experiment, check_trainer
 from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.machine import trained_on
 from hpo.search.seeds import derive_seed
-from hpo.trainers.metrics import checked_metrics
-from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Run, Trainer
+from hpo.trainers.metrics import checked_metrics, missing_objective, reported_value, value_epoch
+from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Trainer
 from hpo.trainers.registry import TRAINERS
 from hpo.worker.claim_queue import Intake
 from hpo.worker.db_thread import Recorder
@@ -33,6 +33,7 @@ from hpo.worker.exit_codes import EXIT_BUG, EXIT_MEMORY, EXIT_RESTART
 from hpo.worker.heartbeat import Heartbeat
 from hpo.worker.options import WorkerOptions
 from hpo.worker.outcomes import Endings
+from hpo.worker.run_context import attach_log, make_run, tidy_folders
 from hpo.worker.running_trial import Held
 from hpo.worker.stdio import Outputs
 from hpo.worker.study_runner import Proposal, StudyDesk
@@ -146,19 +147,13 @@ class Worker:
         claim = proposal.claim
         desk, folder = self.desks[claim.study_id], self.folders[claim.study_id]
         checkpoint = None if claim.fresh else folder.latest(claim.lineage)
-        run = Run(
-            device=self.options.device,
-            seed=proposal.seed,
-            start_epoch=checkpoint.epoch if checkpoint else 0,
-            checkpoint=checkpoint.state if checkpoint else None,
-            data_dir=self.options.data_dir,
-            download=self.options.download,
-        )
+        run = make_run(proposal, desk, self.options, checkpoint)
         held = Held(claim, proposal.config, run, desk, folder, time.monotonic(), recorded=self.intake.recorded)
         if checkpoint is not None:
             held.history = list(checkpoint.history)
-            for epoch, metrics in enumerate(held.history, start=1):
-                self.view.set_trial_intermediate_value(claim.trial_id, epoch, metrics[self.study_file.metric])
+            for epoch in range(1, len(held.history) + 1):
+                if (value := self._reported(held.history[:epoch])) is not None:
+                    self.view.set_trial_intermediate_value(claim.trial_id, epoch, value)
         self.view.set_trial_user_attr(claim.trial_id, attributes.START_EPOCH, run.start_epoch)
         if proposal.error is not None:
             self.endings.fail(held, proposal.error)
@@ -204,10 +199,7 @@ class Worker:
         if isinstance(event, EpochEnd):
             self._end_epoch(held, event)
         elif isinstance(event, Ended):
-            if held.history:
-                self._finish(held, TrialState.COMPLETE)
-            else:
-                self._fail(held, ValueError("the trainer ended without yielding metrics of an epoch"))
+            self._end_training(held)
         elif isinstance(event, Evicted):
             self._release(held)
             self.endings.give_back(held.claim.trial_id, event.reason)
@@ -221,18 +213,18 @@ class Worker:
         """Report, prune or finish or go on from a checkpoint."""
         trial_id = held.claim.trial_id
         try:
-            metrics = checked_metrics(event.metrics, self.study_file.metric)
-        except (KeyError, TypeError) as error:
+            held.history.append(checked_metrics(event.metrics, self.study_file.metric))
+        except TypeError as error:
             self._fail(held, error)
             return
-        value = metrics[self.study_file.metric]
-        held.history.append(metrics)
-        self.view.set_trial_intermediate_value(trial_id, event.epoch, value)
-        if not math.isfinite(value):
+        value = self._reported(held.history)
+        if value is not None:
+            self.view.set_trial_intermediate_value(trial_id, event.epoch, value)
+        if value is not None and not math.isfinite(value):
             self._finish(held, TrialState.PRUNED, f"{self.study_file.metric} is {value} at epoch {event.epoch}")
         elif event.finished:
-            self._finish(held, TrialState.COMPLETE)
-        elif self._should_prune(held, event.epoch):
+            self._end_training(held)
+        elif value is not None and self._should_prune(held, event.epoch):
             self._finish(held, TrialState.PRUNED, f"{self.study_file.pruner.name} at epoch {event.epoch}")
         else:
             try:
@@ -241,6 +233,24 @@ class Worker:
             except TypeError as error:
                 self._fail(held, error)
             self.recorder.write()
+
+    def _end_training(self, held: Held) -> None:
+        """The trainer has run to its end: the trial is complete if one of its epochs reported a finite value."""
+        objective = self.study_file.metric
+        chosen = value_epoch(held.history, objective, self.study_file.value, self.study_file.direction)
+        if not held.history:
+            self._fail(held, ValueError("the trainer ended without yielding metrics of an epoch"))
+        elif chosen is None:
+            self._fail(held, missing_objective(held.history, objective))
+        elif not math.isfinite(held.history[chosen][objective]):
+            self._finish(held, TrialState.PRUNED, f"{objective} was never a finite number")
+        else:
+            self._finish(held, TrialState.COMPLETE)
+
+    def _reported(self, history: list[dict[str, float]]) -> float | None:
+        """What the last epoch of ``history`` reports; None if it is an epoch without a report."""
+        nan_is_no_report = TRAINERS[self.study_file.trainer].nan_is_no_report
+        return reported_value(history, self.study_file.metric, nan_is_no_report=nan_is_no_report)
 
     def _is_recorded(self, held: Held) -> bool:
         """Waits until the trial's configuration is on record; False where the trial was lost meanwhile.
@@ -270,6 +280,7 @@ class Worker:
 
     def _finish(self, held: Held, state: TrialState, reason: str | None = None) -> None:
         self.trainer.stop(held.claim.trial_id)
+        attach_log(held.run)
         job = self.endings.show(held, state, reason)
         self._release(held)
         if self.study_file.budget.epochs is None:
@@ -277,9 +288,11 @@ class Worker:
             # the budget is in epochs does a claim depend on what this trial has spent.
             self.intake.ask()
         self.endings.tell(job)
+        self.recorder.submit(lambda: tidy_folders(self.view, held.desk, self.options))
 
     def _fail(self, held: Held, error: BaseException) -> None:
         self.trainer.stop(held.claim.trial_id)
+        attach_log(held.run)
         self._release(held)
         self.endings.fail(held, error)
 

@@ -50,11 +50,12 @@ def test_an_epoch_for_each_yield():
     assert (second.epoch, second.metrics, second.finished) == (2, {"loss": 1.0}, False)
     assert second.snapshot() == {"epoch": 1}
     (third,) = made.advance()
-    assert (third.epoch, third.finished, third.snapshot) == (3, True, None)
+    assert (third.epoch, third.finished, third.snapshot) == (3, False, None)
+    assert made.advance() == [Ended("a")]
     assert made.advance() == []
     made.start("b", Epochs(), Run(start_epoch=2))
     (resumed,) = made.advance()
-    assert (resumed.key, resumed.epoch, resumed.metrics, resumed.finished) == ("b", 3, {"loss": 2.0}, True)
+    assert (resumed.key, resumed.epoch, resumed.metrics, resumed.finished) == ("b", 3, {"loss": 2.0}, False)
 
 
 def test_stop_closes_the_generator():
@@ -172,8 +173,8 @@ def _loose(config: Loose, run: Run) -> Iterator[dict[str, float]]:
     [
         (_no_generator, "must be a generator function: it yields the metrics of each epoch"),
         (_one_argument, "must take two arguments, (config, run); it takes 1"),
-        (_no_annotation, "annotate 'config' with the pydantic model of its configuration"),
-        (_a_dictionary, "annotate 'config' with the pydantic model of its configuration"),
+        (_no_annotation, "annotate 'config' with its configuration"),
+        (_a_dictionary, "annotate 'config' with its configuration"),
         (_loose, "derive Loose from hpo.Config, which refuses unknown names"),
     ],
 )

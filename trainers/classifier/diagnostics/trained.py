@@ -107,7 +107,7 @@ def train_and_diagnose(
             raise event.error
         assert isinstance(event, EpochEnd)
         assert event.snapshot is not None
-        history.append({name: float(value) for name, value in event.metrics.items()})
+        history.append({name: float(value) for name, value in event.metrics.items() if value is not None})
         if report is not None:
             report(event.epoch, event.metrics)
         if event.finished:

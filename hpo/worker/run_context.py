@@ -1,0 +1,64 @@
+"""What a trial knows and keeps: its :class:`hpo.trainers.protocol.Run`, its folder, and which folders stay."""
+
+from optuna.trial import TrialState
+
+from hpo.files.checkpoints import Checkpoint
+from hpo.files.trial_folders import TrialFolders
+from hpo.trainers.protocol import Run
+from hpo.trainers.trial_log import LOG_NAME
+from hpo.worker.options import WorkerOptions
+from hpo.worker.study_runner import Proposal, StudyDesk
+from hpo.worker.trial_cache import WorkerView
+
+
+def make_run(proposal: Proposal, desk: StudyDesk, options: WorkerOptions, checkpoint: Checkpoint | None) -> Run:
+    """The run of a claimed trial; the first attempt at a lineage starts with an empty folder."""
+    claim, study_file = proposal.claim, desk.study_file
+    folders = folders_of(desk, options)
+    if claim.attempt == 0:
+        folders.clear(claim.lineage)
+    return Run(
+        device=options.device,
+        seed=proposal.seed,
+        start_epoch=checkpoint.epoch if checkpoint else 0,
+        checkpoint=checkpoint.state if checkpoint else None,
+        data_dir=options.data_dir,
+        download=options.download,
+        study=desk.handle.name,
+        experiment=study_file.name,
+        trial=claim.number,
+        lineage=claim.lineage,
+        attempt=claim.attempt,
+        trial_folder=folders.of(claim.lineage),
+    )
+
+
+def folders_of(desk: StudyDesk, options: WorkerOptions) -> TrialFolders:
+    return TrialFolders(options.checkpoints, options.artifacts.parent, desk.handle.key)
+
+
+def attach_log(run: Run) -> None:
+    """Adds the trial's log, if it has one, to the files that are attached when the trial ends."""
+    if run.trial_folder is not None and (log := run.trial_folder / LOG_NAME).is_file():
+        run.artifacts.append(log)
+
+
+def tidy_folders(view: WorkerView, desk: StudyDesk, options: WorkerOptions) -> None:
+    """Removes the folders of trials that have ended, as the study file's ``keep_folders`` says."""
+    policy = getattr(desk.study_file, "keep_folders", "best")
+    folders = folders_of(desk, options)
+    if policy == "all" or not folders.path.is_dir():
+        return
+    view.refresh(desk.handle.study_id)
+    ended: list[int] = []
+    best: tuple[float, int] | None = None
+    sign = 1 if desk.study_file.direction == "maximize" else -1
+    for trial in view.get_all_trials(desk.handle.study_id, deepcopy=False):
+        lineage = trial.user_attrs.get("lineage")
+        if lineage is None or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            continue
+        ended.append(lineage)
+        if trial.state is TrialState.COMPLETE and trial.value is not None:
+            rank = (sign * trial.value, -lineage)
+            best = rank if best is None else max(best, rank)
+    folders.keep_best(None if policy == "none" or best is None else -best[1], ended)
