@@ -1,5 +1,6 @@
 """Generators as trainers, and loading a user's modules."""
 
+import importlib
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ class NoEpochs(Config):
 @pytest.fixture(autouse=True)
 def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, registry.TrainerEntry]:
     """A table of trainers of the test's own."""
+    importlib.import_module("hpo.trainers.classifier.entry")  # registers in the table of all tests, not in this one
     own = dict(registry.TRAINERS)
     monkeypatch.setattr(registry, "TRAINERS", own)
     return own
