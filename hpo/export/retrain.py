@@ -13,7 +13,7 @@ from hpo.errors import UsageError
 from hpo.settings import Settings
 from hpo.studyfile.model import StudyFile, configure
 from hpo.trainers.errors import TrainerError
-from hpo.trainers.metrics import checked_metrics
+from hpo.trainers.metrics import checked_metrics, missing_objective, value_epoch
 from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Run
 from hpo.trainers.registry import TRAINERS
 
@@ -73,10 +73,12 @@ def train_epochs(
 
 def value_of(study_file: StudyFile, history: Sequence[dict[str, float]]) -> dict[str, float]:
     """The metrics of the epoch that gives a trial its value: the last one, or the best by the study's metric."""
-    if study_file.value == "last":
-        return history[-1]
-    sign = 1 if study_file.direction == "maximize" else -1
-    return max(history, key=lambda metrics: sign * metrics[study_file.metric])
+    chosen = value_epoch(history, study_file.metric, study_file.value, study_file.direction)
+    if chosen is None:
+        raise TrainerError(
+            f"{study_file.name!r} cannot be trained: {missing_objective(history, study_file.metric).args[0]}"
+        )
+    return history[chosen]
 
 
 def train_config(
