@@ -81,7 +81,7 @@ def trainer_of(storage: "Storage", settings: "Settings") -> "Train":
 
     load_trainers(settings.trainers)
 
-    def train(experiment: str, config: Mapping[str, Any], seeds: Sequence[int]) -> list[dict[str, float]]:
+    def train(experiment: str, given: Mapping[str, Any], seeds: Sequence[int]) -> list[dict[str, float]]:
         def report(index: int, epoch: int, metrics: dict[str, float]) -> None:
             print(
                 f"\r{experiment}: seed {index + 1} of {len(seeds)}, epoch {epoch} ", end="", file=sys.stderr, flush=True
@@ -89,7 +89,7 @@ def trainer_of(storage: "Storage", settings: "Settings") -> "Train":
 
         file = load_experiment(storage, experiment).study_file
         try:
-            return train_config(file, dict(config), seeds, settings, report)
+            return train_config(file, file.merge(given), seeds, settings, report)
         finally:
             print(file=sys.stderr)
 

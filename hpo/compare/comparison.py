@@ -54,6 +54,7 @@ class BestTrial:
     value: float
     config: Mapping[str, Any]
     params: Mapping[str, Any]
+    given: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -308,8 +309,9 @@ def _best(studies: Sequence[StudyRecord]) -> BestTrial | None:
         if trial is None or trial.value is None:
             continue
         if best is None or (trial.value > best.value if study.maximize else trial.value < best.value):
+            given = trial.given or trial.config or trial.params
             best = BestTrial(
-                study.name, study.study_id, trial.number, study.repeat, trial.value, trial.config, trial.params
+                study.name, study.study_id, trial.number, study.repeat, trial.value, trial.config, trial.params, given
             )
     return best
 

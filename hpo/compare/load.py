@@ -218,6 +218,7 @@ def trial_record(trial: FrozenTrial) -> TrialRecord:
         params=trial.params,
         distributions=trial.distributions,
         config=attrs.get(attributes.CONFIG) or {},
+        given=attrs.get(attributes.GIVEN) or {},
         epochs=int(attrs.get(attributes.EPOCHS, len(trial.intermediate_values))),
         start_epoch=int(attrs.get(attributes.START_EPOCH, 0)),
         seconds=float(attrs.get(attributes.SECONDS, elapsed)),

@@ -32,6 +32,7 @@ class TrialRecord:
         config: the whole configuration, or {} where none was stored.
         epochs: epochs that the lineage had finished when this attempt ended.
         start_epoch: epochs that it had finished before this attempt.
+        given: the configuration as it was given to the trainer; {} for trials of older versions and foreign ones.
         seconds: worker-seconds of this attempt.
         start, end: POSIX timestamps, or None.
         intermediate: value by epoch.
@@ -49,6 +50,7 @@ class TrialRecord:
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
     epochs: int = 0
     start_epoch: int = 0
     seconds: float = 0.0

@@ -59,7 +59,7 @@ def retrain_best(loader: Loader, experiment: str, num_seeds: int, train: Train) 
         best = sampler.best
         if best is None or best.study_id is None:
             continue
-        runs = train(experiment, best.config or best.params, seeds)
+        runs = train(experiment, best.given, seeds)
         kept = {
             "trial": best.trial,
             "seeds": seeds,

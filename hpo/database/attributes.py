@@ -16,7 +16,8 @@ KEY = "hpo:key"  # str, names the study's checkpoints; random, so that a study m
 # Of a trial.
 LINEAGE = "lineage"  # int from 0; for grid search the cell's index, below len(try_first) the index of a tried-first one
 ATTEMPT = "attempt"  # int from 0
-CONFIG = "config"  # dict, the whole validated configuration
+GIVEN = "hpo:given"  # dict, the configuration as it was given: fixed and sampled values, to be validated again
+CONFIG = "config"  # dict, the validated configuration as it was dumped, for display; trials without GIVEN are older
 SEED = "seed"  # int, the training seed; the same for every attempt of a lineage
 START_EPOCH = "start_epoch"  # int, epochs that earlier attempts had finished when this one started
 EPOCHS = "epochs"  # int, epochs that the lineage has finished; this attempt trained EPOCHS - START_EPOCH

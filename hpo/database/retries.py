@@ -97,7 +97,7 @@ def _copy(connection: sa.Connection, trial_id: int, successor: int) -> None:
         "INSERT INTO trial_system_attributes (trial_id, key, value_json) SELECT :new, key, value_json "
         "FROM trial_system_attributes WHERE trial_id = :old AND key NOT LIKE 'artifacts:%'",
     ):
-        kept: list[Any] = [attributes.CONFIG, attributes.SEED, attributes.AUDITED]
+        kept: list[Any] = [attributes.GIVEN, attributes.CONFIG, attributes.SEED, attributes.AUDITED]
         parameters: dict[str, Any] = {"new": successor, "old": trial_id}
         execute(connection, sql, **parameters, **({"kept": kept} if ":kept" in sql else {}))
 

@@ -21,12 +21,18 @@ ORDER BY v.value {}, t.study_id, t.number LIMIT :top
 
 @dataclasses.dataclass(frozen=True)
 class BestTrial:
-    """A finished trial with its configuration; ``attrs`` are its user attributes."""
+    """A finished trial; ``attrs`` are its user attributes.
+
+    Attributes:
+        given: the configuration as it was given to the trainer, see :meth:`hpo.studyfile.model.StudyFile.merge`.
+        config: the same after validation, as it was dumped; for display.
+    """
 
     study: str
     sampler: str
     number: int
     value: float
+    given: dict[str, Any]
     config: dict[str, Any]
     seed: int
     attrs: dict[str, Any]
@@ -58,6 +64,9 @@ def best_trials(experiment: Experiment, sampler: str | None = None, top: int = 1
     for study_id, number, value, text in rows:
         attrs = {key: json.loads(item) for key, item in json.loads(text).items()}
         study = studies[study_id]
-        config, seed = attrs[attributes.CONFIG], attrs[attributes.SEED]
-        found.append(BestTrial(study.name, study.sampler.label, number, value, config, seed, attrs))
+        given = experiment.study_file.given_of(attrs) or {}
+        config = attrs.get(attributes.CONFIG) or given
+        found.append(
+            BestTrial(study.name, study.sampler.label, number, value, given, config, attrs[attributes.SEED], attrs)
+        )
     return found

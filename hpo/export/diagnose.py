@@ -11,7 +11,7 @@ from hpo.errors import UsageError
 from hpo.export.retrain import Report, training_place, value_of
 from hpo.files.artifacts import attach_to_study
 from hpo.settings import Settings
-from hpo.studyfile.model import StudyFile, configure
+from hpo.studyfile.model import StudyFile
 from hpo.trainers.protocol import Metrics, Run
 
 
@@ -47,7 +47,7 @@ def diagnose_file(
     from hpo.trainers.classifier.config import ClassifierConfig
     from hpo.trainers.classifier.diagnostics.trained import train_and_diagnose
 
-    config = configure(study_file, {})
+    config = study_file.configure(study_file.merge({}))
     assert isinstance(config, ClassifierConfig)
     place = training_place(study_file)
     seed = study_file.provenance.get("seed", study_file.seed)

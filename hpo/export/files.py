@@ -14,7 +14,7 @@ from hpo.errors import UsageError
 from hpo.experiment.experiment import Experiment
 from hpo.export.best import BestTrial
 from hpo.settings import Settings
-from hpo.studyfile.model import StudyFile, configure
+from hpo.studyfile.model import StudyFile
 from hpo.studyfile.provenance import without_nulls
 from hpo.trainers.registry import TRAINERS
 
@@ -34,7 +34,7 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
         "versions": {"torch": _version("torch"), "optuna": _version("optuna"), "hpo": _version("hpo-service")},
         "git_commit": git_commit(),
         "trained_on": best.attrs.get(attributes.TRAINED_ON),
-        "data": _fingerprint(file, best.config, settings),
+        "data": _fingerprint(file, best.given, settings),
     }
     return {
         "name": f"{experiment.name}-{'best' if rank == 1 else f'top-{rank}'}",
@@ -42,7 +42,7 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
         "metric": file.metric,
         "direction": file.direction,
         "value": file.value,
-        "fixed": without_nulls(best.config),
+        "fixed": file.as_fixed(best.given),
         "provenance": without_nulls(provenance),
     }
 
@@ -57,12 +57,12 @@ def as_text(content: dict[str, Any], form: str) -> str:
     raise UsageError(f"--format must be toml or json, not {form!r}")
 
 
-def _fingerprint(file: StudyFile, config: dict[str, Any], settings: Settings) -> dict[str, Any] | None:
+def _fingerprint(file: StudyFile, given: dict[str, Any], settings: Settings) -> dict[str, Any] | None:
     entry = TRAINERS[file.trainer]
     if entry.check is None:
         return None
     try:
-        return entry.check(configure(file, config), settings.data_dir, False)
+        return entry.check(file.configure(given), settings.data_dir, False)
     except Exception:
         # The data may be on the workers' machines alone; an export is still worth having.
         return None

@@ -11,7 +11,8 @@ from typing import Any
 
 from hpo.errors import UsageError
 from hpo.settings import Settings
-from hpo.studyfile.model import StudyFile, configure
+from hpo.studyfile.configuration import display_dump
+from hpo.studyfile.model import StudyFile
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.metrics import checked_metrics, missing_objective, value_epoch
 from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Run
@@ -83,13 +84,13 @@ def value_of(study_file: StudyFile, history: Sequence[dict[str, float]]) -> dict
 
 def train_config(
     study_file: StudyFile,
-    config: dict[str, Any],
+    given: dict[str, Any],
     seeds: Sequence[int],
     settings: Settings,
     report: Report | None = None,
 ) -> list[dict[str, float]]:
-    """Trains a configuration once for each seed; returns the final metrics of each, test metrics among them."""
-    model = configure(study_file, config)
+    """Trains given values once for each seed; returns the final metrics of each, test metrics among them."""
+    model = study_file.configure(given)
     results = []
     for index, seed in enumerate(seeds):
         history: list[dict[str, float]] = []
@@ -127,11 +128,12 @@ def train_file(
         raise UsageError(f"--seeds must be at least 1, not {num_seeds}")
     own_seed = study_file.provenance.get("seed", study_file.seed)
     seeds = [own_seed] if num_seeds is None else list(range(num_seeds))
-    config = configure(study_file, {})
-    runs = train(study_file, {}, seeds, settings, report)
+    given = study_file.merge({})
+    config = study_file.configure(given)
+    runs = train(study_file, given, seeds, settings, report)
     names = [name for name in runs[0] if name not in ("seed", "seconds")]
     result: dict[str, Any] = {
-        "config": config if isinstance(config, dict) else config.model_dump(mode="json"),
+        "config": display_dump(config, given),
         "runs": runs,
         "mean": {name: statistics.fmean(run[name] for run in runs) for name in names},
         "std": {name: statistics.stdev(run[name] for run in runs) if len(runs) > 1 else None for name in names},

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 import pydantic
 
+from hpo.database import attributes
 from hpo.errors import ExperimentError
 from hpo.search.context import SearchContext
 from hpo.search.pruner_registry import PrunerSpec
 from hpo.search.sampler_registry import SamplerSpec
 from hpo.search.space import Categorical, Space
+from hpo.studyfile.provenance import without_nulls
 from hpo.studyfile.validation import shown
 from hpo.trainers.protocol import Direction
 from hpo.trainers.registry import TRAINERS
@@ -174,6 +176,38 @@ class StudyFile:
         if (cells := sampler.cells(self.space)) is not None:
             return Budget(trials=len(cells))
         return self.budget.times(sampler.entry.budget_factor)
+
+    def merge(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
+        """The given values of a trial: fixed and sampled ones; a sampled one goes before a fixed one."""
+        return {**self.fixed, **sampled}
+
+    def given_of(self, attrs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The given values in a trial's user attributes; None if the trial has no configuration yet.
+
+        A trial of an older version holds the dump of its validated configuration instead, which is given again.
+        """
+        if (given := attrs.get(attributes.GIVEN)) is not None:
+            return dict(given)
+        dump = attrs.get(attributes.CONFIG)
+        return None if dump is None else self.merge(dump)
+
+    def configure(self, given: Mapping[str, Any]) -> Any:
+        """The trainer's configuration of given values.
+
+        Raises:
+            ExperimentError: if the trainer's configuration refuses the combination.
+        """
+        return configure(self, given)
+
+    def as_fixed(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The table ``[fixed]`` of a study file that trains with these given values."""
+        dumped = self.configure(given)
+        full = {name: value for name, value in dumped.model_dump(mode="json").items() if name not in given}
+        try:
+            same = self.configure({**full, **given}) == dumped
+        except ExperimentError:
+            same = False
+        return without_nulls({**full, **given} if same else dict(given))
 
     def example_configs(self) -> list[pydantic.BaseModel]:
         """A few configurations in which each choice of the space occurs, the first with all numbers at their highest.

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-import pydantic
 from optuna.trial import FrozenTrial
 
 from hpo.database import attributes
@@ -13,7 +12,8 @@ from hpo.experiment.experiment import StudyHandle
 from hpo.search.pruner_registry import build_pruner, decision_epochs
 from hpo.search.sampler_registry import build_sampler
 from hpo.search.seeds import derive_seed
-from hpo.studyfile.model import StudyFile, configure
+from hpo.studyfile.configuration import display_dump
+from hpo.studyfile.model import StudyFile
 from hpo.worker.trial_cache import WorkerView
 
 
@@ -22,7 +22,7 @@ class Proposal:
     """A claimed trial and its configuration; ``error`` in place of one that the trainer's configuration refuses."""
 
     claim: Claim
-    config: pydantic.BaseModel | None
+    config: Any
     seed: int
     error: Exception | None = None
 
@@ -49,8 +49,8 @@ class StudyDesk:
         trial = self.view.adopt(claim)
         parts = (self.study_file.seed, self.handle.sampler.label, self.handle.repeat)
         seed = trial.user_attrs.get(attributes.SEED, derive_seed(*parts, "train", claim.lineage))
-        if (stored := trial.user_attrs.get(attributes.CONFIG)) is not None:
-            return self._checked(claim, stored, seed)
+        if (given := self.study_file.given_of(trial.user_attrs)) is not None:
+            return self._configure(claim, given, seed)
         if self.cells is not None:
             values = self.cells[claim.lineage]
             for name, distribution in self.study_file.space.active_distributions(values).items():
@@ -58,7 +58,7 @@ class StudyDesk:
                 self.view.set_trial_param(claim.trial_id, name, internal, distribution)
         else:
             values = self._sample(claim, trial, derive_seed(*parts, "sample", claim.lineage))
-        return self._checked(claim, values, seed)
+        return self._configure(claim, self.study_file.merge(values), seed)
 
     def _sample(self, claim: Claim, trial: FrozenTrial, sampler_seed: int) -> dict[str, Any]:
         first: dict[str, Any] = {}
@@ -73,15 +73,15 @@ class StudyDesk:
         others = {name: value for name, value in first.items() if name not in self.study_file.space.parameters}
         return {**others, **values}
 
-    def _checked(self, claim: Claim, values: dict[str, Any], seed: int) -> Proposal:
+    def _configure(self, claim: Claim, given: dict[str, Any], seed: int) -> Proposal:
+        """Records what the trial is given, before it is validated, so that each attempt validates the same."""
         self.view.set_trial_user_attr(claim.trial_id, attributes.SEED, seed)
+        self.view.set_trial_user_attr(claim.trial_id, attributes.GIVEN, given)
         try:
-            config = configure(self.study_file, values)
+            config = self.study_file.configure(given)
         except Exception as error:
             return Proposal(claim, None, seed, error)
-        self.view.set_trial_user_attr(
-            claim.trial_id, attributes.CONFIG, config if isinstance(config, dict) else config.model_dump(mode="json")
-        )
+        self.view.set_trial_user_attr(claim.trial_id, attributes.CONFIG, display_dump(config, given))
         return Proposal(claim, config, seed)
 
     def decides_at(self, epoch: int) -> bool:

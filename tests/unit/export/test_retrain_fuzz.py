@@ -41,7 +41,7 @@ def content() -> dict[str, Any]:
     study_file = read(trainer="quick", name="a study")
     config = ToyConfig(lr=0.1, milestones=(2, 4), scheduler="step").model_dump(mode="json")
     attrs = {attributes.EPOCHS: 2, attributes.TRAINED_ON: trained_on("cpu", 1, 4)}
-    best = BestTrial("a study/random/0", "random", 3, 4.1, config, 10, attrs)
+    best = BestTrial("a study/random/0", "random", 3, 4.1, config, config, 10, attrs)
     return exported(Experiment(None, study_file, ()), best, Settings())  # type: ignore[arg-type]
 
 
