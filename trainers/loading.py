@@ -1,27 +1,28 @@
 """Imports the trainers of the package and the user's modules."""
 
 import importlib
-import importlib.util
-import logging
 import typing
 from pathlib import Path
 
 from hpo.trainers.errors import TrainerError
+from hpo.trainers.user_modules import import_file, import_module
 
-log = logging.getLogger("hpo")
+BUILT_IN = ("hpo.trainers.classifier.entry",)
+"""The modules that register the trainers of the package; none of them imports torch."""
 
 
 def load_trainers(modules: str | typing.Iterable[str]) -> None:
     """Imports the trainers that come with the package and the user's modules (names, or paths of ``.py`` files).
 
     Raises:
-        TrainerError: where a module cannot be imported; its own error is the cause.
+        TrainerError: if a module cannot be imported; its own error is the cause.
     """
-    importlib.import_module("hpo.trainers.classifier.entry")
+    for built_in in BUILT_IN:
+        importlib.import_module(built_in)
     names = modules.split(",") if isinstance(modules, str) else modules
     for name in filter(None, (name.strip() for name in names)):
         try:
-            _import(name)
+            _load(name)
         except TrainerError:
             raise
         except Exception as error:
@@ -30,27 +31,14 @@ def load_trainers(modules: str | typing.Iterable[str]) -> None:
             ) from error
 
 
-def _import(name: str) -> None:
-    import sys
-
-    if not name.endswith(".py"):
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
-        importlib.import_module(name)
-        return
-    path = Path(name).resolve()
-    if not path.is_file():
-        raise TrainerError(f"there is no trainer module at {path}")
-    module_name = path.stem
-    if (loaded := sys.modules.get(module_name)) is not None and getattr(loaded, "__file__", None) == str(path):
-        return
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[module_name]
-        raise
+def _load(name: str) -> None:
+    path = Path(name if name.endswith(".py") else f"{name}.py").absolute()
+    if path.name == "hpo.py" and path.is_file():
+        raise TrainerError(
+            f"{path} has the name of this package: `import hpo` in it or in a script beside it imports the file "
+            "itself. Rename it, for example to search.py, and remove __pycache__"
+        )
+    if name.endswith(".py"):
+        import_file(path)
+    else:
+        import_module(name, Path.cwd())

@@ -1,5 +1,6 @@
 """The table of trainers: a row for each name that a study file's ``trainer`` may say."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,9 +63,14 @@ TRAINERS: dict[str, TrainerEntry] = {}
 def register(entry: TrainerEntry) -> TrainerEntry:
     """Adds a trainer to the table; a second one with the same name from another place raises TrainerError."""
     registered = TRAINERS.get(entry.name)
-    if registered is not None and registered.source_module != entry.source_module:
+    if registered is not None and _file(registered.source_module) != _file(entry.source_module):
         raise TrainerError(
             f"two trainers are called {entry.name!r}: in {registered.source_module} and {entry.source_module}"
         )
     TRAINERS[entry.name] = entry
     return entry
+
+
+def _file(module: str) -> str:
+    """The file of a module, or its name: a script and its import under its own name are the same place."""
+    return getattr(sys.modules.get(module), "__file__", None) or module
