@@ -16,10 +16,9 @@ from hpo.experiment.status import snapshot
 from hpo.export.best import BestTrial, best_trials
 from hpo.export.files import as_text, exported
 from hpo.export.retrain import train_file
-from hpo.launchers import LaunchOptions, check_launch
-from hpo.launchers import launch as run_launcher
-from hpo.launchers.options import Progress
 from hpo.launchers.progress import PlainProgress
+from hpo.launchers.registry import LaunchOptions, Progress, check_launch, make_options
+from hpo.launchers.registry import launch as run_launcher
 from hpo.settings import Settings
 from hpo.studyfile.load import load_study_file
 from hpo.trainers.loading import load_trainers
@@ -100,14 +99,16 @@ def launch(
 ) -> LoadedExperiment:
     """Runs a study file to its end, as ``hpo launch`` does.
 
-    ``options`` are those of :class:`hpo.launchers.LaunchOptions`; ``settings`` default to the environment's.
+    ``options`` are those of the launcher: see its class in :mod:`hpo.launchers.registry`, such as
+    :class:`hpo.launchers.registry.LocalOptions`. ``settings`` default to the environment's.
 
     Raises:
         StudyFileError: for mistakes in the file, all of them at once, before anything is written.
         HPOError: where the experiment cannot be finished.
     """
     settings = settings or Settings()
-    return launch_with(study_file, launcher, settings, LaunchOptions(workers, **options), progress or PlainProgress())
+    chosen = make_options(launcher, workers=workers, **options)
+    return launch_with(study_file, launcher, settings, chosen, progress or PlainProgress())
 
 
 def launch_with(

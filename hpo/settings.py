@@ -1,5 +1,8 @@
-"""Where things lie and how a worker runs, as a command or the Python API was told; passed to child processes by
-environment, so that no address with a password shows in a list of processes."""
+"""Settings that all commands and the Python API share: places, data, trainers, and how a worker runs.
+
+All defaults and all reading of the environment are here. Child processes get the settings by environment, so that no
+address with a password shows in a list of processes.
+"""
 
 import os
 from collections.abc import Callable
@@ -15,7 +18,7 @@ T = TypeVar("T")
 
 
 def _variable(name: str, read: Callable[[str], T], default: Any = None) -> Callable[[], T]:
-    """A field's default: what the environment's variable says, or ``default`` where it is absent or empty."""
+    """Returns a field's default factory: reads the environment variable; ``default`` if it is not set or empty."""
 
     def value() -> Any:
         text = os.environ.get(name)
@@ -37,24 +40,24 @@ def _flag(text: str) -> bool:
     raise ValueError(f"expected true or false, not {text!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What all commands share. What is not given is what the environment says, else the default.
+    """Each value that is not given is read from its environment variable, and is the default if that is not set.
 
     Attributes:
-        storage: address of the database; None for the embedded server in ``home``.
+        storage: address of the database; None, or ``embedded``, for the embedded server in ``home``.
         home: folder of the embedded server, checkpoints, artifacts and logs.
         data_dir: folder of the data sets.
         trainers: modules with a user's own trainers, separated by commas.
         checkpoint_dir: folder or fsspec address of checkpoints; None for ``home``.
         download: whether missing data sets may be downloaded.
-        heartbeat_seconds: how often a worker shows that it lives.
-        grace_seconds: after how long a silent worker's trials are given to others.
+        heartbeat_seconds: seconds between two heartbeats of a worker.
+        grace_seconds: a worker without a heartbeat for so long is taken for dead: its trials go to others.
         memory_limit_mb: size past which a worker is replaced.
         slots: trials that a worker trains at once; None: the study file, or measured.
 
     Raises:
-        UsageError: where a variable of the environment holds no number that has to.
+        UsageError: if a value, given or of the environment, cannot be read or is out of range.
     """
 
     storage: str | None = field(default_factory=_variable("HPO_STORAGE", str))
@@ -68,23 +71,54 @@ class Settings:
     memory_limit_mb: int | None = field(default_factory=_variable("HPO_MEMORY_LIMIT_MB", int))
     slots: int | None = field(default_factory=_variable("HPO_SLOTS", int))
 
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("heartbeat_seconds", self.heartbeat_seconds, 0.1),
+            ("grace_seconds", self.grace_seconds, 0.5),
+            ("memory_limit_mb", self.memory_limit_mb, 1),
+            ("slots", self.slots, 1),
+        ):
+            if value is not None and not value >= least:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+
+    @classmethod
+    def given(cls, **values: Any) -> "Settings":
+        """Settings of those ``values`` that are not None; the others come from the environment or are the defaults."""
+        return cls(**{name: value for name, value in values.items() if value is not None})
+
     @property
-    def home_folder(self) -> Path:
-        return home_folder(self.home)
+    def home_path(self) -> Path:
+        """The home, which need not exist: ``home``, else the user's data folder."""
+        return Path(self.home or platformdirs.user_data_path("hpo")).expanduser().absolute()
 
     @property
     def checkpoints(self) -> str:
-        return self.checkpoint_dir or str(home_path(self.home) / "checkpoints")
+        """Folder or address of the checkpoints."""
+        return self.checkpoint_dir or str(self.home_path / "checkpoints")
 
     @property
     def artifacts(self) -> Path:
-        return home_path(self.home) / "artifacts"
+        """Folder of the artifacts."""
+        return self.home_path / "artifacts"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the workers' logs."""
+        return self.home_path / "logs"
+
+    def make_home(self) -> Path:
+        """Makes the home if it does not exist, and returns it.
+
+        Raises:
+            StorageError: if it cannot be made or written.
+        """
+        return make_home(self.home_path)
 
     def environment(self) -> dict[str, str]:
         """This process's environment with the settings in it, for a worker process."""
         values = {
             "HPO_STORAGE": self.storage,
-            "HPO_HOME": str(self.home_folder),
+            "HPO_HOME": str(self.make_home()),
             "HPO_DATA": self.data_dir and str(Path(self.data_dir).absolute()),
             "HPO_TRAINERS": self.trainers,
             "HPO_CHECKPOINT_DIR": self.checkpoint_dir,
@@ -98,18 +132,12 @@ class Settings:
         return kept | {name: value for name, value in values.items() if value}
 
 
-def home_path(home: str | Path | None = None) -> Path:
-    """Where the embedded server, checkpoints and artifacts live: given, ``HPO_HOME``, the user's data folder."""
-    return Path(home or os.environ.get("HPO_HOME") or platformdirs.user_data_path("hpo")).expanduser().absolute()
-
-
-def home_folder(home: str | Path | None = None) -> Path:
-    """The same, as a folder that is there and can be written.
+def make_home(folder: Path) -> Path:
+    """Makes the folder if it does not exist, and returns it.
 
     Raises:
-        StorageError: where the folder cannot be made or written.
+        StorageError: if it cannot be made or written.
     """
-    folder = home_path(home)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

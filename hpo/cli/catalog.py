@@ -1,6 +1,6 @@
 """What can be named in a study file or on the command line, a line each: the same tables that do the work."""
 
-from hpo.launchers import LAUNCHERS
+from hpo.launchers.registry import LAUNCHERS
 from hpo.search.pruner_registry import PRUNERS
 from hpo.search.sampler_registry import SAMPLERS
 from hpo.trainers.loading import load_trainers

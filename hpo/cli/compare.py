@@ -38,7 +38,7 @@ def compare(
     storage: StorageOption = None,
     home: HomeOption = None,
     data_dir: DataOption = None,
-    trainers: TrainersOption = "",
+    trainers: TrainersOption = None,
     download: DownloadOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +54,7 @@ def compare(
 
     if html is not None and not html.parent.is_dir():
         raise UsageError(f"--html {html}: there is no folder {html.parent}")
-    settings = Settings(storage, home, data_dir, trainers, download=download)
+    settings = Settings.given(storage=storage, home=home, data_dir=data_dir, trainers=trainers, download=download)
     opened = open_storage(settings.storage, home=settings.home)
     train = trainer_of(opened, settings) if retrain else None
     found = reports.compare(opened, experiments, retrain=retrain, train=train)

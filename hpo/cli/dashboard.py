@@ -51,7 +51,7 @@ def dashboard(
     storage: StorageOption = None,
     home: HomeOption = None,
     data_dir: DataOption = None,
-    trainers: TrainersOption = "",
+    trainers: TrainersOption = None,
 ) -> None:
     """Serve Optuna's dashboard, and the comparison and the best configurations beside it."""
     import signal
@@ -64,7 +64,7 @@ def dashboard(
     access = make_access(
         host, password=password(password_file), read_only=read_only, allowed_hosts=allowed_host or (), https=https
     )
-    settings = Settings(storage, home, data_dir, trainers)
+    settings = Settings.given(storage=storage, home=home, data_dir=data_dir, trainers=trainers)
     opened = open_storage(settings.storage, home=settings.home)
     server = Server(make_app(opened, settings.artifacts, access, exporter(opened, settings)), host, port)
     # What `docker stop` sends: end as with Ctrl-C, so that the embedded server is let go of.

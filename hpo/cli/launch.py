@@ -1,10 +1,12 @@
 """``hpo launch`` and ``hpo worker``: an experiment's workers, all of them or one."""
 
+import dataclasses
+import inspect
 import json
 import logging
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,67 +23,48 @@ from hpo.cli.options import (
     StorageOption,
     TrainersOption,
 )
-from hpo.cli.support import load_named, quoted, show
-from hpo.errors import InterruptedRunError, UsageError
+from hpo.cli.support import command_for, load_named, show
+from hpo.errors import InterruptedRunError
+from hpo.launchers.registry import LAUNCHERS, all_options, launcher_entry, make_options
 
 
 def launch(
+    context: typer.Context,
     study_file: Annotated[Path, typer.Argument(help="The study file, TOML.")],
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", envvar="HPO_WORKERS", help="Worker processes.", show_default="one a GPU, or a core"),
-    ] = None,
     launcher: Annotated[
-        str, typer.Option("--launcher", envvar="HPO_LAUNCHER", help="local, inline or ray; see hpo list.")
+        str, typer.Option("--launcher", envvar="HPO_LAUNCHER", help=f"{', '.join(LAUNCHERS)}; see hpo list.")
     ] = "local",
-    gpus: Annotated[
-        str | None,
-        typer.Option(
-            "--gpus", envvar="HPO_GPUS", help="GPUs to use, such as 0,1; 'none' for the CPU.", show_default="all"
-        ),
-    ] = None,
-    per_gpu: Annotated[int, typer.Option("--per-gpu", envvar="HPO_PER_GPU", help="Workers that share one GPU.")] = 1,
-    max_restarts: Annotated[
-        int, typer.Option("--max-restarts", envvar="HPO_MAX_RESTARTS", help="Dead workers that are replaced.")
-    ] = 10,
-    ray_address: Annotated[
-        str | None,
-        typer.Option("--ray-address", envvar="HPO_RAY_ADDRESS", help="Ray cluster, such as ray://host:10001."),
-    ] = None,
     slots: SlotsOption = None,
     storage: StorageOption = None,
     home: HomeOption = None,
     data_dir: DataOption = None,
-    trainers: TrainersOption = "",
+    trainers: TrainersOption = None,
     checkpoint_dir: CheckpointOption = None,
     download: DownloadOption = False,
-    heartbeat_seconds: HeartbeatOption = 5.0,
-    grace_seconds: GraceOption = 30.0,
+    heartbeat_seconds: HeartbeatOption = None,
+    grace_seconds: GraceOption = None,
     memory_limit_mb: MemoryOption = None,
     as_json: JsonOption = False,
+    **launcher_options: Any,
 ) -> None:
     """Run a study file to its end; run it again to go on after an interruption."""
     from hpo import api
-    from hpo.launchers import LAUNCHERS, LaunchOptions
     from hpo.launchers.progress import choose_progress, status_table
     from hpo.settings import Settings
 
-    if launcher not in LAUNCHERS:
-        raise UsageError(f"--launcher must be one of {', '.join(LAUNCHERS)}, not {launcher!r}")
-    settings = Settings(
-        storage,
-        home,
-        data_dir,
-        trainers,
-        checkpoint_dir,
-        download,
-        heartbeat_seconds,
-        grace_seconds,
-        memory_limit_mb,
-        slots,
+    options = make_options(launcher, **_options_for(context, launcher, launcher_options))
+    settings = Settings.given(
+        storage=storage,
+        home=home,
+        data_dir=data_dir,
+        trainers=trainers,
+        checkpoint_dir=checkpoint_dir,
+        download=download,
+        heartbeat_seconds=heartbeat_seconds,
+        grace_seconds=grace_seconds,
+        memory_limit_mb=memory_limit_mb,
+        slots=slots,
     )
-    chosen = None if gpus == "none" else () if gpus is None else tuple(gpu.strip() for gpu in gpus.split(","))
-    options = LaunchOptions(workers, chosen, per_gpu, max_restarts, ray_address)
     try:
         with choose_progress(as_json=as_json) as progress:
             loaded = api.launch_with(study_file, launcher, settings, options, progress)
@@ -92,50 +75,98 @@ def launch(
         print(json.dumps(status))
         return
     show(status_table(status))
-    show(f"\nbest configuration:  hpo export {quoted(loaded.name)} --output best.toml")
-    show(f"comparison:          hpo compare {quoted(loaded.name)}")
-    show("dashboard:           hpo dashboard")
+    show(f"\nbest configuration:  {command_for(settings, 'export', loaded.name, '--output', 'best.toml')}")
+    show(f"comparison:          {command_for(settings, 'compare', loaded.name)}")
+    show(f"dashboard:           {command_for(settings, 'dashboard')}")
+
+
+def _options_for(context: typer.Context, launcher: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The options of the launcher among all that there are; another launcher's may stand in the environment only."""
+    own = {field.name for field in dataclasses.fields(launcher_entry(launcher).options)}
+    return {name: value for name, value in given.items() if name in own or _is_on_the_command_line(context, name)}
+
+
+def _is_on_the_command_line(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _with_launcher_options() -> None:
+    """Gives the command the options of all launchers' rows, in place of its ``**launcher_options``."""
+    parameters = list(inspect.signature(launch).parameters.values())
+    context, study_file, which, *shared = parameters[:-1]
+    own = []
+    for name, field in all_options().items():
+        flag = f"--{name.replace('_', '-')}"
+        shown = field.metadata["shown_default"] or str(field.default)
+        kind = int if isinstance(field.default, int) or name == "workers" else str
+        described = typer.Option(flag, envvar=f"HPO_{name.upper()}", help=field.metadata["help"], show_default=shown)
+        annotation = Annotated[kind | None, described]  # type: ignore[valid-type]
+        own.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+        launch.__annotations__[name] = annotation
+    in_order = [context, study_file, which, *own, *shared]
+    keyword_only = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in in_order]
+    launch.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]
+
+
+_with_launcher_options()
 
 
 def worker(
     experiment: Annotated[str, typer.Argument(help="The experiment.")],
+    supervise: Annotated[
+        bool | None,
+        typer.Option(
+            "--supervise/--no-supervise",
+            envvar="HPO_SUPERVISE",
+            help="Start another worker in place of one that asks for it (memory, a hung epoch).",
+            show_default="unless a launcher does",
+        ),
+    ] = None,
     slots: SlotsOption = None,
     storage: StorageOption = None,
     home: HomeOption = None,
     data_dir: DataOption = None,
-    trainers: TrainersOption = "",
+    trainers: TrainersOption = None,
     checkpoint_dir: CheckpointOption = None,
     download: DownloadOption = False,
-    heartbeat_seconds: HeartbeatOption = 5.0,
-    grace_seconds: GraceOption = 30.0,
+    heartbeat_seconds: HeartbeatOption = None,
+    grace_seconds: GraceOption = None,
     memory_limit_mb: MemoryOption = None,
 ) -> None:
     """Run one worker in the foreground: what Docker, Slurm or Kubernetes starts."""
     from hpo.database.retrying import persistently
     from hpo.settings import Settings
-    from hpo.worker.options import worker_options
+    from hpo.worker.options import prepare_process, worker_options
+    from hpo.worker.process_end import end_own_children, has_successor, leave
     from hpo.worker.worker import Worker
 
-    # A copy of standard error, so that the log goes on where a trainer closes its own.
+    # A copy of standard error, so that the log goes on if a trainer closes its own.
     stream = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=stream)
     logging.getLogger("hpo").setLevel(logging.INFO)
-    settings = Settings(
-        storage,
-        home,
-        data_dir,
-        trainers,
-        checkpoint_dir,
-        download,
-        heartbeat_seconds,
-        grace_seconds,
-        memory_limit_mb,
-        slots,
+    settings = Settings.given(
+        storage=storage,
+        home=home,
+        data_dir=data_dir,
+        trainers=trainers,
+        checkpoint_dir=checkpoint_dir,
+        download=download,
+        heartbeat_seconds=heartbeat_seconds,
+        grace_seconds=grace_seconds,
+        memory_limit_mb=memory_limit_mb,
+        slots=slots,
     )
+    launcher = os.environ.get("HPO_LAUNCHER_PID")
+    prepare_process(settings, supervise=launcher is None if supervise is None else supervise)
     # A worker may find the database away for a moment when it starts, as at any other time: while the launcher that
     # started it lives, it waits.
-    launcher = os.environ.get("HPO_LAUNCHER_PID")
     found = persistently(lambda: load_named(settings, experiment), lambda: launcher != str(os.getppid()))
-    code = Worker(found, worker_options(settings)).run()
+    try:
+        code = Worker(found, worker_options(settings)).run()
+    finally:
+        end_own_children()
+    if has_successor(code):
+        leave(code)
     if code:
         raise SystemExit(code)

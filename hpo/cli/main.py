@@ -42,7 +42,7 @@ def status(
     ] = False,
     storage: StorageOption = None,
     home: HomeOption = None,
-    trainers: TrainersOption = "",
+    trainers: TrainersOption = None,
     checkpoint_dir: CheckpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -51,11 +51,11 @@ def status(
 
     from hpo.experiment.experiment import experiment_names
     from hpo.experiment.status import snapshot
-    from hpo.launchers.options import is_finished
     from hpo.launchers.progress import choose_progress, status_table
+    from hpo.launchers.supervise import is_finished
     from hpo.settings import Settings
 
-    settings = Settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
+    settings = Settings.given(storage=storage, home=home, trainers=trainers, checkpoint_dir=checkpoint_dir)
     if experiment is None:
         names = experiment_names(open_storage_of(settings))
         if as_json:
@@ -100,13 +100,13 @@ def export(
     storage: StorageOption = None,
     home: HomeOption = None,
     data_dir: DataOption = None,
-    trainers: TrainersOption = "",
+    trainers: TrainersOption = None,
 ) -> None:
     """Write the best configuration as a file that trains again to the same result."""
     from hpo.api import LoadedExperiment
     from hpo.settings import Settings
 
-    settings = Settings(storage, home, trainers=trainers, data_dir=data_dir)
+    settings = Settings.given(storage=storage, home=home, trainers=trainers, data_dir=data_dir)
     loaded = LoadedExperiment(load_named(settings, experiment), settings)
     if output is None:
         sys.stdout.write("\n".join(loaded.exported_texts(sampler=sampler, top=top, form=form or "toml")))
@@ -133,7 +133,7 @@ def train(
     storage: StorageOption = None,
     home: HomeOption = None,
     data_dir: DataOption = None,
-    trainers: TrainersOption = "",
+    trainers: TrainersOption = None,
     download: DownloadOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -143,7 +143,7 @@ def train(
 
     if attach and diagnose is None:
         raise UsageError("--attach needs --diagnose FOLDER: there is nothing to attach without it")
-    settings = Settings(storage, home, data_dir, trainers, download=download)
+    settings = Settings.given(storage=storage, home=home, data_dir=data_dir, trainers=trainers, download=download)
 
     def report(index: int, epoch: int, metrics: dict[str, float]) -> None:
         if not as_json:
@@ -177,11 +177,11 @@ def train(
 
 
 @app.command("list")
-def list_parts(trainers: TrainersOption = "", as_json: JsonOption = False) -> None:
+def list_parts(trainers: TrainersOption = None, as_json: JsonOption = False) -> None:
     """Show the trainers, networks, data sets, samplers, pruners and launchers, a line each."""
     from hpo.cli.catalog import parts
 
-    listed = parts(trainers)
+    listed = parts(trainers or "")
     if as_json:
         print_json(listed)
         return
@@ -201,14 +201,14 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", envvar="HPO_YES", help="Do not ask.")] = False,
     storage: StorageOption = None,
     home: HomeOption = None,
-    trainers: TrainersOption = "",
+    trainers: TrainersOption = None,
     checkpoint_dir: CheckpointOption = None,
 ) -> None:
     """Delete an experiment: its studies, checkpoints and artifacts."""
     from hpo.experiment.deletion import delete_experiment, find
     from hpo.settings import Settings
 
-    settings = Settings(storage, home, trainers=trainers, checkpoint_dir=checkpoint_dir)
+    settings = Settings.given(storage=storage, home=home, trainers=trainers, checkpoint_dir=checkpoint_dir)
     found = find(open_storage_of(settings), experiment)
     question = f"delete {experiment!r} with {len(found.study_ids)} studies and {found.num_trials} trials?"
     if not yes and not typer.confirm(question, err=True):

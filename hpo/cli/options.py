@@ -1,4 +1,7 @@
-"""The options that several commands share, each with its environment variable."""
+"""The options that several commands share, each with its environment variable.
+
+An option that is not given is None (or false): :class:`hpo.settings.Settings` has the defaults.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +31,7 @@ DataOption = Annotated[
     typer.Option("--data-dir", envvar="HPO_DATA", help="Folder with the data sets, as torchvision lays it out."),
 ]
 TrainersOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--trainers",
         envvar="HPO_TRAINERS",
@@ -48,25 +51,26 @@ DownloadOption = Annotated[
     bool, typer.Option("--download", envvar="HPO_DOWNLOAD", help="Download a data set that is absent.")
 ]
 HeartbeatOption = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--heartbeat-seconds", envvar="HPO_HEARTBEAT_SECONDS", min=0.1, help="How often a worker shows that it lives."
+        "--heartbeat-seconds",
+        envvar="HPO_HEARTBEAT_SECONDS",
+        help="Seconds between two heartbeats of a worker.",
+        show_default="5",
     ),
 ]
 GraceOption = Annotated[
-    float,
+    float | None,
     typer.Option(
         "--grace-seconds",
         envvar="HPO_GRACE_SECONDS",
-        min=0.5,
-        help="After how long the trials of a silent worker go to others.",
+        help="Seconds without a heartbeat after which a worker's trials go to others.",
+        show_default="30",
     ),
 ]
 MemoryOption = Annotated[
     int | None,
-    typer.Option(
-        "--memory-limit-mb", envvar="HPO_MEMORY_LIMIT_MB", min=1, help="A worker that grows past this is replaced."
-    ),
+    typer.Option("--memory-limit-mb", envvar="HPO_MEMORY_LIMIT_MB", help="A worker that grows past this is replaced."),
 ]
 SlotsOption = Annotated[
     int | None,

@@ -41,6 +41,29 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=2))
 
 
-def quoted(name: str) -> str:
-    """A name as a shell wants it."""
-    return shlex.quote(name)
+def command_for(settings: "Settings", *words: str) -> str:
+    """The command ``hpo WORDS`` as a shell takes it, with the options without which it would not find the same things.
+
+    What the environment holds is left out; so is an address with a password, which is not printed.
+    """
+    from hpo.database.address import masked
+    from hpo.settings import Settings
+
+    own = Settings()
+    takes_trainers = words[0] not in ("compare", "delete")
+    options: list[str] = []
+    if (
+        settings.storage is not None
+        and settings.storage != own.storage
+        and masked(settings.storage) == settings.storage
+    ):
+        options += ["--storage", settings.storage]
+    if settings.home is not None and settings.home != own.home:
+        options += ["--home", str(settings.home)]
+    if takes_trainers and settings.trainers != own.trainers:
+        options += ["--trainers", settings.trainers]
+    command, *arguments = words
+    if any(argument.startswith("-") for argument in arguments[:1]):
+        # Options first, so that nothing after it is taken for one.
+        return shlex.join(["hpo", command, *arguments[1:], *options, "--", arguments[0]])
+    return shlex.join(["hpo", command, *arguments, *options])

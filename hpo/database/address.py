@@ -1,17 +1,19 @@
-"""The database's address: where it comes from, and how it is shown without its password."""
+"""The database's address: from the settings or the embedded server; printed without its password."""
 
-import os
 from pathlib import Path
 
 import sqlalchemy as sa
 
 from hpo.database.embedded import embedded_address
 from hpo.errors import UsageError
-from hpo.settings import home_folder
+from hpo.settings import Settings
+
+EMBEDDED = "embedded"
+"""The address of the embedded server, for whoever has HPO_STORAGE set and wants it all the same."""
 
 
 def masked(address: str) -> str:
-    """The address with its password hidden: the only form in which an address is ever shown."""
+    """The address with its password hidden: the only form in which an address is printed."""
     try:
         url = sa.engine.make_url(address)
     except (sa.exc.ArgumentError, ValueError):
@@ -22,15 +24,18 @@ def masked(address: str) -> str:
 
 
 def resolve_address(address: str | None = None, home: str | Path | None = None) -> str:
-    """The address to open: the given one, else ``HPO_STORAGE``, else the embedded server's, which is started.
+    """The address to open: the given one, or, for None or ``embedded``, that of the embedded server, which is started.
+
+    ``address`` and ``home`` that are None are read from the environment, as in :class:`Settings`.
 
     Raises:
         UsageError: for an address that is not Postgres's.
-        StorageError: where the embedded server does not start.
+        StorageError: if the embedded server does not start.
     """
-    address = address or os.environ.get("HPO_STORAGE") or None
-    if address is None:
-        address = embedded_address(home_folder(home))
+    settings = Settings.given(storage=address, home=None if home is None else Path(home))
+    address = settings.storage
+    if address is None or address == EMBEDDED:
+        address = embedded_address(settings.make_home())
     expected = "expected postgresql://user:password@host:5432/database, or none at all for the embedded server"
     try:
         url = sa.engine.make_url(address)

@@ -1,6 +1,5 @@
-"""Ways to start the same worker, in one table: in this process, in processes of this machine, on a Ray cluster."""
+"""Ways to start the same worker: in this process, in processes of this machine, on a Ray cluster.
 
-from hpo.launchers.options import LaunchOptions
-from hpo.launchers.registry import LAUNCHERS, check_launch, launch
-
-__all__ = ["LAUNCHERS", "LaunchOptions", "check_launch", "launch"]
+``registry`` has the table and each launcher's options, ``supervise`` the loop that replaces workers, reads the status
+and ends, ``progress`` what a person sees meanwhile.
+"""

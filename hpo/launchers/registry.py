@@ -1,59 +1,195 @@
-"""The table of launchers: checks a launch before anything is written, then runs it."""
+"""The table of launchers, each with its options: what the command line offers and ``hpo.launch`` takes.
 
+To add a launcher: a class of options and a row here, and a module with ``run``. Nothing heavy is imported before a
+launcher runs, because ``hpo launch --help`` lists all options.
+"""
+
+import dataclasses
 import importlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from hpo.database.retrying import persistently
-from hpo.errors import UsageError
-from hpo.experiment.experiment import Experiment
-from hpo.experiment.status import snapshot
-from hpo.launchers.options import Launcher, LaunchOptions, Progress, is_finished
+from hpo.errors import UsageError, near_miss
 from hpo.settings import Settings
+
+if TYPE_CHECKING:
+    from hpo.experiment.experiment import Experiment
+
+Gpus = Literal["all", "none"] | tuple[str, ...]
+"""All GPUs that can be used, none of them, or those with these names (indices or UUIDs)."""
+
+
+def text(help_text: str, shown_default: str | None = None) -> dict[str, str | None]:
+    """The metadata of an option: its text for ``--help``."""
+    return {"help": help_text, "shown_default": shown_default}
+
+
+GPUS = text("GPUs to use, such as 0,1 or UUIDs; 'all'; 'none' for the CPU.", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """Options of every launcher."""
+
+    workers: int | None = field(default=None, metadata=text("Worker processes.", "one a GPU, or a core"))
+    max_restarts: int = field(
+        default=10, metadata=text("Workers that are replaced in a row without progress before the launch gives up.")
+    )
+
+    def __post_init__(self) -> None:
+        for name, least in (("workers", 1), ("max_restarts", 0), ("per_gpu", 1)):
+            value = getattr(self, name, None)
+            if value is not None and value < least:
+                raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+        if hasattr(self, "gpus"):
+            object.__setattr__(self, "gpus", parse_gpus(self.gpus))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalOptions(LaunchOptions):
+    """Options of the launcher ``local``."""
+
+    gpus: Gpus = field(default="all", metadata=GPUS)
+    per_gpu: int = field(default=1, metadata=text("Workers that share one GPU."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InlineOptions(LaunchOptions):
+    """Options of the launcher ``inline``, which has one worker on one device."""
+
+    gpus: Gpus = field(default="all", metadata=GPUS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayOptions(LaunchOptions):
+    """Options of the launcher ``ray``."""
+
+    gpus: Gpus = field(default="all", metadata=GPUS)
+    per_gpu: int = field(default=1, metadata=text("Workers that share one GPU."))
+    ray_address: str | None = field(
+        default=None, metadata=text("Ray cluster, such as ray://host:10001.", "RAY_ADDRESS, or local")
+    )
+
+
+class Progress(Protocol):
+    """What a launcher reports while it runs."""
+
+    def update(self, status: dict[str, Any]) -> None:
+        """Takes a new status, as :func:`hpo.experiment.status.snapshot` returns it."""
+
+    def line(self, text: str) -> None:
+        """Takes an event: one line, or a line with the end of a log below it."""
+
+
+Launcher = Callable[["Experiment", Settings, Any, Progress], None]
 
 
 @dataclass(frozen=True)
 class LauncherEntry:
-    """One row of the table: ``module`` has a function ``run(experiment, settings, options, progress)``.
+    """A row: ``module`` has a function ``run(experiment, settings, options, progress)``.
 
     It may have a function ``check(settings, options)``, which raises UsageError before anything is written.
     """
 
     name: str
     module: str
+    options: type[LaunchOptions]
     description: str
 
 
 LAUNCHERS = {
     entry.name: entry
     for entry in (
-        LauncherEntry("local", "hpo.launchers.local", "worker processes on this machine, replaced when they die"),
-        LauncherEntry("inline", "hpo.launchers.inline", "one worker in this process, for a debugger"),
-        LauncherEntry("ray", "hpo.launchers.ray", "workers as tasks on a Ray cluster (pip install 'hpo-service[ray]')"),
+        LauncherEntry(
+            "local", "hpo.launchers.local", LocalOptions, "worker processes on this machine, replaced when they die"
+        ),
+        LauncherEntry("inline", "hpo.launchers.inline", InlineOptions, "one worker in this process, for a debugger"),
+        LauncherEntry(
+            "ray",
+            "hpo.launchers.ray",
+            RayOptions,
+            "workers as tasks on a Ray cluster (pip install 'hpo-service[ray]')",
+        ),
     )
 }
 
 
-def check_launch(name: str, settings: Settings, options: LaunchOptions) -> None:
-    """Raises UsageError for what could not run whatever the experiment is; nothing has been opened or written yet."""
-    if options.workers is not None and options.workers < 1:
-        raise UsageError(f"--workers must be at least 1, not {options.workers}")
-    if options.per_gpu < 1:
-        raise UsageError(f"--per-gpu must be at least 1, not {options.per_gpu}")
-    if settings.slots is not None and settings.slots < 1:
-        raise UsageError(f"--slots must be at least 1, not {settings.slots}")
-    check = getattr(importlib.import_module(LAUNCHERS[name].module), "check", None)
+def all_options() -> dict[str, dataclasses.Field[Any]]:
+    """The options of all launchers by name; one name means the same in each of them."""
+    return {own.name: own for entry in LAUNCHERS.values() for own in dataclasses.fields(entry.options)}
+
+
+def launcher_entry(name: str) -> LauncherEntry:
+    """The row of that name. Raises UsageError, with the near miss, if there is none."""
+    if name not in LAUNCHERS:
+        raise UsageError(f"--launcher must be one of {', '.join(LAUNCHERS)}, not {name!r}{near_miss(name, LAUNCHERS)}")
+    return LAUNCHERS[name]
+
+
+def make_options(launcher: str, **given: Any) -> LaunchOptions:
+    """The options of a launcher; values that are None are the defaults.
+
+    Raises:
+        UsageError: for an unknown launcher, an option that it does not have, or a value out of range.
+    """
+    entry = launcher_entry(launcher)
+    own = _names(entry)
+    for name in given.keys() - own:
+        owners = [other.name for other in LAUNCHERS.values() if name in _names(other)]
+        where = f"; it is one of {', '.join(owners)}" if owners else near_miss(name, own)
+        raise UsageError(f"the launcher {launcher} has no option {name}{where}")
+    return entry.options(**{name: value for name, value in given.items() if value is not None})
+
+
+def _names(entry: LauncherEntry) -> set[str]:
+    return {own.name for own in dataclasses.fields(entry.options)}
+
+
+def parse_gpus(value: object) -> Gpus:
+    """``all``, ``none``, or names from a text such as ``0,1``, from one number or from a sequence of names.
+
+    Raises:
+        UsageError: for an empty text or sequence, or a name twice.
+    """
+    if value in ("all", "none"):
+        return "all" if value == "all" else "none"
+    names: tuple[str, ...] = ()
+    if isinstance(value, str):
+        names = tuple(name.strip() for name in value.split(","))
+    elif isinstance(value, (list, tuple, range)):
+        names = tuple(str(name).strip() for name in value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        names = (str(value),)
+    if not names or not all(names):
+        raise UsageError(
+            f"--gpus is {value!r}: give the numbers or UUIDs of GPUs, separated by commas, 'all', or 'none' for the CPU"
+        )
+    if len(set(names)) < len(names):
+        raise UsageError(f"--gpus names a GPU twice: {','.join(names)}; --per-gpu 2 starts two workers on each")
+    return names
+
+
+def check_launch(launcher: str, settings: Settings, options: LaunchOptions) -> None:
+    """Raises UsageError for what cannot run whatever the experiment is; nothing has been opened or written yet."""
+    check = getattr(importlib.import_module(launcher_entry(launcher).module), "check", None)
     if check is not None:
         check(settings, options)
 
 
-def launch(name: str, experiment: Experiment, settings: Settings, options: LaunchOptions, progress: Progress) -> bool:
-    """Runs an experiment to its end with the named launcher. Returns False for one that was finished already.
+def launch(
+    launcher: str, experiment: "Experiment", settings: Settings, options: LaunchOptions, progress: Progress
+) -> bool:
+    """Runs an experiment to its end with the named launcher. Returns False if it was finished already.
 
     Raises:
-        HPOError: where the experiment cannot be finished; what was done stays, and launching again goes on.
+        HPOError: if the experiment cannot be finished; what was done stays, and launching again goes on.
     """
-    if is_finished(persistently(lambda: snapshot(experiment))):
+    # Imported here: the table itself is read by `hpo launch --help`.
+    from hpo.launchers.supervise import is_finished, read_status
+
+    if is_finished(read_status(experiment)):
         return False
-    run: Launcher = importlib.import_module(LAUNCHERS[name].module).run
+    run: Launcher = importlib.import_module(launcher_entry(launcher).module).run
     run(experiment, settings, options, progress)
     return True

@@ -1,11 +1,31 @@
-"""Where a worker process finds itself, and how it is to run: its device, its share of the cores."""
+"""Options of a worker process and detection of its name, device and cores."""
 
+import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpo.machine import default_device, usable_cores
+from hpo.machine import (
+    WORKER_ID_VARIABLE,
+    GpuClaim,
+    default_device,
+    gpu_indices,
+    new_worker_id,
+    usable_cores,
+    worker_name,
+)
 from hpo.settings import Settings
+from hpo.worker.process_end import SUPERVISE_VARIABLE
+
+log = logging.getLogger("hpo")
+
+_gpu_claims: list[GpuClaim] = []
+"""Held until the process ends."""
+
+
+def own_worker_name() -> str:
+    """A name for a worker in this process; a launcher gives its workers the part that is not the process id."""
+    return worker_name(os.environ.get(WORKER_ID_VARIABLE) or new_worker_id(), os.getpid())
 
 
 @dataclass(frozen=True)
@@ -17,6 +37,7 @@ class WorkerOptions:
         artifacts: folder of the artifacts that the dashboard shows.
         memory_limit_mb: a worker that has grown past this gives its trials back and ends, to be replaced.
         launcher_pid: the worker ends when this process is no longer its parent.
+        name: how the database knows the worker.
     """
 
     checkpoints: str
@@ -30,17 +51,18 @@ class WorkerOptions:
     grace_seconds: float = 30.0
     memory_limit_mb: int | None = None
     launcher_pid: int | None = None
+    name: str = field(default_factory=own_worker_name)
 
 
 def worker_options(settings: Settings) -> WorkerOptions:
-    """The options of a worker in this process; the launcher gave it its device and cores by environment.
+    """The options of a worker in this process; a launcher sets its device and cores in the environment.
 
-    Raises StorageError where the home cannot be written: a worker finds that out before it trains.
+    Raises StorageError if the home cannot be written: before the worker trains.
     """
     launcher_pid = os.environ.get("HPO_LAUNCHER_PID")
     return WorkerOptions(
         checkpoints=settings.checkpoints,
-        artifacts=settings.home_folder / "artifacts",
+        artifacts=settings.make_home() / "artifacts",
         device=os.environ.get("HPO_DEVICE") or default_device(),
         threads=int(os.environ.get("HPO_THREADS") or usable_cores()),
         slots=settings.slots,
@@ -51,3 +73,23 @@ def worker_options(settings: Settings) -> WorkerOptions:
         memory_limit_mb=settings.memory_limit_mb,
         launcher_pid=None if launcher_pid is None else int(launcher_pid),
     )
+
+
+def prepare_process(settings: Settings, *, supervise: bool) -> None:
+    """Prepares a process that is to be one worker: gives it an id, and one GPU if no launcher has chosen that.
+
+    With ``supervise`` another worker takes its place in this process if it ends to be replaced.
+    """
+    os.environ.setdefault(WORKER_ID_VARIABLE, new_worker_id())
+    os.environ[SUPERVISE_VARIABLE] = "1" if supervise else "0"
+    gpus = gpu_indices()
+    if os.environ.get("HPO_DEVICE") or not gpus:
+        return
+    claim = GpuClaim(gpus, settings.home_path)
+    _gpu_claims.append(claim)
+    if len(gpus) > 1:
+        # Before torch is imported, and for the programs that a trainer starts.
+        os.environ["CUDA_VISIBLE_DEVICES"] = claim.gpu
+        log.info("this worker uses GPU %s of %s", claim.gpu, ", ".join(gpus))
+    if claim.num_others:
+        log.warning("%d other workers of this machine use GPU %s as well", claim.num_others, claim.gpu)

@@ -16,6 +16,7 @@ from typing import NoReturn
 from hpo.database import retries
 from hpo.experiment.experiment import Experiment
 from hpo.worker.exit_codes import EXIT_RESTART
+from hpo.worker.process_end import leave
 
 log = logging.getLogger("hpo")
 
@@ -72,7 +73,7 @@ class Duties:
             with self._experiment.storage.engine.begin() as connection:
                 retries.retry_or_fail(connection, trial_id, text, self._study_file.max_retries, error=text)
         log.error("%s; this worker ends", text)
-        os._exit(EXIT_RESTART)
+        leave(EXIT_RESTART)
 
     def _watch_launcher(self) -> None:
         """Asks this process to end when its launcher is no longer its parent."""

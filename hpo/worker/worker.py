@@ -10,7 +10,6 @@ import math
 import os
 import random
 import signal
-import socket
 import threading
 import time
 from types import FrameType
@@ -27,6 +26,7 @@ from hpo.search.seeds import derive_seed
 from hpo.trainers.metrics import checked_metrics, missing_objective, reported_value, value_epoch
 from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Trainer
 from hpo.trainers.registry import TRAINERS
+from hpo.worker import process_end
 from hpo.worker.claim_queue import Intake
 from hpo.worker.db_thread import Recorder
 from hpo.worker.exit_codes import EXIT_BUG, EXIT_MEMORY, EXIT_RESTART
@@ -57,7 +57,7 @@ class Worker:
         check_trainer(experiment.name, experiment.study_file.trainer, experiment.trainer_fields)
         self.experiment = experiment
         self.options = options
-        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self.name = options.name
         self.study_file = experiment.study_file
         self.trainer: Trainer = self._build_trainer()
         self.view = WorkerView(experiment.storage, auto_refresh=False)
@@ -217,6 +217,7 @@ class Worker:
         except TypeError as error:
             self._fail(held, error)
             return
+        process_end.Progress.made = True
         value = self._reported(held.history)
         if value is not None:
             self.view.set_trial_intermediate_value(trial_id, event.epoch, value)

@@ -25,26 +25,46 @@ VARIABLES = {
     "HPO_SLOTS": "4",
 }
 FROM_ENVIRONMENT = Settings(
-    "postgresql://env/hpo",
-    Path("env-home"),
-    Path("env-data"),
-    "env_trainers",
-    "s3://env/checkpoints",
-    True,
-    0.25,
-    9.0,
-    900,
-    4,
+    storage="postgresql://env/hpo",
+    home=Path("env-home"),
+    data_dir=Path("env-data"),
+    trainers="env_trainers",
+    checkpoint_dir="s3://env/checkpoints",
+    download=True,
+    heartbeat_seconds=0.25,
+    grace_seconds=9.0,
+    memory_limit_mb=900,
+    slots=4,
 )
 GIVEN = Settings(
-    "postgresql://given/hpo", Path("given-home"), Path("given-data"), "given", "given-checkpoints", True, 1, 2, 3, 5
+    storage="postgresql://given/hpo",
+    home=Path("given-home"),
+    data_dir=Path("given-data"),
+    trainers="given",
+    checkpoint_dir="given-checkpoints",
+    download=True,
+    heartbeat_seconds=1,
+    grace_seconds=2,
+    memory_limit_mb=3,
+    slots=5,
 )
 OPTIONS = [
     *("--storage", "postgresql://given/hpo", "--home", "given-home", "--data-dir", "given-data", "--trainers", "given"),
     *("--checkpoint-dir", "given-checkpoints", "--download", "--heartbeat-seconds", "1", "--grace-seconds", "2"),
     *("--memory-limit-mb", "3", "--slots", "5"),
 ]
-DEFAULTS = Settings(None, None, None, "", None, False, 5.0, 30.0, None, None)
+DEFAULTS = Settings(
+    storage=None,
+    home=None,
+    data_dir=None,
+    trainers="",
+    checkpoint_dir=None,
+    download=False,
+    heartbeat_seconds=5.0,
+    grace_seconds=30.0,
+    memory_limit_mb=None,
+    slots=None,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +83,7 @@ def variables(monkeypatch: pytest.MonkeyPatch) -> None:
 def told(*arguments: str, command: str = "worker") -> Settings:
     """The settings that a command is told by its options and environment."""
     parameters = COMMANDS[command].make_context(command, ["e", *arguments]).params
-    return Settings(**{name: parameters[name] for name in Settings.__dataclass_fields__})
+    return Settings.given(**{name: parameters[name] for name in Settings.__dataclass_fields__})
 
 
 @pytest.mark.parametrize("command", ["worker", "launch"])
@@ -103,14 +123,14 @@ def test_a_variable_that_cannot_be_read(variable: str, value: str, monkeypatch: 
 
 def test_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(platformdirs, "user_data_path", lambda name: tmp_path / "user" / name)
-    assert Settings().home_folder == tmp_path / "user" / "hpo"
+    assert Settings().make_home() == tmp_path / "user" / "hpo"
     assert Settings().checkpoints == str(tmp_path / "user" / "hpo" / "checkpoints")
     monkeypatch.setenv("HPO_HOME", "env-home")
-    assert Settings().home_folder == tmp_path / "env-home"
-    assert Settings(home=Path("given")).home_folder == tmp_path / "given"
+    assert Settings().make_home() == tmp_path / "env-home"
+    assert Settings(home=Path("given")).make_home() == tmp_path / "given"
     assert Settings(home=Path("given")).artifacts == tmp_path / "given" / "artifacts"
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Settings(home=Path("~/below")).home_folder == tmp_path / "below"
+    assert Settings(home=Path("~/below")).make_home() == tmp_path / "below"
     assert Settings(home=Path("given"), checkpoint_dir="elsewhere").checkpoints == "elsewhere"
 
 
@@ -130,7 +150,7 @@ def test_a_worker_is_told_the_same(
     for name, value in passed.items():
         monkeypatch.setenv(name, value)
     worker = told()
-    expected_home = settings.home or (Path(beside["HPO_HOME"]) if beside else tmp_path / "user")
+    expected_home = settings.home or tmp_path / "user"
     for name in Settings.__dataclass_fields__:
         # Folders are told in full: a worker may run elsewhere.
         if name == "home":

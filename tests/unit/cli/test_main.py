@@ -126,7 +126,7 @@ def parsed(arguments: list[str], monkeypatch: pytest.MonkeyPatch, **variables: s
 
 def test_option_then_environment_then_default(monkeypatch: pytest.MonkeyPatch):
     nothing = parsed(["e"], monkeypatch)
-    assert (nothing["slots"], nothing["grace_seconds"], nothing["storage"]) == (None, 30.0, None)
+    assert (nothing["slots"], nothing["grace_seconds"], nothing["storage"]) == (None, None, None)
     variables = {"HPO_SLOTS": "4", "HPO_GRACE_SECONDS": "9", "HPO_STORAGE": "postgresql://a/b", "HPO_DATA": "there"}
     told = parsed(["e"], monkeypatch, **variables)
     assert (told["slots"], told["grace_seconds"], told["storage"]) == (4, 9.0, "postgresql://a/b")

@@ -1,12 +1,11 @@
 """How many workers the local launcher starts on a CPU, and with how many threads."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from hpo.launchers import local
-from hpo.launchers.options import LaunchOptions
+from hpo.launchers.registry import LocalOptions
 from hpo.settings import Settings
 
 
@@ -28,10 +27,8 @@ def test_workers_and_their_threads(
     free_gib: float,
     expected: list[int],
 ) -> None:
-    memory = SimpleNamespace(available=int(free_gib * 2**30))
     monkeypatch.setattr(local, "usable_cores", lambda: cores)
-    monkeypatch.setattr(local, "gpu_indices", list)
-    monkeypatch.setattr(local.psutil, "virtual_memory", lambda: memory)
-    places = local._places(Settings(home=tmp_path), LaunchOptions(workers=workers, gpus=None))
-    assert [int(place.environment["HPO_THREADS"]) for place in places] == expected
-    assert {place.environment["HPO_DEVICE"] for place in places} == {"cpu"}
+    monkeypatch.setattr(local, "available_memory", lambda: int(free_gib * 2**30))
+    slots = local.plan_slots("e", Settings(home=tmp_path), LocalOptions(workers=workers, gpus="none"))
+    assert [int(slot.environment["HPO_THREADS"]) for slot in slots] == expected
+    assert {slot.environment["HPO_DEVICE"] for slot in slots} == {"cpu"}
