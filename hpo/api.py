@@ -16,9 +16,10 @@ from hpo.experiment.status import snapshot
 from hpo.export.best import BestTrial, best_trials
 from hpo.export.files import as_text, exported
 from hpo.export.retrain import train_file
+from hpo.launchers.launch import check_launch
+from hpo.launchers.launch import launch as run_launcher
 from hpo.launchers.progress import PlainProgress
-from hpo.launchers.registry import LaunchOptions, Progress, check_launch, make_options
-from hpo.launchers.registry import launch as run_launcher
+from hpo.launchers.registry import LaunchOptions, Progress, make_options
 from hpo.settings import Settings
 from hpo.studyfile.load import load_study_file
 from hpo.trainers.loading import load_trainers

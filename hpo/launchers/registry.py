@@ -5,7 +5,6 @@ launcher runs, because ``hpo launch --help`` lists all options.
 """
 
 import dataclasses
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -168,28 +167,3 @@ def parse_gpus(value: object) -> Gpus:
     if len(set(names)) < len(names):
         raise UsageError(f"--gpus names a GPU twice: {','.join(names)}; --per-gpu 2 starts two workers on each")
     return names
-
-
-def check_launch(launcher: str, settings: Settings, options: LaunchOptions) -> None:
-    """Raises UsageError for what cannot run whatever the experiment is; nothing has been opened or written yet."""
-    check = getattr(importlib.import_module(launcher_entry(launcher).module), "check", None)
-    if check is not None:
-        check(settings, options)
-
-
-def launch(
-    launcher: str, experiment: "Experiment", settings: Settings, options: LaunchOptions, progress: Progress
-) -> bool:
-    """Runs an experiment to its end with the named launcher. Returns False if it was finished already.
-
-    Raises:
-        HPOError: if the experiment cannot be finished; what was done stays, and launching again goes on.
-    """
-    # Imported here: the table itself is read by `hpo launch --help`.
-    from hpo.launchers.supervise import is_finished, read_status
-
-    if is_finished(read_status(experiment)):
-        return False
-    run: Launcher = importlib.import_module(launcher_entry(launcher).module).run
-    run(experiment, settings, options, progress)
-    return True
