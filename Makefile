@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NEXT := .venv-optuna-next
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 
-.PHONY: install demo test test-all check fix clean
+.PHONY: install demo test test-all check optuna-next fix clean
 
 install: $(STAMP)
 
@@ -30,9 +32,18 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/pytest -q --no-header tests/unit/test_imports.py
 
+# The tests of what Optuna does not promise, against its newest pre-release: a venv that finds .venv's packages behind
+# its own.
+optuna-next: install
+	$(BIN)/python -m venv $(NEXT)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" > "$$($(NEXT)/bin/python -c '$(SITE)')/behind.pth"
+	$(NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade optuna optuna-dashboard
+	$(NEXT)/bin/python -c 'import optuna; print("optuna", optuna.__version__, "from", optuna.__path__[0])'
+	$(NEXT)/bin/python -m pytest -q --no-header tests/unit/search
+
 fix: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(NEXT) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -12,6 +12,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.compare.records import StudyRecord
+from hpo.search.optuna_internals import renumber
 
 FEWEST_TRIALS = 20
 
@@ -22,7 +23,7 @@ class _Fixed(InMemoryStorage):
     def __init__(self, trials: list[FrozenTrial]) -> None:
         super().__init__()
         for number, trial in enumerate(trials):
-            trial.number = trial._trial_id = number  # the evaluator tells trials apart by it
+            renumber(trial, number)
         self._fixed = trials
 
     def get_all_trials(

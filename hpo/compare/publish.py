@@ -11,14 +11,13 @@ from urllib.parse import quote
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna_dashboard import save_note, save_plotly_graph_object  # type: ignore[import-untyped]
-from optuna_dashboard._custom_plot_data import get_plotly_graph_objects  # type: ignore[import-untyped]
-from optuna_dashboard._note import get_note  # type: ignore[import-untyped]
+from optuna_dashboard import get_note, save_note, save_plotly_graph_object  # type: ignore[import-untyped]
 
 from hpo.compare import figures, tables
 from hpo.compare.comparison import Comparison, compare_studies
 from hpo.compare.load import Loader
 from hpo.compare.records import AXES
+from hpo.search.optuna_internals import dashboard_figures
 
 LARGEST_FIGURE = 50_000  # bytes
 IDS = {"curve_trials_median": "hpo-curves-trials", "curve_epochs_median": "hpo-curves-epochs", "final": "hpo-final"}
@@ -41,7 +40,7 @@ def publish(storage: BaseStorage, experiment: str | Comparison) -> Comparison:
     drawn = {key: figure_json(comparison, key) for key in IDS}
     for name, study_id in comparison.studies.items():
         study = optuna.load_study(study_name=name, storage=storage)
-        stored = get_plotly_graph_objects(storage.get_study_system_attrs(study_id))
+        stored = dashboard_figures(storage.get_study_system_attrs(study_id))
         for key, graph_id in IDS.items():
             figure = drawn[key]
             if stored.get(graph_id) != figure.to_json():

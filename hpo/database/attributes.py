@@ -22,6 +22,7 @@ SEED = "seed"  # int, the training seed; the same for every attempt of a lineage
 START_EPOCH = "start_epoch"  # int, epochs that earlier attempts had finished when this one started
 EPOCHS = "epochs"  # int, epochs that the lineage has finished; this attempt trained EPOCHS - START_EPOCH
 SECONDS = "seconds"  # float, worker-seconds that this attempt took
+INFEASIBLE = "hpo:infeasible"  # dict with lineage and draw: this configuration was refused and costs no budget
 METRICS = "metrics"  # dict, all metrics of the epoch that gave the value
 REASON = "reason"  # str, why it was pruned, failed or was given back
 WORKER = "worker"  # str, host:pid

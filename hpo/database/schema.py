@@ -1,6 +1,10 @@
-"""Our own tables beside Optuna's."""
+"""Our own tables beside Optuna's, and which tables Optuna has.
+
+``tests/unit/search/test_optuna_internals.py`` fails if Optuna changes a table, column or type that our SQL names.
+"""
 
 import sqlalchemy as sa
+from optuna.storages._rdb.models import BaseModel
 
 OWN_TABLES = ("hpo_studies", "hpo_trials")
 
@@ -35,3 +39,8 @@ def create_own_tables(engine: sa.Engine) -> None:
         # Two processes that make them at once would meet in the catalogue; the number is arbitrary, ours.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305198)"))
         connection.execute(sa.text(OWN_SCHEMA))
+
+
+def optuna_tables() -> dict[str, list[str]]:
+    """The columns of each of Optuna's tables; a table stands after those that it refers to."""
+    return {table.name: [column.name for column in table.columns] for table in BaseModel.metadata.sorted_tables}

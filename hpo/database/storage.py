@@ -14,13 +14,12 @@ from typing import Any
 import optuna
 import sqlalchemy as sa
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database.address import masked, resolve_address
 from hpo.database.explain import explained
 from hpo.database.read_trials import READ_TRIALS, frozen_trial
-from hpo.database.schema import OWN_TABLES, create_own_tables
+from hpo.database.schema import OWN_TABLES, create_own_tables, optuna_tables
 from hpo.errors import StorageError
 
 # Two connections serve a worker: one for claims, reports and results, one for heartbeats.
@@ -102,6 +101,22 @@ class Storage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
+        """What Optuna's own methods and the cache of ``optuna.storages.get_storage`` read trials with."""
+        return self.read_trials(study_id, states, included_trial_ids, trial_id_greater_than)
+
+    def read_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        """The study's trials with a greater id, and the included ones, in the order of their ids.
+
+        Raises:
+            KeyError: if there is no such study.
+            StorageInternalError: if the database does not answer.
+        """
         conditions = ["t.study_id = :study_id"]
         parameters: dict[str, Any] = {"study_id": study_id}
         if trial_id_greater_than > -1:
@@ -145,7 +160,7 @@ def _is_ours(connection: sa.Connection, shown: str) -> bool:
     query = "SELECT table_name FROM information_schema.tables WHERE table_schema = ANY(current_schemas(false))"
     tables = {name for (name,) in connection.execute(sa.text(query))}
     if tables and "version_info" not in tables:
-        known = set(models.BaseModel.metadata.tables) | {"alembic_version", *OWN_TABLES}
+        known = set(optuna_tables()) | {"alembic_version", *OWN_TABLES}
         others = sorted(tables - known)
         if others:
             raise StorageError(

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
-from optuna.storages._rdb.models import BaseModel
 
 from hpo.database import attributes
+from hpo.database.schema import optuna_tables
 from hpo.database.storage import Storage
 from hpo.errors import ExperimentError, near_miss
 from hpo.experiment.experiment import experiment_names, experiment_rows
@@ -70,9 +70,9 @@ def delete_studies(engine: sa.Engine, study_ids: Sequence[int]) -> None:
         for table, key in (("studies", "study_id"), ("trials", "trial_id")):
             lock = f"SELECT 1 FROM {table} WHERE study_id = ANY(:ids) ORDER BY {key} FOR UPDATE"
             connection.execute(sa.text(lock), ids)
-        for table in reversed(BaseModel.metadata.sorted_tables):
-            if "study_id" in table.columns:
-                connection.execute(sa.text(f"DELETE FROM {table.name} WHERE study_id = ANY(:ids)"), ids)
-            elif "trial_id" in table.columns:
+        for table_name, columns in reversed(optuna_tables().items()):
+            if "study_id" in columns:
+                connection.execute(sa.text(f"DELETE FROM {table_name} WHERE study_id = ANY(:ids)"), ids)
+            elif "trial_id" in columns:
                 of_trials = "trial_id IN (SELECT trial_id FROM trials WHERE study_id = ANY(:ids))"
-                connection.execute(sa.text(f"DELETE FROM {table.name} WHERE {of_trials}"), ids)
+                connection.execute(sa.text(f"DELETE FROM {table_name} WHERE {of_trials}"), ids)

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import optuna
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, upload_artifact
-from optuna.artifacts._upload import DEFAULT_MIME_TYPE
 from optuna.storages import BaseStorage
+
+from hpo.search.optuna_internals import storage_of, study_id_of
 
 # The key prefix under which Optuna and its dashboard look for artifacts among the system attributes.
 PREFIX = "artifacts:"
@@ -41,7 +42,7 @@ def attach(storage: BaseStorage, trial_id: int, path: Path, folder: Path) -> Non
         (folder / artifact_id).unlink(missing_ok=True)
         raise
     mimetype, encoding = mimetypes.guess_type(path.name)
-    note = ArtifactMeta(artifact_id, path.name, mimetype or DEFAULT_MIME_TYPE, encoding)
+    note = ArtifactMeta(artifact_id, path.name, mimetype or "application/octet-stream", encoding)
     storage.set_trial_system_attr(trial_id, PREFIX + artifact_id, json.dumps(dataclasses.asdict(note)))
 
 
@@ -67,7 +68,7 @@ def epochs_table(history: Sequence[Mapping[str, float]]) -> str:
 def attach_to_study(study: optuna.Study, path: Path, folder: Path) -> None:
     """Copies the file at ``path`` into the store and notes it on the study; one of the same name is replaced."""
     store = artifact_store(folder)
-    for key, value in study._storage.get_study_system_attrs(study._study_id).items():
+    for key, value in storage_of(study).get_study_system_attrs(study_id_of(study)).items():
         if key.startswith(PREFIX) and value and json.loads(value).get("filename") == path.name:
             shutil.copyfile(path, folder / key.removeprefix(PREFIX))
             return

@@ -1,67 +1,82 @@
-"""What a worker knows of one study's trials, kept so that a question costs what has changed since the last one.
+"""The trials of a study as a worker has read them, kept ranked so that a pruner's question costs little.
 
-Samplers and pruners ask which finished trials are the best. Looking at each of ten thousand for every answer costs
-more than a small network's epoch; here they are ranked once, and each trial that finishes is put in its place.
+Samplers and pruners ask which finished trials are the best. Looking at each of ten thousand trials for every answer
+costs more than an epoch of a small network, so each trial that finishes is inserted into rankings that stay sorted.
 """
 
 import bisect
 import contextlib
 import operator
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from hpo.database import attributes
+from hpo.search.optuna_internals import storage_of, study_id_of, trial_id_of
 
 _number = operator.attrgetter("number")
-Key = Callable[[FrozenTrial], Any]
+
+
+class RankingKey(Protocol):
+    """By what a ranking sorts trials, ascending; equal keys share one ranking, so a key is a frozen dataclass."""
+
+    def __call__(self, trial: FrozenTrial) -> Any:
+        """The trial's rank; None if the trial is not ranked."""
+
+    def __hash__(self) -> int: ...
 
 
 class Ranking:
     """Finished trials in ascending order of a key; those whose key is None are left out."""
 
-    def __init__(self, key: Key, trials: list[FrozenTrial]) -> None:
+    def __init__(self, key: RankingKey, trials: list[FrozenTrial]) -> None:
         self._key = key
-        pairs = [(value, trial) for trial in trials if (value := key(trial)) is not None]
-        pairs.sort(key=operator.itemgetter(0))
-        self._keys = [value for value, _ in pairs]
-        self._trials = [trial for _, trial in pairs]
+        self._rank_of: dict[int, Any] = {}  # trial id -> key, for the ranked trials
+        ranked = sorted(((rank, trial) for trial in trials if (rank := key(trial)) is not None), key=lambda r: r[0])
+        self._ranks = [rank for rank, _ in ranked]
+        self._trials = [trial for _, trial in ranked]
+        self._rank_of = {trial_id_of(trial): rank for rank, trial in ranked}
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._ranks)
 
-    def num_below(self, key: Any) -> int:
-        """How many have a smaller key."""
-        return bisect.bisect_left(self._keys, key)
+    def num_below(self, rank: Any) -> int:
+        """How many trials have a smaller rank."""
+        return bisect.bisect_left(self._ranks, rank)
 
     def first(self, count: int) -> list[FrozenTrial]:
-        """Up to ``count`` trials with the smallest keys."""
+        """Up to ``count`` trials with the smallest ranks."""
         return self._trials[:count]
 
     def add(self, trial: FrozenTrial) -> None:
-        if (key := self._key(trial)) is not None:
-            place = bisect.bisect_right(self._keys, key)
-            self._keys.insert(place, key)
+        """Inserts a trial that is not in the ranking, after those of equal rank."""
+        if (rank := self._key(trial)) is not None:
+            place = bisect.bisect_right(self._ranks, rank)
+            self._ranks.insert(place, rank)
             self._trials.insert(place, trial)
+            self._rank_of[trial_id_of(trial)] = rank
 
-    def remove(self, trial: FrozenTrial) -> None:
-        if (key := self._key(trial)) is not None:
-            place = bisect.bisect_left(self._keys, key)
-            while self._trials[place] is not trial:
+    def remove(self, removed: int) -> None:
+        """Removes the trial with that id if it is in the ranking."""
+        if (rank := self._rank_of.pop(removed, None)) is not None:
+            place = bisect.bisect_left(self._ranks, rank)
+            while trial_id_of(self._trials[place]) != removed:
                 place += 1
-            del self._keys[place], self._trials[place]
+            del self._ranks[place], self._trials[place]
 
 
 class History:
-    """The trials of one study. Of a lineage's attempts the latest counts: the others are hidden.
+    """The trials of one study. Of a lineage's attempts the latest counts; the earlier ones are hidden.
+
+    An attempt whose configuration was infeasible is not hidden: another configuration followed it.
 
     Attributes:
-        trials: all that are known, hidden ones too, by trial id.
-        unfinished: ids of others' trials that may still change.
-        last_read: greatest trial id that has been read.
-        finished: finished trials by number. To be read, not changed.
+        trials: all trials that were read, hidden ones too, by trial id.
+        unfinished: ids of other workers' trials that may still change.
+        last_read: the largest trial id that was read.
+        finished: finished trials in the order of their numbers. To be read, not changed.
         open: trials that run or wait, by trial id. To be read, not changed.
     """
 
@@ -72,40 +87,40 @@ class History:
         self.finished: list[FrozenTrial] = []
         self.open: dict[int, FrozenTrial] = {}
         self._latest_attempt: dict[int, int] = {}  # lineage -> trial id
-        self._rankings: dict[str, Ranking] = {}
+        self._rankings: dict[RankingKey, Ranking] = {}
 
     def put(self, trial: FrozenTrial) -> None:
-        """Takes a trial, or what has become of one that is known."""
-        trial_id = trial._trial_id
-        self.trials[trial_id] = trial
+        """Adds a trial, or replaces the earlier state of it."""
+        this = trial_id_of(trial)
+        self.trials[this] = trial
         lineage = trial.user_attrs.get(attributes.LINEAGE)
         if lineage is not None:
-            latest = self._latest_attempt.get(lineage, trial_id)
-            if latest > trial_id:
+            latest = self._latest_attempt.get(lineage, this)
+            if latest > this and not is_infeasible(trial):
                 return
-            if latest < trial_id:
+            if latest < this and not is_infeasible(self.trials[latest]):
                 self._hide(self.trials[latest])
-            self._latest_attempt[lineage] = trial_id
+            self._latest_attempt[lineage] = max(latest, this)
         self._hide(trial)
         if not trial.state.is_finished():
-            self.open[trial_id] = trial
+            self.open[this] = trial
             return
         self.finished.insert(self._place(trial.number), trial)
         for ranking in self._rankings.values():
             ranking.add(trial)
 
     def in_order(self) -> list[FrozenTrial]:
-        """All that are not hidden, by number, in a list of the caller's own."""
+        """A new list of all trials that are not hidden, by number."""
         trials = self.finished.copy()
         for trial in self.open.values():
             bisect.insort(trials, trial, key=_number)
         return trials
 
-    def ranking(self, name: str, key: Key) -> Ranking:
-        """The ranking by ``key``, made when its ``name`` is first asked for; equal names mean equal keys."""
-        if name not in self._rankings:
-            self._rankings[name] = Ranking(key, self.finished)
-        return self._rankings[name]
+    def ranking(self, key: RankingKey) -> Ranking:
+        """The finished trials ranked by ``key``; made at the first call, kept up to date afterwards."""
+        if key not in self._rankings:
+            self._rankings[key] = Ranking(key, self.finished)
+        return self._rankings[key]
 
     def _place(self, number: int) -> int:
         if not self.finished or self.finished[-1].number < number:
@@ -113,21 +128,29 @@ class History:
         return bisect.bisect_left(self.finished, number, key=_number)
 
     def _hide(self, trial: FrozenTrial) -> None:
-        """Takes out what is known under the trial's number."""
-        self.open.pop(trial._trial_id, None)
+        """Takes the trial, in whatever state it was put, out of everything but ``trials``."""
+        self.open.pop(trial_id_of(trial), None)
         place = self._place(trial.number)
         if place < len(self.finished) and self.finished[place].number == trial.number:
-            known = self.finished.pop(place)
+            hidden = self.finished.pop(place)
             for ranking in self._rankings.values():
-                ranking.remove(known)
+                ranking.remove(trial_id_of(hidden))
+
+
+def is_infeasible(trial: FrozenTrial) -> bool:
+    """Whether the trial's configuration was refused, so that it was not trained, or not to its end."""
+    return attributes.INFEASIBLE in trial.user_attrs or any(value > 0 for value in trial.constraints.values())
 
 
 @contextlib.contextmanager
 def history_of(study: Study) -> Iterator[History]:
-    """The history behind a study, to be read within the block; made for the occasion where its storage keeps none."""
-    reading = getattr(study._storage, "reading", None)
+    """The history of a study, to be read within the block.
+
+    A worker's storage keeps one; for another storage it is made from all the study's trials.
+    """
+    reading = getattr(storage_of(study), "reading", None)
     if reading is not None:
-        with reading(study._study_id) as history:
+        with reading(study_id_of(study)) as history:
             yield history
         return
     history = History()

@@ -160,10 +160,8 @@ def _hyperband(options: HyperbandOptions, context: SearchContext) -> "BasePruner
 
     most = options.max_epochs or context.max_epochs
     assert most is not None
-    pruner = LineageHyperbandPruner(options.min_epochs, most, options.reduction_factor)
-    # Optuna takes a logarithm of floats, and log(243, 3) comes to 4.999999999999999.
-    pruner._n_brackets = num_brackets(options, most)
-    return pruner
+    brackets = num_brackets(options, most)
+    return LineageHyperbandPruner(options.min_epochs, most, options.reduction_factor, brackets)
 
 
 def _hyperband_needs(options: HyperbandOptions, context: SearchContext) -> list[Unmet]:

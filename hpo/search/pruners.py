@@ -1,18 +1,19 @@
 """Pruners of our own, beside Optuna's. A step is a number of finished epochs, counted from 1."""
 
 import contextlib
-import copy
 import math
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner, HyperbandPruner
+from optuna.pruners import BasePruner
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database import attributes
 from hpo.search.history import history_of
+from hpo.search.optuna_internals import HyperbandByNumber, set_mark
 
 
 @contextlib.contextmanager
@@ -88,13 +89,14 @@ class AshaPruner(BasePruner):
             if math.isnan(value):
                 return True
             key = f"completed_rung_{rung}"
+            by_mark = ByMark(key, sign)
             with history_of(study) as history:
-                ranking = history.ranking(key, lambda other, key=key: _signed(other, key, sign))  # type: ignore[misc]
-                running = [_signed(other, key, sign) for other in history.open.values() if other.number != trial.number]
+                ranking = history.ranking(by_mark)
+                running = [by_mark(other) for other in history.open.values() if other.number != trial.number]
                 num_others = len(ranking) + sum(mark is not None for mark in running)
                 num_better = ranking.num_below(sign * value)
                 num_better += sum(mark is not None and mark < sign * value for mark in running)
-            study._storage.set_trial_system_attr(trial._trial_id, key, value)
+            set_mark(study, trial, key, value)
             if num_others < self._bootstrap_count:
                 return True
             if num_better >= max(1, (num_others + 1) // self._reduction_factor):
@@ -103,21 +105,28 @@ class AshaPruner(BasePruner):
         return False
 
 
-def _signed(trial: FrozenTrial, key: str, sign: int) -> float | None:
-    mark = trial.system_attrs.get(key)
-    return None if mark is None else sign * mark
+@dataclass(frozen=True)
+class ByMark:
+    """Trials that have passed a rung, by the value that they had there; ``sign`` is -1 for a study that maximizes."""
+
+    key: str
+    sign: int
+
+    def __call__(self, trial: FrozenTrial) -> float | None:
+        mark = trial.system_attrs.get(self.key)
+        return None if mark is None else self.sign * mark
 
 
-class LineageHyperbandPruner(HyperbandPruner):
-    """Hyperband whose brackets belong to lineages: a trial that is tried again stays in the bracket that judged it.
+class LineageHyperbandPruner(HyperbandByNumber):
+    """Hyperband whose brackets belong to lineages: a retry stays in the bracket of the attempt before it.
 
-    Optuna draws the bracket from the trial's number, which a retry has anew; the rungs that it had passed would then
-    be those of another bracket. A trial without a lineage is drawn by its number, as by Optuna.
+    Optuna draws the bracket from the trial's number. A retry has a new number, and the rungs that it had passed would
+    then be those of another bracket. A trial without a lineage is drawn by its number.
     """
 
-    def _get_bracket_id(self, study: Study, trial: FrozenTrial) -> int:
-        lineage = trial.user_attrs.get(attributes.LINEAGE)
-        if lineage is not None:
-            trial = copy.copy(trial)
-            trial.number = lineage
-        return super()._get_bracket_id(study, trial)
+    def __init__(self, min_epochs: int, max_epochs: int, reduction_factor: int, num_brackets: int) -> None:
+        super().__init__(min_epochs, max_epochs, reduction_factor, num_brackets, _lineage_or_number)
+
+
+def _lineage_or_number(trial: FrozenTrial) -> int:
+    return int(trial.user_attrs.get(attributes.LINEAGE, trial.number))

@@ -80,6 +80,9 @@ class TPEOptions(Options):
     max_observations: int = pydantic.Field(
         1000, ge=100, description="past so many, the worse trials are represented by a random part"
     )
+    pruned: Literal["worse", "optuna"] = pydantic.Field(
+        "worse", description="how pruned trials are used: in the worse group only and not counted, or as Optuna does"
+    )
 
     @pydantic.model_validator(mode="after")
     def _group_is_multivariate(self) -> "TPEOptions":
@@ -114,12 +117,12 @@ def _random(options: Options, context: SearchContext, seed: int) -> "BaseSampler
 
 def _tpe(options: TPEOptions, context: SearchContext, seed: int) -> "BaseSampler":
     from hpo.search.pruners import accept_experimental
-    from hpo.search.samplers import StaticTPESampler, ThinnedTPESampler
+    from hpo.search.tpe import TPE, StaticTPE
 
     if not options.group:
-        return StaticTPESampler(context.space.unconditional, seed=seed, **options.model_dump(exclude={"group"}))
+        return StaticTPE(context.space.unconditional, seed=seed, **options.model_dump(exclude={"group"}))
     with accept_experimental():
-        return ThinnedTPESampler(seed=seed, **options.model_dump())
+        return TPE(seed=seed, **options.model_dump())
 
 
 def _qmc(options: QMCOptions, context: SearchContext, seed: int) -> "BaseSampler":

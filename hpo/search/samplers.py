@@ -1,28 +1,25 @@
-"""Samplers whose every draw derives from the given seed and the study's history, whoever asks.
+"""Samplers whose draws derive from the given seed and the study's finished trials only; TPE is in ``tpe.py``.
 
-- What Optuna infers from finished trials, the parameters that all trials share, is told by the study file: it does not
-  change from one ask to the next because a trial with a conditional parameter happened to finish first.
-- ``QMCSampler`` takes the point with the lineage's number: Optuna's counts points in the study's attributes, so two
-  workers take the same point, and a retry takes another one.
-- ``CmaEsSampler`` plays the finished trials back into a fresh optimizer: Optuna's pickles the optimizer into a trial's
-  attributes, which is lost when that trial fails, and runs as code whatever somebody writes there.
+- Optuna infers the joint search space from finished trials; we take it from the study file, so that it does not change
+  when a trial with a conditional parameter finishes.
+- ``QMCSampler`` takes the point with the lineage's number. Optuna's counts points in the study's attributes, so that
+  two workers take the same point, and a retry takes another one.
+- ``CmaEsSampler`` makes the optimizer anew from the finished trials. Optuna's pickles the optimizer into a trial's
+  attributes: it is lost if that trial fails, and unpickling runs whatever somebody has written there.
 """
 
 import datetime
-import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database import attributes
-from hpo.search.history import history_of
-from hpo.search.optuna_internals import ThinnedStudy
+from hpo.search.optuna_internals import FIXED_PARAMS, UnitCube, set_mark
 from hpo.search.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -31,67 +28,6 @@ if TYPE_CHECKING:
 Distributions = dict[str, BaseDistribution]
 GENERATION = "hpo:cmaes_generation"
 """Trial system attribute: the generation of CMA-ES that a trial was drawn in."""
-
-
-MOST_BELOW = 25
-"""TPE's better group never has more trials than this (Optuna's default gamma)."""
-
-
-def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float] | None:
-    """TPE's order: complete trials by value, then pruned ones by how far they came; the others do not count."""
-    if trial.state is TrialState.COMPLETE:
-        return -math.inf, sign * trial.values[0]
-    if trial.state is not TrialState.PRUNED:
-        return None
-    if (step := trial.last_step) is None:
-        return 1.0, 0.0
-    value = trial.intermediate_values[step]
-    return -step, math.inf if math.isnan(value) else sign * value
-
-
-class ThinnedTPESampler(TPESampler):
-    """TPE whose cost does not grow with the study: past ``max_observations`` the worse trials are a random part.
-
-    The density of what is not among the best is then estimated from that many of them, drawn anew for each ask from
-    its seed; up to that number it is Optuna's sampler exactly.
-    """
-
-    def __init__(self, *, max_observations: int, seed: int, **options: Any) -> None:
-        super().__init__(seed=seed, **options)
-        self._max_observations = max_observations
-        self._thinning = np.random.default_rng(seed)
-
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
-        return super().sample_relative(self._thinned(study), trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        return super().sample_independent(self._thinned(study), trial, param_name, param_distribution)
-
-    def _thinned(self, study: Study) -> Study:
-        sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
-        with history_of(study) as history:
-            num_finished = len(history.finished)
-            if num_finished <= self._max_observations + MOST_BELOW:
-                return study
-            kept = history.ranking("tpe", lambda trial: _rank(trial, sign)).first(MOST_BELOW)
-            best = {trial.number for trial in kept}
-            places = self._thinning.choice(num_finished, self._max_observations, replace=False).tolist()
-            kept += [history.finished[i] for i in places if history.finished[i].number not in best]
-            kept += history.open.values()
-        return cast(Study, ThinnedStudy(study, kept))
-
-
-class StaticTPESampler(ThinnedTPESampler):
-    """TPE that models the unconditional parameters jointly, and each conditional one by itself when it is active."""
-
-    def __init__(self, unconditional: Distributions, **options: Any) -> None:
-        super().__init__(**options)
-        self._unconditional = unconditional
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
-        return dict(self._unconditional) if self._is_multivariate(study) else {}
 
 
 class StaticGPSampler(GPSampler):
@@ -182,8 +118,7 @@ def _at(distribution: BaseDistribution, share: float) -> Any:
     """The value that lies at ``share`` in [0, 1) of a distribution."""
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[min(int(share * len(distribution.choices)), len(distribution.choices) - 1)]
-    transform = _SearchSpaceTransform({"value": distribution}, transform_0_1=True)
-    return transform.untransform(np.array([share]))["value"]
+    return UnitCube({"value": distribution}).values(np.array([share]))["value"]
 
 
 class CmaEsSampler(_SeededSampler):
@@ -215,40 +150,40 @@ class CmaEsSampler(_SeededSampler):
         self._lr_adapt = lr_adapt
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
-        return {} if "fixed_params" in trial.system_attrs else dict(self._numbers)
+        return {} if FIXED_PARAMS in trial.system_attrs else dict(self._numbers)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
         finished = self._finished(study) if search_space else []
         if not search_space or len(finished) < self._n_startup_trials:
             return {}
-        transform = _SearchSpaceTransform(search_space, transform_0_1=True)
-        optimizer = self._play_back(finished, transform, study.direction)
+        cube = UnitCube(search_space)
+        optimizer = self._replay(finished, cube, study.direction)
         optimizer.reseed_rng(self._seed)
-        study._storage.set_trial_system_attr(trial._trial_id, GENERATION, optimizer.generation)
-        return transform.untransform(optimizer.ask())
+        set_mark(study, trial, GENERATION, optimizer.generation)
+        return cube.values(optimizer.ask())
 
     def _finished(self, study: Study) -> list[tuple[FrozenTrial, float]]:
         """Trials that have a value, in the order in which they finished; a pruned one's is its last report."""
-        found = []
-        for trial in study._get_trials(deepcopy=False, use_cache=True):
+        finished = []
+        for trial in study.get_trials(deepcopy=False):
             if trial.state == TrialState.COMPLETE and trial.value is not None:
-                found.append((trial, trial.value))
+                finished.append((trial, trial.value))
             elif trial.state == TrialState.PRUNED and self._consider_pruned_trials and trial.intermediate_values:
                 value = trial.intermediate_values[max(trial.intermediate_values)]
                 if np.isfinite(value):
-                    found.append((trial, value))
-        return sorted(found, key=lambda item: (item[0].datetime_complete or datetime.datetime.max, item[0].number))
+                    finished.append((trial, value))
+        return sorted(finished, key=lambda item: (item[0].datetime_complete or datetime.datetime.max, item[0].number))
 
-    def _play_back(
-        self, finished: Sequence[tuple[FrozenTrial, float]], transform: _SearchSpaceTransform, direction: StudyDirection
+    def _replay(
+        self, finished: Sequence[tuple[FrozenTrial, float]], cube: UnitCube, direction: StudyDirection
     ) -> "cmaes.CMA":
         import cmaes
 
         optimizer = cmaes.CMA(
-            mean=np.full(len(transform.bounds), 0.5),
+            mean=np.full(len(cube.bounds), 0.5),
             sigma=self._sigma0 or 1 / 6,
-            bounds=transform.bounds,
-            n_max_resampling=10 * len(transform.bounds),
+            bounds=cube.bounds,
+            n_max_resampling=10 * len(cube.bounds),
             seed=self._seed,
             population_size=self._popsize,
             lr_adapt=self._lr_adapt,
@@ -256,7 +191,7 @@ class CmaEsSampler(_SeededSampler):
         sign = 1 if direction == StudyDirection.MINIMIZE else -1
         while True:
             drawn = [
-                (transform.transform({name: trial.params[name] for name in self._numbers}), sign * value)
+                (cube.point({name: trial.params[name] for name in self._numbers}), sign * value)
                 for trial, value in finished
                 if trial.system_attrs.get(GENERATION) == optimizer.generation
             ]

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial
 from hpo.database import attributes
 from hpo.database.claims import Claim
 from hpo.experiment.experiment import StudyHandle
+from hpo.search.optuna_internals import FIXED_PARAMS, forget_cached_trials
 from hpo.search.pruner_registry import build_pruner, decision_epochs
 from hpo.search.sampler_registry import build_sampler
 from hpo.search.seeds import derive_seed
@@ -64,11 +65,11 @@ class StudyDesk:
         first: dict[str, Any] = {}
         if claim.lineage < len(self.study_file.try_first):
             first = dict(self.study_file.try_first[claim.lineage])
-            fixed = {**first, **trial.system_attrs.get("fixed_params", {})}
-            self.view.set_trial_system_attr(claim.trial_id, "fixed_params", fixed)
+            fixed = {**first, **trial.system_attrs.get(FIXED_PARAMS, {})}
+            self.view.set_trial_system_attr(claim.trial_id, FIXED_PARAMS, fixed)
         self.view.refresh(claim.study_id)
         self.study.sampler = build_sampler(self.handle.sampler, self.context, sampler_seed)
-        self.study._thread_local.cached_all_trials = None
+        forget_cached_trials(self.study)
         values = self.study_file.space.suggest(optuna.trial.Trial(self.study, claim.trial_id))
         others = {name: value for name, value in first.items() if name not in self.study_file.space.parameters}
         return {**others, **values}
@@ -90,5 +91,5 @@ class StudyDesk:
 
     def should_prune(self, trial_id: int) -> bool:
         """The pruner's decision on an own trial, from what the view holds now."""
-        self.study._thread_local.cached_all_trials = None
+        forget_cached_trials(self.study)
         return self.study.pruner.prune(self.study, self.view.get_trial(trial_id))

@@ -16,7 +16,6 @@ from typing import Any
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
-from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database import attributes
@@ -24,6 +23,7 @@ from hpo.database.claims import Claim
 from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
 from hpo.search.history import History
+from hpo.search.optuna_internals import Entries, FrozenStudy, trial_id_of, with_end, with_entry
 
 
 class WorkerView(BaseStorage):
@@ -76,7 +76,7 @@ class WorkerView(BaseStorage):
                 trial_id=claim.trial_id,
             )
         else:
-            trial = self.backend._get_trials(claim.study_id, None, {claim.trial_id}, 2**31 - 1)[0]
+            trial = self.backend.read_trials(claim.study_id, None, {claim.trial_id}, 2**31 - 1)[0]
         with self._lock:
             self._own[claim.trial_id] = claim.study_id
             self._study(claim.study_id).put(trial)
@@ -95,10 +95,7 @@ class WorkerView(BaseStorage):
         """Shows an own trial as it has been ended, before the database is read again."""
         with self._lock:
             study = self._study(self._own[trial_id])
-            changed = copy.copy(study.trials[trial_id])
-            changed.state = state
-            changed._values = None if value is None else [value]
-            study.put(changed)
+            study.put(with_end(study.trials[trial_id], state, value))
 
     @property
     def own(self) -> list[int]:
@@ -138,7 +135,7 @@ class WorkerView(BaseStorage):
     def _study(self, study_id: int) -> History:
         return self._studies.setdefault(study_id, History())
 
-    def _change(self, trial_id: int, field: str, key: Any, value: Any) -> Writes | None:
+    def _change(self, trial_id: int, entries: Entries, key: Any, value: Any) -> Writes | None:
         """Sets one entry of an own trial; None where the trial is not our own.
 
         The trial is replaced, not changed: a pruner that holds the earlier one must not see its own mark in it.
@@ -147,9 +144,7 @@ class WorkerView(BaseStorage):
         if study_id is None:
             return None
         study = self._study(study_id)
-        changed = copy.copy(study.trials[trial_id])
-        setattr(changed, field, {**getattr(changed, field), key: value})
-        study.put(changed)
+        study.put(with_entry(study.trials[trial_id], entries, key, value))
         return self._pending.setdefault(trial_id, Writes())
 
     # Reading.
@@ -163,7 +158,7 @@ class WorkerView(BaseStorage):
             study = self._study(study_id)
             wanted, after = study.unfinished - self._own.keys(), study.last_read
         try:
-            trials = self.backend._get_trials(study_id, None, wanted, after)
+            trials = self.backend.read_trials(study_id, None, wanted, after)
         except KeyError:
             if self.auto_refresh:
                 raise
@@ -172,10 +167,13 @@ class WorkerView(BaseStorage):
             return
         with self._lock:
             for trial in trials:
-                study.last_read = max(study.last_read, trial._trial_id)
-                if trial._trial_id in self._own:
+                study.last_read = max(study.last_read, trial_id_of(trial))
+                if trial_id_of(trial) in self._own:
                     continue
-                (study.unfinished.discard if trial.state.is_finished() else study.unfinished.add)(trial._trial_id)
+                if trial.state.is_finished():
+                    study.unfinished.discard(trial_id_of(trial))
+                else:
+                    study.unfinished.add(trial_id_of(trial))
                 study.put(trial)
 
     @contextlib.contextmanager
@@ -221,9 +219,9 @@ class WorkerView(BaseStorage):
     ) -> None:
         with self._lock:
             external = distribution.to_external_repr(param_value_internal)
-            pending = self._change(trial_id, "_distributions", param_name, distribution)
+            pending = self._change(trial_id, "distributions", param_name, distribution)
             if pending is not None:
-                self._change(trial_id, "_params", param_name, external)
+                self._change(trial_id, "params", param_name, external)
                 pending.params[param_name] = (param_value_internal, distribution_to_json(distribution))
                 return
         self.backend.set_trial_param(trial_id, param_name, param_value_internal, distribution)
@@ -238,7 +236,7 @@ class WorkerView(BaseStorage):
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._lock:
-            pending = self._change(trial_id, "_user_attrs", key, value)
+            pending = self._change(trial_id, "user_attrs", key, value)
             if pending is not None:
                 pending.user_attrs[key] = value
                 return
@@ -246,7 +244,7 @@ class WorkerView(BaseStorage):
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._lock:
-            pending = self._change(trial_id, "_system_attrs", key, value)
+            pending = self._change(trial_id, "system_attrs", key, value)
             if pending is not None:
                 pending.system_attrs[key] = value
                 return

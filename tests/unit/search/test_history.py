@@ -1,23 +1,18 @@
-"""A study's history answers as a look at all its trials would; the pruner and sampler built on it as Optuna's do."""
+"""A study's history answers as a look at all its trials would; the pruner built on it decides as Optuna's."""
 
 import math
+from dataclasses import dataclass
 
 import hypothesis.strategies as st
-import numpy as np
 import optuna
-import pytest
 from hypothesis import given, settings
-from optuna.distributions import FloatDistribution
 from optuna.pruners import SuccessiveHalvingPruner
-from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database import attributes
 from hpo.search.history import History
-from hpo.search.pruners import AshaPruner, accept_experimental
-from hpo.search.samplers import MOST_BELOW, StaticTPESampler
+from hpo.search.pruners import AshaPruner
 
-SPACE = {"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(-1.0, 1.0)}
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -37,8 +32,13 @@ def trial_of(number: int, state: TrialState, score: float, lineage: int | None =
     )
 
 
-def score_of(trial: FrozenTrial) -> float | None:
-    return trial.system_attrs["score"] if trial.state is TrialState.COMPLETE else None
+@dataclass(frozen=True)
+class ByScore:
+    def __call__(self, trial: FrozenTrial) -> float | None:
+        return trial.system_attrs["score"] if trial.state is TrialState.COMPLETE else None
+
+
+score_of = ByScore()
 
 
 CHANGES = st.lists(
@@ -59,7 +59,7 @@ def test_as_a_look_at_all_trials(changes: list[tuple[int, TrialState, float, int
     known: dict[int, FrozenTrial] = {}
     for index, (number, state, score, lineage) in enumerate(changes):
         if index == asked_at:
-            history.ranking("score", score_of)
+            history.ranking(ByScore())
         lineage = lineages.setdefault(number, lineage)  # a trial never changes its lineage
         known[number] = trial = trial_of(number, state, score, lineage)
         history.put(trial)
@@ -67,7 +67,7 @@ def test_as_a_look_at_all_trials(changes: list[tuple[int, TrialState, float, int
     seen = [known[n] for n in sorted(known) if lineages[n] is None or latest[lineages[n]] == n]
     assert history.in_order() == seen
     assert history.finished == [trial for trial in seen if trial.state.is_finished()]
-    ranking = history.ranking("score", score_of)
+    ranking = history.ranking(ByScore())
     scores = sorted(score for trial in seen if (score := score_of(trial)) is not None)
     assert len(ranking) == len(scores)
     assert [score_of(trial) for trial in ranking.first(100)] == scores
@@ -139,70 +139,25 @@ def test_asha_decides_as_optunas(
     assert decided[0] == decided[1]
 
 
-def study_of(num_trials: int, direction: str) -> optuna.Study:
-    random = np.random.default_rng(num_trials)
-    study = optuna.create_study(direction=direction)
-    for number in range(num_trials):
-        x, y = random.uniform(0, 1), random.uniform(-1, 1)
-        state = (TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED)[number % 3]
-        study.add_trial(
-            optuna.trial.create_trial(
-                state=state,
-                value=(x - 0.3) ** 2 + y**2 if state is TrialState.COMPLETE else None,
-                params={"x": x, "y": y},
-                distributions=SPACE,
-                intermediate_values={1: x},
-            )
-        )
-    return study
+def test_an_infeasible_attempt_is_not_hidden_by_the_next_one() -> None:
+    """Its successor has another configuration; a failed attempt's successor has the same."""
+    refused = trial_of(0, TrialState.PRUNED, 0.0, lineage=0)
+    refused.user_attrs[attributes.INFEASIBLE] = {"lineage": 0, "draw": 0}
+    failed = trial_of(1, TrialState.FAIL, 0.0, lineage=0)
+    last = trial_of(2, TrialState.COMPLETE, 0.5, lineage=0)
+    for order in ((refused, failed, last), (last, failed, refused), (failed, refused, last)):
+        history = History()
+        for trial in order:
+            history.put(trial)
+        assert history.finished == [refused, last], [trial.number for trial in order]
 
 
-def draw(sampler: TPESampler, study: optuna.Study) -> dict[str, float]:
-    study.sampler = sampler
-    trial = study.ask()
-    return {name: trial.suggest_float(name, SPACE[name].low, SPACE[name].high) for name in SPACE}
-
-
-class Plain(TPESampler):
-    """Optuna's, told the space, as ours is."""
-
-    def infer_relative_search_space(self, study, trial):
-        return SPACE
-
-
-@pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_tpe_is_optunas_while_there_are_few_trials(direction: str) -> None:
-    with accept_experimental():
-        ours = StaticTPESampler(SPACE, seed=3, max_observations=100, multivariate=True)
-        theirs = Plain(seed=3, multivariate=True)
-    num_trials = 100 + MOST_BELOW
-    assert draw(ours, study_of(num_trials, direction)) == draw(theirs, study_of(num_trials, direction))
-
-
-@pytest.mark.parametrize("direction", ["minimize", "maximize"])
-def test_tpe_keeps_the_best_and_what_runs_of_many_trials(direction: str) -> None:
-    study = study_of(600, direction)
-    running = study.ask(SPACE)
-    with accept_experimental():
-        sampler = StaticTPESampler(SPACE, seed=3, max_observations=100, multivariate=True)
-    seen = sampler._thinned(study)._get_trials(deepcopy=False)
-    assert 100 < len(seen) <= 100 + MOST_BELOW + 1
-    assert len({trial.number for trial in seen}) == len(seen)
-    values = sorted((t.value for t in study.trials if t.value is not None), reverse=direction == "maximize")
-    assert set(values[:MOST_BELOW]) <= {trial.value for trial in seen}
-    assert running.number in {trial.number for trial in seen}
-    # Near the optimum, as TPE on everything would be.
-    chosen = draw(sampler, study)
-    if direction == "minimize":
-        assert math.hypot(chosen["x"] - 0.3, chosen["y"]) < 0.35
-
-
-def test_each_draw_of_tpe_derives_from_its_seed() -> None:
-    def drawn(seed: int) -> dict[str, float]:
-        with accept_experimental():
-            return draw(
-                StaticTPESampler(SPACE, seed=seed, max_observations=100, multivariate=True), study_of(600, "minimize")
-            )
-
-    assert drawn(1) == drawn(1)
-    assert drawn(1) != drawn(2)
+def test_a_ranking_removes_by_id_among_equals() -> None:
+    trials = [trial_of(number, TrialState.COMPLETE, 1.0) for number in range(4)]
+    history = History()
+    for trial in trials:
+        history.put(trial)
+    ranking = history.ranking(ByScore())
+    # A copy of a trial, as another reader of the same row has it.
+    history.put(trial_of(2, TrialState.FAIL, 1.0))
+    assert [trial.number for trial in ranking.first(9)] == [0, 1, 3]

@@ -31,16 +31,16 @@ def test_a_retry_stays_in_the_bracket_of_its_lineage():
     # By number, Optuna puts the trials 0 to 7 of a study called "bands" here.
     by_number = brackets(HyperbandPruner(1, 9, 3), [None] * 8)
     assert sorted(set(by_number)) == [0, 1, 2]
-    assert brackets(LineageHyperbandPruner(1, 9, 3), [None] * 8) == by_number
-    assert brackets(LineageHyperbandPruner(1, 9, 3), list(range(8))) == by_number
+    assert brackets(LineageHyperbandPruner(1, 9, 3, 3), [None] * 8) == by_number
+    assert brackets(LineageHyperbandPruner(1, 9, 3, 3), list(range(8))) == by_number
     # Each lineage's retry, whatever its number.
-    retried = brackets(LineageHyperbandPruner(1, 9, 3), [*range(8), *reversed(range(8))])
+    retried = brackets(LineageHyperbandPruner(1, 9, 3, 3), [*range(8), *reversed(range(8))])
     assert retried[8:] == by_number[::-1]
     assert brackets(HyperbandPruner(1, 9, 3), [None] * 16)[8:] != by_number[::-1]
 
 
 def test_the_trial_keeps_its_number():
-    pruner = LineageHyperbandPruner(1, 9, 3)
+    pruner = LineageHyperbandPruner(1, 9, 3, 3)
     study = study_of([0, 1, 0], pruner)
     trial = study.get_trials(deepcopy=False)[2]
     pruner._get_bracket_id(study, trial)

@@ -1,0 +1,142 @@
+"""The tree-structured Parzen estimator, with a rule of its own for pruned trials and a bounded cost.
+
+Optuna's TPE calls a tenth of all finished trials good and fills that group with complete trials first. Under a pruner
+most trials are pruned, so the group has room for every trial that completed, also for the first ones, which a pruner
+lets through whatever they are worth; TPE then imitates what was not pruned. Here complete trials alone are counted, for
+the size of the better group and for the start-up; pruned trials are part of the worse group, whatever they reported.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.samplers import RandomSampler, TPESampler
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.search.history import History, history_of, is_infeasible
+from hpo.search.optuna_internals import set_better_group_size, study_with_trials, with_end
+
+Distributions = dict[str, BaseDistribution]
+
+LARGEST_BETTER_GROUP = 25
+"""TPE's better group never has more trials than this (Optuna's default gamma)."""
+
+PrunedRule = Literal["worse", "optuna"]
+
+
+@dataclass(frozen=True)
+class ByValue:
+    """Complete trials with a finite value, the best first; ``sign`` is -1 for a study that maximizes."""
+
+    sign: float
+
+    def __call__(self, trial: FrozenTrial) -> float | None:
+        counts = trial.state is TrialState.COMPLETE and not is_infeasible(trial) and math.isfinite(trial.values[0])
+        return self.sign * trial.values[0] if counts else None
+
+
+@dataclass(frozen=True)
+class AsOptuna:
+    """Optuna's order: complete trials by value, then pruned trials by their last step, then infeasible trials."""
+
+    sign: float
+
+    def __call__(self, trial: FrozenTrial) -> tuple[float, float] | None:
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            return None
+        if violation := sum(value for value in trial.constraints.values() if value > 0):
+            return math.inf, violation
+        if trial.state is TrialState.COMPLETE:
+            return -math.inf, self.sign * trial.values[0]
+        if (step := trial.last_step) is None:
+            return 1.0, 0.0
+        value = trial.intermediate_values[step]
+        return -step, math.inf if math.isnan(value) else self.sign * value
+
+
+def better_group_size(num_complete: int) -> int:
+    """A tenth of the complete trials, at most LARGEST_BETTER_GROUP."""
+    return min(math.ceil(0.1 * num_complete), LARGEST_BETTER_GROUP)
+
+
+class TPE(TPESampler):
+    """TPE for one trial.
+
+    Args:
+        pruned: ``"worse"`` counts complete trials only, as above; a trial whose value is not finite is not counted
+            either. ``"optuna"`` is Optuna's own rule.
+        max_observations: past so many trials, the worse group is estimated from a random part of them, drawn with the
+            seed, so that the cost of a draw does not grow with the study.
+        n_startup_trials: so many trials are drawn at random; under ``"worse"`` only complete trials are counted.
+        options: Optuna's.
+    """
+
+    def __init__(
+        self, *, pruned: PrunedRule, max_observations: int, n_startup_trials: int, seed: int, **options: Any
+    ) -> None:
+        super().__init__(seed=seed, n_startup_trials=n_startup_trials, **options)
+        self._counts_complete = pruned == "worse"
+        self._max_observations = max_observations
+        self._num_startup = n_startup_trials
+        self._startup = RandomSampler(seed)
+        self._thinning = np.random.default_rng(seed)
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
+        visible = self._visible(study)
+        return {} if visible is None else super().sample_relative(visible, trial, search_space)
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        visible = self._visible(study)
+        if visible is None:
+            return self._startup.sample_independent(study, trial, param_name, param_distribution)
+        return super().sample_independent(visible, trial, param_name, param_distribution)
+
+    def _visible(self, study: Study) -> Study | None:
+        """The study with the trials that the model is made of; None if they are too few for a model."""
+        sign = 1.0 if study.direction == StudyDirection.MINIMIZE else -1.0
+        with history_of(study) as history:
+            ranking = history.ranking(ByValue(sign) if self._counts_complete else AsOptuna(sign))
+            if self._counts_complete:
+                if len(ranking) < self._num_startup:
+                    return None
+                set_better_group_size(self, better_group_size(len(ranking)))
+            if len(history.finished) <= self._max_observations + LARGEST_BETTER_GROUP:
+                trials = history.in_order()
+            else:
+                trials = self._thinned(history, ranking.first(LARGEST_BETTER_GROUP))
+        if self._counts_complete:
+            trials = [_not_complete_unless_finite(trial) for trial in trials]
+        return study_with_trials(study, trials)
+
+    def _thinned(self, history: History, best: list[FrozenTrial]) -> list[FrozenTrial]:
+        """The best trials, a random part of the other finished ones, and all that run."""
+        kept = {trial.number: trial for trial in best}
+        for place in self._thinning.choice(len(history.finished), self._max_observations, replace=False).tolist():
+            kept.setdefault(history.finished[place].number, history.finished[place])
+        return [*kept.values(), *history.open.values()]
+
+
+class StaticTPE(TPE):
+    """TPE that models the unconditional parameters jointly, and each conditional one by itself if it is active.
+
+    Optuna infers the joint search space from the finished trials; here it is the study file's.
+    """
+
+    def __init__(self, unconditional: Distributions, *, multivariate: bool, **options: Any) -> None:
+        super().__init__(multivariate=multivariate, **options)
+        self._joint = unconditional if multivariate else {}
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
+        return dict(self._joint)
+
+
+def _not_complete_unless_finite(trial: FrozenTrial) -> FrozenTrial:
+    """A trial without a finite value goes to the worse group, as a pruned one."""
+    if trial.state is TrialState.COMPLETE and not math.isfinite(trial.values[0]):
+        return with_end(trial, TrialState.PRUNED, None)
+    return trial
