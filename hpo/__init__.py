@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hpo.errors import HPOError, StudyFileError
     from hpo.settings import Settings
     from hpo.trainers.errors import Infeasible
+    from hpo.trainers.classifier.extend import dataset, network
     from hpo.trainers.generator import trainer
     from hpo.trainers.protocol import Config, Run
 
@@ -23,8 +24,10 @@ __all__ = [
     "Run",
     "Settings",
     "StudyFileError",
+    "dataset",
     "launch",
     "load",
+    "network",
     "train",
     "trainer",
 ]
@@ -37,8 +40,10 @@ _HOMES = {
     "Run": "hpo.trainers.protocol",
     "Settings": "hpo.settings",
     "StudyFileError": "hpo.errors",
+    "dataset": "hpo.trainers.classifier.extend",
     "launch": "hpo.api",
     "load": "hpo.api",
+    "network": "hpo.trainers.classifier.extend",
     "train": "hpo.api",
     "trainer": "hpo.trainers.generator",
 }

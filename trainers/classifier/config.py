@@ -1,101 +1,90 @@
 """The image classifier's configuration: every hyperparameter, its bounds and its meaning. Imports no torch.
 
-Which combinations make no sense is decided here too, so that a study file or a sampled configuration fails before
-anything is trained. A parameter that the chosen network, scheduler or optimizer does not read is ignored.
+One flat class with the fields of all networks, optimizers and schedules, each declared beside what reads it. Which
+combinations make no sense is decided here, so that a study file or a sampled configuration fails before anything is
+trained. A field that the chosen network, optimizer or schedule does not read is ignored.
 """
 
-from collections.abc import Callable, Iterable
-from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, model_validator
+import pydantic
+from pydantic import model_validator
+from pydantic.fields import FieldInfo
 
+from hpo.trainers.classifier.base_config import BaseConfig
 from hpo.trainers.classifier.datasets import DATASETS
 from hpo.trainers.classifier.initializers import INITIALIZERS
 from hpo.trainers.classifier.networks import NETWORKS
 from hpo.trainers.classifier.optimizers import OPTIMIZERS
 from hpo.trainers.classifier.schedules import SCHEDULERS
+from hpo.trainers.errors import TrainerError
 from hpo.trainers.protocol import Config
 
-DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "line"]
-NetworkName = Literal["mlp", "cnn", "squeeze_expand", "resnet18", "relu_line"]
-OptimizerName = Literal["sgd", "adam", "adamw"]
-SchedulerName = Literal["constant", "step", "multistep", "exponential", "cyclic", "cosine", "onecycle"]
-InitializerName = Literal["default", "kaiming", "xavier"]
-ActivationName = Literal["relu", "leaky_relu", "gelu", "silu", "tanh"]
+
+def _combined(base: type[BaseConfig]) -> type[BaseConfig]:
+    """``base`` with the fields of everything that the tables hold now; ``network`` and the like list the tables' names.
+
+    Raises:
+        TrainerError: if two rows declare the same field otherwise.
+    """
+    rows: list[Any] = [*NETWORKS.values(), *OPTIMIZERS.values(), *SCHEDULERS.values()]
+    classes = list(dict.fromkeys([base, *(row.fields for row in rows)]))
+    _check_agreement(classes)
+    classes = [each for each in classes if not any(other is not each and issubclass(other, each) for other in classes)]
+    literal: Any = Literal
+    names: dict[str, Any] = {
+        name: (literal[tuple(table)], base.model_fields[name].default)
+        for name, table in (
+            ("dataset", DATASETS),
+            ("network", NETWORKS),
+            ("optimizer", OPTIMIZERS),
+            ("initializer", INITIALIZERS),
+            ("scheduler", SCHEDULERS),
+        )
+    }
+    try:
+        # The last base's fields come first.
+        bases = tuple(reversed(classes))
+        made: Any = pydantic.create_model("ClassifierConfig", __base__=bases, __module__=__name__, **names)
+    except TypeError as error:
+        raise TrainerError(
+            "the fields of the networks cannot be combined in one configuration (list shared base classes in the same "
+            f"order): {error}"
+        ) from error
+    made.__doc__ = base.__doc__
+    return cast("type[BaseConfig]", made)
 
 
-def _known(kind: str, table: Iterable[str]) -> Callable[[Any], Any]:
-    """A check that names the near miss and the known names, which pydantic's own error for a literal does not."""
-    names = list(table)
-
-    def check(value: Any) -> Any:
-        if value in names:
-            return value
-        close = get_close_matches(str(value), names, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"unknown {kind} {value!r}{hint}; known: {', '.join(names)}")
-
-    return check
-
-
-def _milestones(value: Any) -> Any:
-    """``"60/120/160"`` is a list of epochs that a search can choose between."""
-    return [part.strip() for part in value.split("/")] if isinstance(value, str) else value
+def _check_agreement(classes: Sequence[type[Config]]) -> None:
+    declared: dict[str, tuple[type[Config], FieldInfo]] = {}
+    for each in classes:
+        for name, field in each.model_fields.items():
+            first, other = declared.setdefault(name, (each, field))
+            if (field.annotation, field.metadata, field.default) != (other.annotation, other.metadata, other.default):
+                raise TrainerError(
+                    f"the field {name!r} is declared with another type, bounds or default in "
+                    f"{first.__module__}.{first.__name__} and {each.__module__}.{each.__name__}: names in a study file "
+                    "are flat, so give one of them another name"
+                )
 
 
-class ClassifierConfig(Config):
+if TYPE_CHECKING:
+    _Combined = BaseConfig
+else:
+    _Combined = _combined(BaseConfig)
+
+
+class ClassifierConfig(_Combined):
     """What the trainer ``classifier`` trains."""
 
-    dataset: Annotated[DatasetName, BeforeValidator(_known("data set", DATASETS))] = "mnist"
-    network: Annotated[NetworkName, BeforeValidator(_known("network", NETWORKS))] = "mlp"
-    normalize: Literal["standardize", "unit"] = Field(
-        "standardize", description="inputs to mean 0 and deviation 1 in each channel, or to [0, 1]"
-    )
-    train_size: int | None = Field(None, ge=2, description="only so many training images; null takes all")
-    val_size: int | None = Field(None, ge=1, description="only so many validation images; null takes all")
-    augment: bool = Field(False, description="random crop after padding by pad, and horizontal flip")
-    pad: int = Field(4, ge=0, le=16, description="pixels of padding before the random crop")
-    flip: bool = Field(True, description="whether augment flips images too; wrong for digits")
+    if TYPE_CHECKING:
+        # The fields of networks, optimizers and schedules are put together when the module is loaded.
+        def __init__(self, **values: Any) -> None: ...
 
-    epochs: int = Field(10, ge=1, le=100_000)
-    batch_size: int = Field(128, ge=1, description="images of one update")
-    precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
-        "auto", description="bf16 is autocast; auto takes it where the device computes it natively and it is faster"
-    )
-    evaluate_train: bool = Field(False, description="also yield loss and accuracy over the whole training set")
-
-    optimizer: Annotated[OptimizerName, BeforeValidator(_known("optimizer", OPTIMIZERS))] = "sgd"
-    lr: float = Field(0.05, gt=0, le=100, description="learning rate: the highest of the schedule")
-    beta: float = Field(0.9, ge=0, lt=1, description="momentum of sgd, beta1 of adam and adamw")
-    beta2: float = Field(0.999, ge=0, lt=1, description="beta2 of adam and adamw")
-    nesterov: bool = Field(False, description="Nesterov's momentum, for sgd")
-    weight_decay: float = Field(0.0, ge=0, le=10, description="L2: coupled for sgd and adam, decoupled for adamw")
-    l1: float = Field(0.0, ge=0, le=10, description="factor of the sum of absolute weights in the loss")
-    dropout: float = Field(0.0, ge=0, lt=1, description="probability of zeroing an activation")
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
-    initializer: Annotated[InitializerName, BeforeValidator(_known("initializer", INITIALIZERS))] = "default"
-
-    scheduler: Annotated[SchedulerName, BeforeValidator(_known("scheduler", SCHEDULERS))] = "constant"
-    warmup_epochs: float = Field(0.0, ge=0, description="epochs of linear warm-up, on top of any scheduler")
-    step_size: int = Field(3, ge=1, description="epochs between drops (step)")
-    gamma: float = Field(0.1, gt=0, le=1, description="factor of a drop (step, multistep)")
-    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_milestones)] = Field(
-        (), description='epochs after which lr drops (multistep), as a list or "60/120/160"'
-    )
-    exponential_gamma: float = Field(0.9, gt=0, le=1, description="factor of every epoch (exponential)")
-    cycle_epochs: float = Field(4.0, gt=0, description="epochs from low to high and back (cyclic)")
-    base_factor: float = Field(0.1, ge=0, le=1, description="lowest lr as a fraction of lr (cyclic), first (onecycle)")
-    rise_fraction: float = Field(0.3, gt=0, lt=1, description="part of the training in which lr rises (onecycle)")
-    final_factor: float = Field(0.0, ge=0, le=1, description="last lr as a fraction of lr (cosine, onecycle)")
-
-    width_1: int = Field(512, ge=1, le=65_536, description="units of the first hidden layer (mlp)")
-    width_2: int = Field(256, ge=1, le=65_536, description="units of the second hidden layer (mlp)")
-    channels_1: int = Field(32, ge=1, le=4_096, description="channels of the first convolution (cnn)")
-    channels_2: int = Field(16, ge=1, le=4_096, description="channels of the second convolution (cnn)")
-    head_width: int = Field(64, ge=1, le=65_536, description="units of the first linear layer (cnn)")
-    activation: ActivationName = "relu"
-    batch_norm: bool = Field(False, description="batch normalization (mlp, cnn, relu_line; the others always have it)")
+        # Those of them that are read from any configuration.
+        beta: float
+        dropout: float
 
     @property
     def num_train(self) -> int:
@@ -109,8 +98,8 @@ class ClassifierConfig(Config):
             raise ValueError("; ".join(mistakes))
         return self
 
-    def _mistakes(self) -> Iterable[str]:
-        data = DATASETS[self.dataset]
+    def _mistakes(self) -> Iterator[str]:
+        data, network, given = DATASETS[self.dataset], NETWORKS[self.network], _as_any(self)
         if self.batch_size > self.num_train:
             yield (
                 f"batch_size {self.batch_size} is larger than the training set ({self.dataset}: {self.num_train} "
@@ -119,23 +108,39 @@ class ClassifierConfig(Config):
         for field, most in (("train_size", data.num_train), ("val_size", data.num_val)):
             if (getattr(self, field) or 0) > most:
                 yield f"{field} {getattr(self, field)} is more than {self.dataset} has ({most})"
-        late = [milestone for milestone in self.milestones if milestone >= self.epochs]
-        if self.scheduler == "multistep" and late:
-            yield f"milestones {late} are not before the last epoch ({self.epochs}), so lr would never drop there"
-        if self.scheduler == "multistep" and not self.milestones:
-            yield "scheduler 'multistep' needs milestones: the epochs after which lr drops"
-        if list(self.milestones) != sorted(set(self.milestones)):
-            yield f"milestones {list(self.milestones)} must rise"
+        yield from SCHEDULERS[self.scheduler].check(given)
         if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0:
             yield f"warmup_epochs {self.warmup_epochs:g} leaves none of the {self.epochs} epochs"
-        if self.nesterov and self.optimizer == "sgd" and self.beta == 0:
-            yield "nesterov needs momentum: beta is 0"
-        if self.batch_norm and self.batch_size == 1:
+        yield from OPTIMIZERS[self.optimizer].check(given)
+        if self.batch_size == 1 and given.batch_norm:
             yield "batch_norm cannot train on batches of a single image: batch_size is 1"
-        kind = "line" if data.shape == (1,) else "image"
-        reads = NETWORKS[self.network].inputs
-        if reads not in ("any", kind):
-            fitting = [name for name, entry in DATASETS.items() if (entry.shape == (1,)) == (reads == "line")]
+        if not network.takes(data.shape):
+            fitting = [name for name, entry in DATASETS.items() if network.takes(entry.shape)]
             yield f"network {self.network!r} does not read the data set {self.dataset!r}; it reads {', '.join(fitting)}"
-        if self.augment and kind != "image":
+        if self.augment and not data.is_image:
             yield f"augment works on images; {self.dataset!r} has none"
+
+
+def _as_any(config: BaseConfig) -> Any:
+    """A configuration whose fields of networks, optimizers and schedules a type checker does not know."""
+    return config
+
+
+def extended_config() -> type[ClassifierConfig]:
+    """:class:`ClassifierConfig` with the fields and names of what has been added to the tables since.
+
+    Raises:
+        TrainerError: if a field that was added is declared otherwise elsewhere.
+    """
+    made: Any = _combined(ClassifierConfig)
+    return cast("type[ClassifierConfig]", made)
+
+
+def reads(config: ClassifierConfig) -> set[str]:
+    """The fields of its network, optimizer and schedule that the configuration reads."""
+    rows: tuple[Any, ...] = (
+        NETWORKS[config.network],
+        OPTIMIZERS[config.optimizer],
+        SCHEDULERS[config.scheduler],
+    )
+    return {name for row in rows for name in row.fields.model_fields}

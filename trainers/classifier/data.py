@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,7 +68,7 @@ def _load(
     if scale is None:
         return Split(x.to(dtype), y)
     mean, std = _moments(name, data_dir) if normalize == "standardize" else ((0.0,), (scale,))
-    shape = (1, -1, 1, 1)
+    shape = (1, -1, *[1] * (x.ndim - 2))
     mean_, std_ = (torch.tensor(value, device=device, dtype=torch.float64).view(shape) for value in (mean, std))
     if dtype == torch.float64:
         return Split((x.double() - mean_) / std_, y)
@@ -79,10 +80,14 @@ def _load(
 
 @lru_cache(maxsize=8)
 def _moments(name: str, data_dir: Path | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel over the training split, in the published scale."""
-    images, _ = read_split(name, "train", data_dir)
-    values = images.transpose(1, 0, 2, 3).reshape(images.shape[1], -1)
-    return tuple(values.mean(1, dtype="float64").tolist()), tuple(values.std(1, dtype="float64").tolist())
+    """Mean and standard deviation of each channel (of vectors: each feature) over the training split, as published.
+
+    A channel that is the same everywhere has deviation 1, so that it becomes 0.
+    """
+    inputs, _ = read_split(name, "train", data_dir)
+    values = np.moveaxis(inputs, 1, 0).reshape(inputs.shape[1], -1)
+    std = values.std(1, dtype="float64")
+    return tuple(values.mean(1, dtype="float64").tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
 def clear_cache() -> None:

@@ -1,12 +1,23 @@
-"""The trainers that come with the package. Importing this module registers them; it imports no torch."""
+"""The classifier's row in the table of trainers. Importing this module adds it; it imports no torch."""
 
+import hashlib
+import importlib.util
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from hpo.trainers.classifier.config import ClassifierConfig
-from hpo.trainers.classifier.datasets import DATASETS, SPLIT_SEED, read_split, verify_files
+from hpo.trainers.classifier.config import ClassifierConfig, extended_config
+from hpo.trainers.classifier.dataset_files import verify_files
+from hpo.trainers.classifier.dataset_splits import SPLIT_SEED
+from hpo.trainers.classifier.dataset_table import DATASETS, Part
+from hpo.trainers.classifier.datasets import read_split
+from hpo.trainers.errors import TrainerError
 from hpo.trainers.protocol import BuildOptions, Direction, Trainer
 from hpo.trainers.registry import TrainerEntry, register
+
+NEEDED = {"torch": "torch", "torchvision": "torchvision", "sklearn": "scikit-learn"}
+"""Modules of the extra, and the distributions that they come from."""
+SPLITS: tuple[Part, ...] = ("train", "val", "test")
 
 CLASSIFIER_METRICS: dict[str, Direction | None] = {
     "val_accuracy": "maximize",
@@ -23,19 +34,30 @@ CLASSIFIER_METRICS: dict[str, Direction | None] = {
 """What the classifier yields. train_set_* need ``evaluate_train``; test_* come from ``hpo train`` only."""
 
 
+def check_installed() -> None:
+    """Raises TrainerError if the libraries of the extra are not installed; imports none of them."""
+    missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        raise TrainerError(
+            f"trainer 'classifier' needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed: pip install 'hpo-service[classifier]'"
+        )
+
+
 def check_classifier(config: ClassifierConfig, data_dir: Path | None, download: bool) -> dict[str, Any]:
     """Verifies the data of one configuration and returns its fingerprint.
 
     Raises:
-        TrainerError: where a file is absent, cut short or altered, or a label is out of range.
+        TrainerError: if a file is absent, cut short or altered, a label is out of range, or torch is not installed.
     """
+    check_installed()
     checksums = verify_files(config.dataset, data_dir, download)
-    for part in ("train", "val", "test"):
+    for part in SPLITS:
         read_split(config.dataset, part, data_dir)
     data = DATASETS[config.dataset]
     return {
         "dataset": config.dataset,
-        "files": checksums,
+        "files": checksums or _array_checksums(config.dataset, data_dir),
         "split_seed": SPLIT_SEED,
         "train": config.num_train,
         "val": config.val_size or data.num_val,
@@ -43,8 +65,21 @@ def check_classifier(config: ClassifierConfig, data_dir: Path | None, download: 
     }
 
 
+@lru_cache(maxsize=4)
+def _array_checksums(name: str, data_dir: Path | None) -> dict[str, str]:
+    """For data that is made or read without published files: a checksum of each split's inputs and labels."""
+    checksums: dict[str, str] = {}
+    for part in SPLITS:
+        digest = hashlib.sha256()
+        for array in read_split(name, part, data_dir):
+            digest.update(array.tobytes())
+        checksums[part] = f"sha256:{digest.hexdigest()}"
+    return checksums
+
+
 def _build_classifier(options: BuildOptions) -> Trainer:
     """One trial at a time, or as many at once as asked for, or as a short measurement finds fastest."""
+    check_installed()
     slots = options.slots
     if slots is None:
         from hpo.trainers.classifier.packed.probe import choose_slots
@@ -59,13 +94,23 @@ def _build_classifier(options: BuildOptions) -> Trainer:
     return ClassifierTrainer(options)
 
 
-register(
-    TrainerEntry(
-        name="classifier",
-        config=ClassifierConfig,
-        build=_build_classifier,
-        description="image classifiers on data that stays on the device",
-        metrics=CLASSIFIER_METRICS,
-        check=check_classifier,
+def register_classifier(config: type[ClassifierConfig]) -> None:
+    """Adds the classifier to the table of trainers, or replaces it by one with a larger configuration."""
+    register(
+        TrainerEntry(
+            name="classifier",
+            config=config,
+            build=_build_classifier,
+            description="image classifiers on data that stays on the device",
+            metrics=CLASSIFIER_METRICS,
+            check=check_classifier,
+        )
     )
-)
+
+
+def register_additions() -> None:
+    """After a network or a data set has been added to its table: the configuration gets its fields and its name."""
+    register_classifier(extended_config())
+
+
+register_classifier(ClassifierConfig)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hpo.trainers.errors import TrainerError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -51,8 +53,11 @@ INITIALIZERS: dict[str, Initializer] = {
 def initialize(network: "nn.Module", name: str, generator: "torch.Generator") -> None:
     """Fills all parameters and buffers of a network on the CPU, layer by layer in the network's order.
 
+    Linear and convolution layers as the initializer ``name`` says. Other layers with parameters or buffers reset
+    themselves, with PyTorch's random numbers seeded from ``generator``.
+
     Raises:
-        TypeError: where a layer has parameters that no rule here covers.
+        TrainerError: if a module with parameters of its own has no ``reset_parameters``.
     """
     import torch
     from torch import nn
@@ -67,5 +72,13 @@ def initialize(network: "nn.Module", name: str, generator: "torch.Generator") ->
                 fill(module.weight, module.bias, fan_in, fan_out, generator)
             elif isinstance(module, _BatchNorm):
                 module.reset_parameters()
-            elif any(True for _ in module.parameters(recurse=False)):
-                raise TypeError(f"no initialization is known for {type(module).__name__}")
+            elif any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
+                reset = getattr(module, "reset_parameters", None)
+                if reset is None:
+                    raise TrainerError(
+                        f"{type(module).__name__} has parameters or buffers and no method reset_parameters(), which "
+                        "gives them their first values"
+                    )
+                with torch.random.fork_rng(devices=[]):
+                    torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+                    reset()

@@ -8,58 +8,92 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field
+
+from hpo.trainers.classifier.base_config import BaseConfig
+from hpo.trainers.protocol import Config
+
 if TYPE_CHECKING:
     import torch
 
 
+class SGDFields(Config):
+    beta: float = Field(0.9, ge=0, lt=1, description="momentum of sgd, beta1 of adam and adamw")
+    nesterov: bool = Field(False, description="Nesterov's momentum, for sgd")
+
+
+class AdamFields(Config):
+    beta: float = Field(0.9, ge=0, lt=1, description="momentum of sgd, beta1 of adam and adamw")
+    beta2: float = Field(0.999, ge=0, lt=1, description="beta2 of adam and adamw")
+
+
 @dataclass(frozen=True)
 class Optimizer:
-    """One row of the table: makes the optimizer of these parameters; its learning rate is set at every step."""
+    """One row of the table.
 
-    build: Callable[["list[torch.nn.Parameter]", Any], "torch.optim.Optimizer"]
+    Attributes:
+        build: makes the optimizer of these parameters from (a configuration with) ``fields``, the learning rate and
+            the weight decay; the learning rate is set at every step.
+        fields: the hyperparameters that it reads besides ``lr`` and ``weight_decay``.
+        shared: those of them that all trials of a pack must have in common (`packed.shape`).
+        check: what is wrong with a configuration that names this optimizer, as lines.
+    """
+
+    build: Callable[["list[torch.nn.Parameter]", Any, float, float], "torch.optim.Optimizer"]
     description: str
-    parameters: tuple[str, ...]
+    fields: type[Config]
+    shared: tuple[str, ...] = ()
+    check: Callable[[Any], list[str]] = lambda config: []
 
 
-def _sgd(parameters: "list[torch.nn.Parameter]", config: Any) -> "torch.optim.Optimizer":
+def _sgd(
+    parameters: "list[torch.nn.Parameter]", config: SGDFields, lr: float, weight_decay: float
+) -> "torch.optim.Optimizer":
     import torch
 
     return torch.optim.SGD(
-        parameters,
-        lr=config.lr,
-        momentum=config.beta,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay,
-        fused=True,
+        parameters, lr=lr, momentum=config.beta, nesterov=config.nesterov, weight_decay=weight_decay, fused=True
     )
 
 
-def _adam(parameters: "list[torch.nn.Parameter]", config: Any) -> "torch.optim.Optimizer":
+def _check_sgd(config: SGDFields) -> list[str]:
+    return ["nesterov needs momentum: beta is 0"] if config.nesterov and config.beta == 0 else []
+
+
+def _adam(
+    parameters: "list[torch.nn.Parameter]", config: AdamFields, lr: float, weight_decay: float
+) -> "torch.optim.Optimizer":
     import torch
 
-    return torch.optim.Adam(
-        parameters, lr=config.lr, betas=(config.beta, config.beta2), weight_decay=config.weight_decay, fused=True
-    )
+    return torch.optim.Adam(parameters, lr=lr, betas=(config.beta, config.beta2), weight_decay=weight_decay, fused=True)
 
 
-def _adamw(parameters: "list[torch.nn.Parameter]", config: Any) -> "torch.optim.Optimizer":
+def _adamw(
+    parameters: "list[torch.nn.Parameter]", config: AdamFields, lr: float, weight_decay: float
+) -> "torch.optim.Optimizer":
     import torch
 
     return torch.optim.AdamW(
-        parameters, lr=config.lr, betas=(config.beta, config.beta2), weight_decay=config.weight_decay, fused=True
+        parameters, lr=lr, betas=(config.beta, config.beta2), weight_decay=weight_decay, fused=True
     )
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": Optimizer(_sgd, "stochastic gradient descent with momentum beta, coupled decay", ("beta", "nesterov")),
-    "adam": Optimizer(_adam, "Adam (Kingma and Ba 2015), beta is beta1, coupled decay", ("beta", "beta2")),
-    "adamw": Optimizer(_adamw, "AdamW (Loshchilov and Hutter 2019), beta is beta1, decoupled decay", ("beta", "beta2")),
+    "sgd": Optimizer(
+        _sgd,
+        "stochastic gradient descent with momentum beta, coupled decay",
+        SGDFields,
+        shared=("nesterov",),
+        check=_check_sgd,
+    ),
+    "adam": Optimizer(_adam, "Adam (Kingma and Ba 2015), beta is beta1, coupled decay", AdamFields),
+    "adamw": Optimizer(_adamw, "AdamW (Loshchilov and Hutter 2019), beta is beta1, decoupled decay", AdamFields),
 }
 
 
-def build_optimizer(parameters: "Iterable[torch.nn.Parameter]", config: Any) -> "torch.optim.Optimizer":
+def build_optimizer(parameters: "Iterable[torch.nn.Parameter]", config: BaseConfig) -> "torch.optim.Optimizer":
     """The optimizer that the configuration names."""
-    return OPTIMIZERS[config.optimizer].build(list(parameters), config)
+    return OPTIMIZERS[config.optimizer].build(list(parameters), config, config.lr, config.weight_decay)
 
 
 def optimizer_state(optimizer: "torch.optim.Optimizer") -> list[dict[str, Any]]:

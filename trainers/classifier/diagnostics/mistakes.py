@@ -10,23 +10,6 @@ from torch import Tensor, nn
 from hpo.trainers.classifier.diagnostics.loss import BATCH_SIZE, evaluation_mode
 from hpo.trainers.classifier.diagnostics.pictures import INK, PAPER, RED, font
 
-CLASS_NAMES: dict[str, tuple[str, ...]] = {
-    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    "fashion_mnist": (
-        "T-shirt/top",
-        "trouser",
-        "pullover",
-        "dress",
-        "coat",
-        "sandal",
-        "shirt",
-        "sneaker",
-        "bag",
-        "ankle boot",
-    ),
-}
-"""What a label stands for, by data set; where absent, labels are digits."""
-
 TILE = 112
 LABELS = 44
 GAP = 12

@@ -11,7 +11,6 @@ from hpo.trainers.classifier.data import Split, load_split
 from hpo.trainers.classifier.datasets import DATASETS, Part, read_split
 from hpo.trainers.classifier.diagnostics.activations import PatternObserver
 from hpo.trainers.classifier.diagnostics.history import History
-from hpo.trainers.classifier.diagnostics.mistakes import CLASS_NAMES
 from hpo.trainers.classifier.diagnostics.run import INTERVAL, DiagnosisData, diagnose
 from hpo.trainers.classifier.precision import choose_precision
 from hpo.trainers.classifier.training import ClassifierTrainer, trained_network
@@ -57,7 +56,7 @@ def diagnosis_data(config: ClassifierConfig, run: Run) -> DiagnosisData:
         part=part,
         pixels=pixels,
         scale=entry.scale or 1.0,
-        class_names=CLASS_NAMES.get(config.dataset),
+        class_names=DATASETS[config.dataset].class_names or None,
     )
 
 

@@ -1,17 +1,30 @@
 """A number through 10 ReLU units (report 5): few enough to look at every linear region and activation pattern."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from torch import nn
+from hpo.trainers.classifier.network_table import BatchNormField, DropoutField, network
 
-from hpo.trainers.classifier.networks.layers import layers
-from hpo.trainers.classifier.regularizers import Dropout
+if TYPE_CHECKING:
+    from torch import nn
 
 UNITS = 10
 
 
-def build(config: Any, shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-    """(batch, 1) -> (batch, num_classes)."""
+class ReLULineFields(BatchNormField, DropoutField):
+    pass
+
+
+@network("relu_line", inputs="number", packed=True, counted=("line", 42))
+def build(config: ReLULineFields, shape: tuple[int, ...], num_classes: int) -> "nn.Sequential":
+    """a number through 10 ReLU units (report 5)
+
+    (batch, 1) -> (batch, num_classes).
+    """
+    from torch import nn
+
+    from hpo.trainers.classifier.layers import layers
+    from hpo.trainers.classifier.regularizers import Dropout
+
     return layers(
         nn.Linear(shape[0], UNITS),
         nn.BatchNorm1d(UNITS) if config.batch_norm else None,

@@ -5,12 +5,12 @@ normalization, which then works on a quarter of the values; the convolutions hav
 take out again. Any image size works: the head averages over what is left.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from torch import nn
+from hpo.trainers.classifier.network_table import DropoutField, network
 
-from hpo.trainers.classifier.networks.layers import layers
-from hpo.trainers.classifier.regularizers import Dropout
+if TYPE_CHECKING:
+    from torch import nn
 
 STEM = 24
 BLOCKS = (
@@ -22,12 +22,34 @@ BLOCKS = (
 )
 
 
-def build(config: Any, shape: tuple[int, ...], num_classes: int) -> nn.Sequential:
-    """(batch, channels, height, width) -> (batch, num_classes)."""
+class SqueezeExpandFields(DropoutField):
+    pass
+
+
+@network("squeeze_expand", inputs="image", packed=True, counted=("mnist", 9_680))
+def build(config: SqueezeExpandFields, shape: tuple[int, ...], num_classes: int) -> "nn.Sequential":
+    """squeeze-expand CNN with batch normalization (report 4)
+
+    (batch, channels, height, width) -> (batch, num_classes).
+    """
+    from torch import nn
+
+    from hpo.trainers.classifier.layers import layers
+    from hpo.trainers.classifier.regularizers import Dropout
+
+    def block(channels: int, squeezed: int, expanded: int, pooled: bool) -> nn.Sequential:
+        return layers(
+            nn.Conv2d(channels, squeezed, 1, bias=False),
+            nn.Conv2d(squeezed, expanded, 3, padding=1, bias=False),
+            nn.MaxPool2d(2) if pooled else None,
+            nn.BatchNorm2d(expanded),
+            nn.ReLU(),
+        )
+
     blocks: list[nn.Module] = []
     channels = STEM
     for squeezed, expanded, pooled in BLOCKS:
-        blocks.append(_block(channels, squeezed, expanded, pooled))
+        blocks.append(block(channels, squeezed, expanded, pooled))
         channels = expanded
     return layers(
         nn.Conv2d(shape[0], STEM, 3, padding=1, bias=False),
@@ -39,14 +61,4 @@ def build(config: Any, shape: tuple[int, ...], num_classes: int) -> nn.Sequentia
         nn.Flatten(),
         Dropout(config.dropout) if config.dropout else None,
         nn.Linear(channels, num_classes, bias=False),
-    )
-
-
-def _block(channels: int, squeezed: int, expanded: int, pooled: bool) -> nn.Sequential:
-    return layers(
-        nn.Conv2d(channels, squeezed, 1, bias=False),
-        nn.Conv2d(squeezed, expanded, 3, padding=1, bias=False),
-        nn.MaxPool2d(2) if pooled else None,
-        nn.BatchNorm2d(expanded),
-        nn.ReLU(),
     )

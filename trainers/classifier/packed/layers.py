@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpo.trainers.classifier.networks.layers import ACTIVATIONS
+from hpo.trainers.classifier.layers import ACTIVATIONS
 from hpo.trainers.classifier.packed.normalization import NormalizedFeatures
 from hpo.trainers.classifier.regularizers import Dropout
 

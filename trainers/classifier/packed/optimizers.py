@@ -4,13 +4,14 @@ The formulas are those of torch.optim's SGD, Adam and AdamW (`optimizers`), the 
 zero weights with zero gradients is zero, so that padding stays zero.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.packed.network import copy_padded, cut
 
 EPS = 1e-8
@@ -123,12 +124,12 @@ class PackedAdam:
 
 PackedOptimizer = PackedSGD | PackedAdam
 
-
-def build_packed_optimizer(name: str, parameters: Sequence[Tensor], nesterov: bool) -> PackedOptimizer:
-    """The optimizer for stacked parameters, by the name that a configuration gives it."""
-    if name == "sgd":
-        return PackedSGD(parameters, nesterov)
-    return PackedAdam(parameters, decoupled=name == "adamw")
+PACKED_OPTIMIZERS: dict[str, Callable[[Sequence[Tensor], ClassifierConfig], PackedOptimizer]] = {
+    "sgd": lambda parameters, config: PackedSGD(parameters, bool(getattr(config, "nesterov", False))),
+    "adam": lambda parameters, config: PackedAdam(parameters, decoupled=False),
+    "adamw": lambda parameters, config: PackedAdam(parameters, decoupled=True),
+}
+"""The optimizer for stacked parameters, by the name that a configuration gives it."""
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from hpo.trainers.classifier.packed.graph import GraphedStep
 from hpo.trainers.classifier.packed.layers import Pass
 from hpo.trainers.classifier.packed.losses import cross_entropy
 from hpo.trainers.classifier.packed.network import PackedNetwork
-from hpo.trainers.classifier.packed.optimizers import add_l1, build_packed_optimizer, norms
+from hpo.trainers.classifier.packed.optimizers import PACKED_OPTIMIZERS, add_l1, norms
 from hpo.trainers.classifier.packed.shape import ROWS
 from hpo.trainers.classifier.packed.slot import Slot
 from hpo.trainers.classifier.packed.tables import HYPER, Tables
@@ -251,7 +251,7 @@ class Pack:
         self.capacity = capacity
         self.network = PackedNetwork(self.template, capacity, self.run.device, self.precision)
         config, dtype = self.template, self.precision.weights
-        self.optimizer = build_packed_optimizer(config.optimizer, self.network.parameters, config.nesterov)
+        self.optimizer = PACKED_OPTIMIZERS[config.optimizer](self.network.parameters, config)
         self.tables = Tables(capacity, len(self.train), self.device, dtype, augment=config.augment)
         widths, active = self.network.dropout_widths, self.precision.autocast or dtype
         self.masks = Masks(widths, capacity, config.batch_size, self.device, active)

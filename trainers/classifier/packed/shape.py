@@ -2,50 +2,57 @@
 
 import math
 from functools import lru_cache
+from typing import Any
 
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.networks import NETWORKS, build_network
 from hpo.trainers.classifier.optimizers import OPTIMIZERS
-from hpo.trainers.classifier.schedules import SCHEDULERS
-
-PACKABLE = ("mlp", "cnn", "squeeze_expand", "relu_line")
-
-SIZES = ("width_1", "width_2", "channels_1", "channels_2", "head_width")
-"""Smaller trials are padded with zeros to these sizes of their pack; ``batch_size`` is the other size."""
+from hpo.trainers.classifier.packed.layers import packed_layers
+from hpo.trainers.classifier.packed.optimizers import PACKED_OPTIMIZERS
 
 ROWS = 16
 """A step computes a multiple of so many rows of each slot's batch: the last rows of another number are multiplied by
 other instructions, and then a trial's last bits would depend on the sizes of its neighbours' batches."""
 
-FREE = (
-    *("epochs", "evaluate_train", "lr", "beta", "beta2", "weight_decay", "l1", "dropout", "label_smoothing", "flip"),
-    *("initializer", "scheduler", "warmup_epochs"),
-    *(parameter for schedule in SCHEDULERS.values() for parameter in schedule.parameters),
-)
-"""What may differ between the trials of a pack besides the sizes and the seed."""
+COMMON = ("dataset", "network", "optimizer", "normalize", "train_size", "val_size", "augment", "precision")
+"""What all trials of a pack have in common, whatever the network and the optimizer. ``batch_size`` and the widths of
+the network are padded; everything else may differ."""
 
 
 def why_not(config: ClassifierConfig) -> str | None:
-    """Why a configuration trains alone; None where it can be packed."""
-    if config.network not in PACKABLE:
-        return f"network {config.network!r} fills the device by itself"
+    """Why a configuration trains alone; None if it can be packed."""
+    if not NETWORKS[config.network].packed:
+        return f"network {config.network!r} has no packed form"
+    if config.optimizer not in PACKED_OPTIMIZERS:
+        return f"optimizer {config.optimizer!r} has no packed form"
+    return _why_not_packed(agreed(config))
+
+
+@lru_cache(maxsize=256)
+def _why_not_packed(config: ClassifierConfig) -> str | None:
+    try:
+        packed_layers(build_network(config))
+    except TypeError as error:
+        return f"network {config.network!r} cannot be packed: {error}"
     return None
 
 
 def agreed(config: ClassifierConfig) -> ClassifierConfig:
     """The configuration with everything that may differ, or that it does not read, at its default.
 
-    Two trials fit into one pack where this is equal.
+    Two trials fit into one pack if this is equal.
     """
-    fields = ClassifierConfig.model_fields
-    read = NETWORKS[config.network].parameters
-    unread = [name for name in ("activation", "batch_norm") if name not in read]
-    if "nesterov" not in OPTIMIZERS[config.optimizer].parameters:
-        unread.append("nesterov")
-    if not config.augment:
-        unread.append("pad")
-    names = {*FREE, *SIZES, *unread, "batch_size"}
-    return config.model_copy(update={name: fields[name].get_default() for name in names})
+    network = NETWORKS[config.network]
+    keep = {*COMMON, *OPTIMIZERS[config.optimizer].shared, *network.fields.model_fields}
+    keep -= {*network.widths, "dropout"}
+    if config.augment:
+        keep.add("pad")
+    defaults: dict[str, Any] = {
+        name: field.get_default(call_default_factory=True)
+        for name, field in type(config).model_fields.items()
+        if name not in keep
+    }
+    return config.model_copy(update=defaults)
 
 
 def padded(config: ClassifierConfig, largest: tuple[ClassifierConfig, ...] = ()) -> ClassifierConfig:
@@ -78,8 +85,8 @@ def cost(config: ClassifierConfig) -> int:
     return config.batch_size * sum(parameter.numel() for parameter in build_network(config).parameters())
 
 
-def _sizes(config: ClassifierConfig) -> list[str]:
-    return [name for name in SIZES if name in NETWORKS[config.network].parameters]
+def _sizes(config: ClassifierConfig) -> tuple[str, ...]:
+    return NETWORKS[config.network].widths
 
 
 def _rounded(value: int) -> int:

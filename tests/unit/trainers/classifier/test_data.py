@@ -12,7 +12,9 @@ import torch
 
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import clear_cache, load_split
-from hpo.trainers.classifier.datasets import DATASETS, check_arrays, read_split, split_indices, verify_files
+from hpo.trainers.classifier.dataset_files import verify_files
+from hpo.trainers.classifier.dataset_splits import split_indices
+from hpo.trainers.classifier.datasets import DATASETS, Part, check_arrays, read_split
 from hpo.trainers.classifier.entry import check_classifier
 from hpo.trainers.errors import TrainerError
 from tests.unit.trainers_support import DATA_DIR, needs_cifar10, needs_mnist
@@ -23,6 +25,7 @@ SIZES = {
     "mnist": (50_000, 10_000, 10_000),
     "cifar10": (45_000, 5_000, 10_000),
 }
+DIGITS_SIZES: dict[Part, int] = {"train": 1197, "val": 300, "test": 300}
 PRESENT = [
     pytest.param("digits"),
     pytest.param("line"),
@@ -55,13 +58,13 @@ def test_every_split_holds_the_classes_in_proportion(name: str) -> None:
 
 def test_splits_share_nothing_and_leave_nothing() -> None:
     labels = np.arange(1797) % 10
-    splits = split_indices("digits", labels)
+    splits = split_indices(labels, 10, DIGITS_SIZES)
     assert sorted(np.concatenate(list(splits.values())).tolist()) == list(range(1797))
     assert {part: len(index) for part, index in splits.items()} == {"train": 1197, "val": 300, "test": 300}
 
 
 def test_splits_are_the_same_on_every_machine() -> None:
-    splits = split_indices("digits", np.arange(1797) % 10)
+    splits = split_indices(np.arange(1797) % 10, 10, DIGITS_SIZES)
     assert splits["train"][:5].tolist() == FIRST_TRAIN
     assert splits["val"][:5].tolist() == FIRST_VAL
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from hpo.trainers.classifier.augment import augmented, draw_crops
 from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.datasets import DATASETS
 from hpo.trainers.classifier.initializers import INITIALIZERS, initialize
 from hpo.trainers.classifier.networks import NETWORKS, build_network
 from hpo.trainers.classifier.precision import PRECISIONS
@@ -21,9 +22,10 @@ def count(network: nn.Module) -> int:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_table_tells_the_number_of_parameters(name: str) -> None:
-    entry = NETWORKS[name]
-    config = ClassifierConfig.model_validate({"network": name, "dataset": entry.dataset})
-    assert count(build_network(config)) == entry.num_parameters
+    counted = NETWORKS[name].counted
+    assert counted is not None
+    config = ClassifierConfig.model_validate({"network": name, "dataset": counted[0]})
+    assert count(build_network(config)) == counted[1]
 
 
 def test_squeeze_expand_has_9680_parameters() -> None:
@@ -55,7 +57,7 @@ def test_logits_for_every_data_set_that_the_network_reads(name: str, dropout: fl
         ("cifar10", (3, 32, 32), 10),
         ("line", (1,), 2),
     ):
-        if NETWORKS[name].inputs in ("any", "line" if dataset == "line" else "image"):
+        if NETWORKS[name].takes(DATASETS[dataset].shape):
             config = ClassifierConfig.model_validate({"network": name, "dataset": dataset, "dropout": dropout})
             network = new_network(config, 0, "cpu", PRECISIONS["fp32"])
             assert network(torch.zeros(2, *shape)).shape == (2, classes)

@@ -125,7 +125,7 @@ class TestSlots:
         theirs, _ = alone(configs)
         assert ours[0] == theirs[0]
         assert ours[2] == theirs[2]
-        assert caplog.messages == ["network 'resnet18' fills the device by itself: such trials train one at a time"]
+        assert caplog.messages == ["network 'resnet18' has no packed form: such trials train one at a time"]
 
     def test_many_small_packs_are_said_and_exact(self, caplog: pytest.LogCaptureFixture) -> None:
         kinds = [(opt, act) for opt in ("sgd", "adam", "adamw") for act in ("relu", "tanh")]
@@ -178,7 +178,7 @@ class TestChoice:
         resnet = configuration(network="resnet18", dataset="cifar10")
         with caplog.at_level(logging.INFO, "hpo"):
             assert choose_slots(BuildOptions(configs=(resnet,))) == 1
-        assert caplog.messages == ["trials train one at a time: network 'resnet18' fills the device by itself"]
+        assert caplog.messages == ["trials train one at a time: network 'resnet18' has no packed form"]
 
     def test_the_choice_is_the_fastest_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, "hpo"):
