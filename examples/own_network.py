@@ -34,7 +34,9 @@ def deep(config: DeepFields, shape: tuple[int, ...], num_classes: int) -> nn.Mod
 
 
 @hpo.dataset("spirals", shape=(2,), num_classes=3, sizes=(600, 150, 150))
-def spirals(part: Literal["train", "val", "test"], folder: Path | None) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def spirals(
+    part: Literal["train", "val", "test"], folder: Path | None
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """three spiral arms in the plane"""
     count = {"train": 600, "val": 150, "test": 150}[part]
     random = np.random.RandomState({"train": 0, "val": 1, "test": 2}[part])

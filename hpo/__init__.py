@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from hpo.api import LoadedExperiment, launch, load, train
     from hpo.errors import HPOError, StudyFileError
     from hpo.settings import Settings
-    from hpo.trainers.errors import Infeasible
     from hpo.trainers.classifier.extend import dataset, network
+    from hpo.trainers.errors import Infeasible
     from hpo.trainers.generator import trainer
     from hpo.trainers.protocol import Config, Run
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
 
-Purpose = Literal["initialize", "order", "dropout", "augment", "diagnose"]
+Purpose = Literal["initialize", "order", "dropout", "augment", "diagnose", "library"]
 
 
 def derived_seed(seed: int, purpose: Purpose, epoch: int = 0) -> int:

@@ -22,7 +22,7 @@ from hpo.trainers.classifier.initializers import initialize
 from hpo.trainers.classifier.networks import build_network
 from hpo.trainers.classifier.optimizers import build_optimizer, load_optimizer_state, optimizer_state
 from hpo.trainers.classifier.precision import Precision, choose_precision
-from hpo.trainers.classifier.randomness import epoch_order, generator, num_steps
+from hpo.trainers.classifier.randomness import derived_seed, epoch_order, generator, num_steps
 from hpo.trainers.classifier.regularizers import add_l1_gradients, set_dropout_generator
 from hpo.trainers.classifier.schedules import learning_rates
 from hpo.trainers.errors import TrainerError
@@ -123,6 +123,8 @@ class Training:
         device = torch.device(run.device)
         order = epoch_order(run.seed, self.epochs_done, len(train)).to(device)
         set_dropout_generator(network, generator(run.seed, "dropout", self.epochs_done, device))
+        # A user's network may hold layers that draw from PyTorch's global generators (nn.Dropout).
+        torch.manual_seed(derived_seed(run.seed, "library", self.epochs_done))
         crops = None
         if config.augment:
             source = generator(run.seed, "augment", self.epochs_done)
