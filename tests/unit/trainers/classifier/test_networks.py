@@ -139,9 +139,18 @@ class TestInitializers:
             assert norm.running_mean.eq(0).all()
             assert norm.running_var.eq(1).all()
 
-    def test_an_unknown_layer_is_refused(self) -> None:
-        with pytest.raises(TypeError, match="PReLU"):
-            initialize(nn.PReLU(), "default", generator(0, "initialize"))
+    def test_another_layer_resets_itself_from_the_trials_generator(self) -> None:
+        def initialized(seed: int) -> torch.Tensor:
+            layer = nn.Conv1d(2, 3, 5)
+            torch.manual_seed(seed)
+            initialize(layer, "default", generator(7, "initialize"))
+            return layer.weight.detach().clone()
+
+        assert torch.equal(initialized(1), initialized(2))
+        layer = nn.Conv1d(2, 3, 5)
+        before = torch.get_rng_state()
+        initialize(layer, "default", generator(7, "initialize"))
+        assert torch.equal(torch.get_rng_state(), before)
 
 
 class TestAugmentation:
