@@ -124,7 +124,7 @@ def _normalized_images(x: Tensor, weight: Tensor, bias: Tensor, state: Pass, eps
     assert state.valid is not None
     assert state.counts is not None
     slots, shape = state.slots, (1, state.slots, -1, 1)
-    values = x.view(len(x), slots, -1, x.shape[2] * x.shape[3])
+    values = x.reshape(len(x), slots, -1, x.shape[2] * x.shape[3])
     # Rows of padding repeat an image of their own batch, so they are finite where the batch is.
     valid, count = state.valid.t()[:, :, None, None], (state.counts * values.shape[3]).view(1, slots, 1, 1)
     mean = (values * valid).sum((0, 3), keepdim=True) / count
@@ -144,7 +144,7 @@ def flatten(module: nn.Flatten, cursor: Cursor) -> Layer:
     """Images to features; features stay as they are."""
 
     def forward(x: Tensor, state: Pass) -> Tensor:
-        return x if x.ndim == 3 else x.view(len(x), state.slots, -1).permute(1, 2, 0)
+        return x if x.ndim == 3 else x.reshape(len(x), state.slots, -1).permute(1, 2, 0)
 
     return forward
 
