@@ -151,6 +151,7 @@ def trainer(
                 module=function.__module__,
             )
         )
+        function.__hpo_trainer__ = name  # type: ignore[attr-defined]
         return function
 
     return decorate

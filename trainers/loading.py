@@ -5,6 +5,7 @@ import typing
 from pathlib import Path
 
 from hpo.trainers.errors import TrainerError
+from hpo.trainers.objective_loading import is_objective_name, load_objective
 from hpo.trainers.user_modules import import_file, import_module
 
 BUILT_IN = ("hpo.trainers.classifier.entry",)
@@ -32,6 +33,9 @@ def load_trainers(modules: str | typing.Iterable[str]) -> None:
 
 
 def _load(name: str) -> None:
+    if is_objective_name(name):
+        load_objective(name)
+        return
     path = Path(name if name.endswith(".py") else f"{name}.py").absolute()
     if path.name == "hpo.py" and path.is_file():
         raise TrainerError(

@@ -55,6 +55,8 @@ class Run:
             it. Only the classifier that trains one configuration at a time calls it.
         trial_folder: path of :attr:`folder`, which is made if it is used; None for a temporary one.
         seed_libraries, work_in_folder: as in the study file (``work_in = "trial"`` makes the latter true).
+        metric: name of the study's metric.
+        optuna_trial: for an Optuna objective, the trial of the search that it gets; None in ``hpo train``.
     """
 
     device: str = "cpu"
@@ -77,6 +79,8 @@ class Run:
     trial_folder: Path | None = None
     seed_libraries: bool = True
     work_in_folder: bool = False
+    metric: str = "value"
+    optuna_trial: Any = None
 
     def __post_init__(self) -> None:
         self.devices = self.devices or (self.device,)
@@ -135,6 +139,7 @@ class EpochEnd:
             :class:`Ended` after its last epoch, once its code has run to its end.
         snapshot: makes what a resumed trial continues from; to be called before the next ``advance`` or ``stop``.
             None where the trainer saves nothing.
+        may_prune: whether the trial may be pruned now; False if an objective has not asked ``should_prune``.
     """
 
     key: Hashable
@@ -142,13 +147,20 @@ class EpochEnd:
     metrics: Metrics
     finished: bool
     snapshot: Callable[[], State] | None = None
+    may_prune: bool = True
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial has ended by itself with the last epoch that it reported; its slot is free."""
+    """A trial has ended by itself; its slot is free.
+
+    Attributes:
+        metrics: what gives the trial its value, if the trainer returns that at the end as an Optuna objective does;
+            None if an epoch that it reported gives the value.
+    """
 
     key: Hashable
+    metrics: Metrics | None = None
 
 
 @dataclass(frozen=True)

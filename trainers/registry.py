@@ -32,6 +32,7 @@ class TrainerEntry:
             ``epochs`` if there is one.
         nan_is_no_report: whether a NaN of the study's metric marks an epoch that was not validated.
         module: the module that registered it, for the error about two trainers of one name.
+        suggests: whether it suggests its own parameters as it runs, so that a study has no space: an Optuna objective.
     """
 
     name: str
@@ -44,6 +45,7 @@ class TrainerEntry:
     max_epochs: str | int | None = None
     nan_is_no_report: bool = False
     module: str = ""
+    suggests: bool = False
 
     @property
     def epochs_field(self) -> str | None:

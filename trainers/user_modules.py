@@ -19,6 +19,11 @@ from pathlib import Path
 
 from hpo.trainers.errors import TrainerError
 
+
+class ImportEndsHere(BaseException):
+    """Raised in a module that is being run: its import ends and what it has defined so far is kept."""
+
+
 _loaded: dict[Path, types.ModuleType] = {}
 """Modules by file, so that a file named in two ways is run once."""
 
@@ -96,6 +101,8 @@ def _execute(spec: importlib.machinery.ModuleSpec, path: Path) -> types.ModuleTy
     _loaded[path] = module
     try:
         spec.loader.exec_module(module)
+    except ImportEndsHere:
+        pass
     except BaseException:
         del _loaded[path]
         sys.modules.pop(spec.name, None)

@@ -15,7 +15,7 @@ from hpo.studyfile.configuration import display_dump
 from hpo.studyfile.model import StudyFile
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.metrics import checked_metrics, missing_objective, value_epoch
-from hpo.trainers.protocol import BuildOptions, EpochEnd, Failed, Run
+from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Failed, Run
 from hpo.trainers.registry import TRAINERS
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -56,12 +56,21 @@ def train_epochs(
     trainer = entry.build(
         BuildOptions(place.device, slots, place.threads, (config,), settings.data_dir, settings.download)
     )
-    run = Run(place.device, seed, data_dir=settings.data_dir, download=settings.download, test=test)  # type: ignore[arg-type]
+    run = Run(
+        device=place.device,
+        seed=seed,
+        data_dir=settings.data_dir,
+        download=settings.download,
+        test=test,  # type: ignore[arg-type]
+        metric=study_file.metric,
+    )
     trainer.start(0, config, run)
     while events := trainer.advance():
         for event in events:
             if isinstance(event, Failed):
                 raise event.error
+            if isinstance(event, Ended) and event.metrics is not None:
+                yield checked_metrics(event.metrics, study_file.metric)
             if not isinstance(event, EpochEnd):
                 return
             try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hpo.errors import StudyFileError, UsageError
 from hpo.studyfile.model import StudyFile
+from hpo.studyfile.objective import with_objective
 from hpo.studyfile.parse import read_study_file
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.loading import load_trainers
@@ -46,7 +47,7 @@ def load_study_file(path: str | Path, trainers: str | Iterable[str] = ()) -> Stu
         raise StudyFileError(str(path), [f"not {kind}: {error}"]) from None
     if not isinstance(content, dict):
         raise StudyFileError(str(path), ["not a study file: expected an object with the key name and others"])
-    return parse_study_file(content, str(path))
+    return parse_study_file(with_objective(content, path), str(path))
 
 
 def _near_file(path: Path) -> str:

@@ -202,6 +202,8 @@ class StudyFile:
     def as_fixed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The table ``[fixed]`` of a study file that trains with these given values."""
         dumped = self.configure(given)
+        if isinstance(dumped, dict):
+            return without_nulls(dumped)
         full = {name: value for name, value in dumped.model_dump(mode="json").items() if name not in given}
         try:
             same = self.configure({**full, **given}) == dumped

@@ -18,6 +18,7 @@ from hpo.studyfile.config_fields import MISSING, Fields
 from hpo.studyfile.constraints import check_budget, check_pruner, check_samplers
 from hpo.studyfile.json_values import name_mistake, plain
 from hpo.studyfile.model import Budget, StudyFile
+from hpo.studyfile.objective import check_objective, with_defaults_of_objective
 from hpo.studyfile.parse_space import read_space
 from hpo.studyfile.provenance import Provenance, without_nulls
 from hpo.studyfile.sample_configs import check_configurations
@@ -79,7 +80,7 @@ class _Reader:
 
     def __init__(self, data: dict[str, Any]) -> None:
         self.mistakes = Mistakes()
-        self.given = data
+        self.given = with_defaults_of_objective(data)
         self.wrong: set[Any] = set()
         self.table = self._top_level()
         self.entry = self._trainer()
@@ -103,7 +104,10 @@ class _Reader:
         mistakes.validate(Provenance, provenance, "provenance")
         if self.entry is None or not sound:
             return None
-        sound = check_samplers(samplers, space, mistakes)
+        if self.entry.suggests:
+            sound = check_objective(self.given, samplers, mistakes)
+        else:
+            sound = check_samplers(samplers, space, mistakes)
         listed = {sampler.name: sampler.cells(space) or [] for sampler in samplers} if sound else {}
         cells = [cell for group in listed.values() for cell in group]
         if self.entry.config is not None:

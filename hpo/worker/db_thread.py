@@ -17,6 +17,8 @@ from hpo.worker.trial_cache import WorkerView
 
 log = logging.getLogger("hpo")
 
+WRITE_SOON_SECONDS = 0.01
+
 
 class Recorder:
     """Runs jobs one after another; :meth:`write` is the job that writes what the view has gathered."""
@@ -25,6 +27,7 @@ class Recorder:
         self.view = view
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
+        self._soon: threading.Timer | None = None
         self._thread = threading.Thread(target=self._serve, name="recorder", daemon=True)
         self._thread.start()
 
@@ -43,6 +46,17 @@ class Recorder:
         written = self.submit(self._write)
         written.add_done_callback(_log_failure)
         return written
+
+    def write_soon(self) -> None:
+        """Has what the view gathers in the next WRITE_SOON_SECONDS written together; does not wait."""
+        if self._soon is None:
+            self._soon = threading.Timer(WRITE_SOON_SECONDS, self._write_now)
+            self._soon.daemon = True
+            self._soon.start()
+
+    def _write_now(self) -> None:
+        self._soon = None  # before the write: what is set from now on needs another one
+        self.write()
 
     def stop(self, patience_seconds: float | None = None) -> None:
         """Ends the thread once all jobs are done; may be repeated.

@@ -59,6 +59,8 @@ class Endings:
         objective, which = self._study_file.metric, self._study_file.value if state is TrialState.COMPLETE else "last"
         chosen = value_epoch(held.history, objective, which, self._study_file.direction)
         metrics = held.history[-1 if chosen is None else chosen] if held.history else {}
+        if held.final is not None:
+            metrics = held.final
         value = metrics.get(objective)
         if value is not None and math.isnan(value):
             value = None
@@ -67,7 +69,7 @@ class Endings:
         self._view.set_trial_user_attr(trial_id, attributes.TRAINED_ON, self._trained_on)
         self._account(held, reason)
         self._attach_files(held)
-        if state is TrialState.COMPLETE:
+        if state is TrialState.COMPLETE and held.history:
             curves = epochs_table(held.history)
             self._attach(
                 held, "epochs.csv", lambda: attach_text(self._view, trial_id, "epochs.csv", curves, self._artifacts)

@@ -30,6 +30,8 @@ def make_run(proposal: Proposal, desk: StudyDesk, options: WorkerOptions, checkp
         lineage=claim.lineage,
         attempt=claim.attempt,
         trial_folder=folders.of(claim.lineage),
+        metric=study_file.metric,
+        optuna_trial=proposal.optuna_trial,
     )
 
 

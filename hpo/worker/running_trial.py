@@ -20,6 +20,7 @@ class Held:
     Attributes:
         history: the metrics of each epoch that its lineage has finished.
         recorded: is done when its configuration is on record.
+        final: the metrics that the trainer returned at the end, if they give the value and not an epoch's.
     """
 
     claim: Claim
@@ -31,3 +32,4 @@ class Held:
     history: list[dict[str, float]] = field(default_factory=list)
     audited: bool = False
     recorded: "Future[None] | None" = None
+    final: dict[str, float] | None = None

@@ -15,17 +15,24 @@ from hpo.search.sampler_registry import build_sampler
 from hpo.search.seeds import derive_seed
 from hpo.studyfile.configuration import display_dump
 from hpo.studyfile.model import StudyFile
+from hpo.trainers.objective_trial import ObjectiveTrial
+from hpo.trainers.registry import TRAINERS
+from hpo.worker.objective_trials import ObjectiveTrials
 from hpo.worker.trial_cache import WorkerView
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A claimed trial and its configuration; ``error`` in place of one that the trainer's configuration refuses."""
+    """A claimed trial and its configuration; ``error`` in place of one that the trainer's configuration refuses.
+
+    ``optuna_trial``: what an Optuna objective gets, which suggests its parameters itself.
+    """
 
     claim: Claim
     config: Any
     seed: int
     error: Exception | None = None
+    optuna_trial: ObjectiveTrial | None = None
 
 
 class StudyDesk:
@@ -44,12 +51,20 @@ class StudyDesk:
         self.decision_epochs = decision_epochs(study_file.pruner, self.context.max_epochs)
         view.know(handle.study_id, handle.name, optuna.study.StudyDirection[study_file.direction.upper()])
         self.study = optuna.Study(handle.name, view, pruner=build_pruner(study_file.pruner, self.context))
+        self.objective_trials: ObjectiveTrials | None = None
+        if TRAINERS[study_file.trainer].suggests:
+            self.objective_trials = ObjectiveTrials(view, study_file, handle.name, self.context)
 
     def propose(self, claim: Claim) -> Proposal:
         """Adopts the trial and settles its configuration, which the view then has to write."""
         trial = self.view.adopt(claim)
         parts = (self.study_file.seed, self.handle.sampler.label, self.handle.repeat)
         seed = trial.user_attrs.get(attributes.SEED, derive_seed(*parts, "train", claim.lineage))
+        if self.objective_trials is not None:
+            self.view.set_trial_user_attr(claim.trial_id, attributes.SEED, seed)
+            sampler_seed = derive_seed(*parts, "sample", claim.lineage)
+            made = self.objective_trials.make(claim, trial, self.handle.sampler, sampler_seed)
+            return Proposal(claim, dict(self.study_file.fixed), seed, optuna_trial=made)
         if (given := self.study_file.given_of(trial.user_attrs)) is not None:
             return self._configure(claim, given, seed)
         if self.cells is not None:

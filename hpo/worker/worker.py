@@ -24,7 +24,7 @@ from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.machine import trained_on
 from hpo.search.seeds import derive_seed
 from hpo.trainers.metrics import checked_metrics, missing_objective, reported_value, value_epoch
-from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Trainer
+from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Metrics, Trainer
 from hpo.trainers.registry import TRAINERS
 from hpo.worker import process_end
 from hpo.worker.claim_queue import Intake
@@ -163,6 +163,8 @@ class Worker:
             self.recorder.write()
             self.recorder.run(lambda: None)
         self.held[claim.trial_id] = held
+        if proposal.optuna_trial is not None:
+            proposal.optuna_trial.changed = self.recorder.write_soon
         self.trainer.start(claim.trial_id, proposal.config, run)
         return True
 
@@ -180,7 +182,7 @@ class Worker:
         study_ids = {
             held.claim.study_id
             for event in events
-            if isinstance(event, EpochEnd) and not event.finished
+            if isinstance(event, EpochEnd) and not event.finished and event.may_prune
             if (held := self.held.get(event.key)) is not None  # type: ignore[call-overload]
             if not held.audited and held.desk.decides_at(event.epoch)
         }
@@ -199,7 +201,7 @@ class Worker:
         if isinstance(event, EpochEnd):
             self._end_epoch(held, event)
         elif isinstance(event, Ended):
-            self._end_training(held)
+            self._end_training(held, event.metrics)
         elif isinstance(event, Evicted):
             self._release(held)
             self.endings.give_back(held.claim.trial_id, event.reason)
@@ -225,7 +227,7 @@ class Worker:
             self._finish(held, TrialState.PRUNED, f"{self.study_file.metric} is {value} at epoch {event.epoch}")
         elif event.finished:
             self._end_training(held)
-        elif value is not None and self._should_prune(held, event.epoch):
+        elif value is not None and event.may_prune and self._should_prune(held, event.epoch):
             self._finish(held, TrialState.PRUNED, f"{self.study_file.pruner.name} at epoch {event.epoch}")
         else:
             try:
@@ -235,9 +237,16 @@ class Worker:
                 self._fail(held, error)
             self.recorder.write()
 
-    def _end_training(self, held: Held) -> None:
-        """The trainer has run to its end: the trial is complete if one of its epochs reported a finite value."""
+    def _end_training(self, held: Held, final: Metrics | None = None) -> None:
+        """The trainer has run to its end: the trial is complete if it returned, or reported, a finite value."""
         objective = self.study_file.metric
+        if final is not None:
+            held.final = checked_metrics(final, objective)
+            if not math.isfinite(value := held.final[objective]):
+                self._finish(held, TrialState.PRUNED, f"{objective} is {value}")
+            else:
+                self._finish(held, TrialState.COMPLETE)
+            return
         chosen = value_epoch(held.history, objective, self.study_file.value, self.study_file.direction)
         if not held.history:
             self._fail(held, ValueError("the trainer ended without yielding metrics of an epoch"))
