@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hpo.trainers.errors import Infeasible
     from hpo.trainers.generator import trainer
     from hpo.trainers.protocol import Config, Run
+    from hpo.trainers.reporting import report, should_stop
 
 __all__ = [
     "Config",
@@ -28,6 +29,8 @@ __all__ = [
     "launch",
     "load",
     "network",
+    "report",
+    "should_stop",
     "train",
     "trainer",
 ]
@@ -44,6 +47,8 @@ _HOMES = {
     "launch": "hpo.api",
     "load": "hpo.api",
     "network": "hpo.trainers.classifier.extend",
+    "report": "hpo.trainers.reporting",
+    "should_stop": "hpo.trainers.reporting",
     "train": "hpo.api",
     "trainer": "hpo.trainers.generator",
 }

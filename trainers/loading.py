@@ -8,7 +8,7 @@ from hpo.trainers.errors import TrainerError
 from hpo.trainers.objective_loading import is_objective_name, load_objective
 from hpo.trainers.user_modules import import_file, import_module
 
-BUILT_IN = ("hpo.trainers.classifier.entry",)
+BUILT_IN = ("hpo.trainers.classifier.entry", "hpo.trainers.program")
 """The modules that register the trainers of the package; none of them imports torch."""
 
 

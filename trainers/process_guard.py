@@ -1,0 +1,69 @@
+"""A process that outlives its worker to end what the worker's programs have started. Run as a script, stdlib only.
+
+It reads lines from standard input, a pipe whose other end only the worker holds: ``+FOLDER`` before a program starts,
+``=PGID`` after it has, ``-FOLDER`` once it has ended. If the pipe ends while a program runs, its worker is dead, by
+SIGKILL, ``os._exit`` or a crash: the program's process group is killed, and every process whose environment says that
+it belongs to the trial (``HPO_FOLDER``), so also children in sessions of their own.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+
+VARIABLE = "HPO_FOLDER"
+
+
+def processes_of(folder: str) -> list[int]:
+    """Processes, but this one, that were started with ``HPO_FOLDER`` = ``folder``; none where there is no /proc."""
+    marker = f"{VARIABLE}={folder}".encode()
+    return [pid for pid, environment in _environments() if marker in environment and pid != os.getpid()]
+
+
+def _environments() -> Iterator[tuple[int, list[bytes]]]:
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return
+    for name in names:
+        if name.isdecimal():
+            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
+                yield int(name), file.read().split(b"\0")
+
+
+def kill_all(folder: str, group: int | None) -> None:
+    """Kills the process group and the trial's processes, again until none is left: they may be forking."""
+    for _ in range(20):
+        if group is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, signal.SIGKILL)
+        pids = processes_of(folder)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        if not pids:
+            return
+
+
+def serve() -> None:
+    """Reads what the worker says until it is gone."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
+        # They are meant for the worker; this process ends with it.
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    folder: str | None = None
+    group: int | None = None
+    for line in sys.stdin:
+        kind, text = line[:1], line[1:].rstrip("\n")
+        if kind == "+":
+            folder, group = text, None
+        elif kind == "=":
+            group = int(text)
+        else:
+            folder, group = None, None
+    if folder is not None:
+        kill_all(folder, group)
+
+
+if __name__ == "__main__":
+    serve()
