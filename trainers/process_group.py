@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -48,6 +49,9 @@ class Guard:
             self._process.wait()
             self._process = None
 
+    def __del__(self) -> None:
+        self.close()
+
 
 class ProcessGroup:
     """A running program with its children; ``folder`` is its trial's, by which its processes are recognized."""
@@ -60,9 +64,10 @@ class ProcessGroup:
         What an earlier attempt at the same lineage has left running on this machine is killed first.
         """
         self._guard = guard
-        self._folder = str(folder)
-        process_guard.kill_all(self._folder, None)
-        guard.say(f"+{self._folder}")
+        process_guard.kill_all(f"HPO_FOLDER={folder}", None)
+        # Of this start alone: another worker may have taken the trial when this one's guard kills what it has left.
+        self._mark = f"HPO_PROCESS={secrets.token_hex(8)}"
+        guard.say(f"+{self._mark}")
         try:
             self._process = subprocess.Popen(
                 command,
@@ -71,7 +76,7 @@ class ProcessGroup:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 cwd=cwd,
-                env=dict(environment),
+                env={**environment, "HPO_PROCESS": self._mark.partition("=")[2]},
                 bufsize=0,
             )
         except BaseException:
@@ -120,14 +125,14 @@ class ProcessGroup:
     def end(self) -> None:
         """Ends whatever still runs of the program and its children, and lets go of it. May be repeated."""
         if self._process.poll() is None:
-            process_guard.kill_all(self._folder, self._process.pid)
+            process_guard.kill_all(self._mark, self._process.pid)
             self._process.wait()
         elif self._is_alive():
             self._signal(signal.SIGTERM)
             deadline = time.monotonic() + LEFTOVER_SECONDS
             while self._is_alive() and time.monotonic() < deadline:
                 time.sleep(0.01)
-        process_guard.kill_all(self._folder, None)
+        process_guard.kill_all(self._mark, None)
         self._guard.say("-")
         self._output.close()
         if self._pidfd is not None:
@@ -137,11 +142,11 @@ class ProcessGroup:
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
-        for pid in process_guard.processes_of(self._folder):
+        for pid in process_guard.processes_of(self._mark):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 if os.getpgid(pid) != self._process.pid:
                     os.kill(pid, number)
 
     def _is_alive(self) -> bool:
         """Whether children of the program run, which itself has ended."""
-        return bool(process_guard.processes_of(self._folder))
+        return bool(process_guard.processes_of(self._mark))

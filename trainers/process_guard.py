@@ -1,9 +1,9 @@
 """A process that outlives its worker to end what the worker's programs have started. Run as a script, stdlib only.
 
-It reads lines from standard input, a pipe whose other end only the worker holds: ``+FOLDER`` before a program starts,
-``=PGID`` after it has, ``-FOLDER`` once it has ended. If the pipe ends while a program runs, its worker is dead, by
-SIGKILL, ``os._exit`` or a crash: the program's process group is killed, and every process whose environment says that
-it belongs to the trial (``HPO_FOLDER``), so also children in sessions of their own.
+It reads lines from standard input, a pipe whose other end only the worker holds: ``+MARK`` before a program starts,
+``=PGID`` after it has, ``-`` once it has ended. If the pipe ends while a program runs, its worker is dead, by SIGKILL,
+``os._exit`` or a crash: the program's process group is killed, and every process whose environment holds the mark, an
+assignment such as ``HPO_PROCESS=3f…``, so also children in sessions of their own.
 """
 
 import contextlib
@@ -12,12 +12,10 @@ import signal
 import sys
 from collections.abc import Iterator
 
-VARIABLE = "HPO_FOLDER"
 
-
-def processes_of(folder: str) -> list[int]:
-    """Processes, but this one, that were started with ``HPO_FOLDER`` = ``folder``; none where there is no /proc."""
-    marker = f"{VARIABLE}={folder}".encode()
+def processes_of(mark: str) -> list[int]:
+    """Processes, but this one, in whose environment ``mark`` (``NAME=value``) is; none if there is no /proc."""
+    marker = mark.encode()
     return [pid for pid, environment in _environments() if marker in environment and pid != os.getpid()]
 
 
@@ -32,13 +30,13 @@ def _environments() -> Iterator[tuple[int, list[bytes]]]:
                 yield int(name), file.read().split(b"\0")
 
 
-def kill_all(folder: str, group: int | None) -> None:
-    """Kills the process group and the trial's processes, again until none is left: they may be forking."""
+def kill_all(mark: str, group: int | None) -> None:
+    """Kills the process group and the marked processes, again until none is left: they may be forking."""
     for _ in range(20):
         if group is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
-        pids = processes_of(folder)
+        pids = processes_of(mark)
         for pid in pids:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -51,18 +49,18 @@ def serve() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"):
         # They are meant for the worker; this process ends with it.
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    folder: str | None = None
+    mark: str | None = None
     group: int | None = None
     for line in sys.stdin:
         kind, text = line[:1], line[1:].rstrip("\n")
         if kind == "+":
-            folder, group = text, None
+            mark, group = text, None
         elif kind == "=":
             group = int(text)
         else:
-            folder, group = None, None
-    if folder is not None:
-        kill_all(folder, group)
+            mark, group = None, None
+    if mark is not None:
+        kill_all(mark, group)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,9 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
         "metric": file.metric,
         "direction": file.direction,
         "value": file.value,
+        "seed_libraries": file.seed_libraries,
+        "work_in": file.work_in,
+        **(file.program.as_table() if file.program is not None else {}),
         "fixed": file.as_fixed(best.given),
         "provenance": without_nulls(provenance),
     }

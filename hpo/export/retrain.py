@@ -54,7 +54,15 @@ def train_epochs(
     place, entry = training_place(study_file), TRAINERS[study_file.trainer]
     slots = min(place.slots, entry.max_slots or place.slots)
     trainer = entry.build(
-        BuildOptions(place.device, slots, place.threads, (config,), settings.data_dir, settings.download)
+        BuildOptions(
+            place.device,
+            slots,
+            place.threads,
+            (config,),
+            settings.data_dir,
+            settings.download,
+            study_file.program_options(),
+        )
     )
     run = Run(
         device=place.device,

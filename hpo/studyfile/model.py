@@ -16,12 +16,13 @@ from hpo.search.context import SearchContext
 from hpo.search.pruner_registry import PrunerSpec
 from hpo.search.sampler_registry import SamplerSpec
 from hpo.search.space import Categorical, Space
+from hpo.studyfile.program import Program
 from hpo.studyfile.provenance import without_nulls
 from hpo.studyfile.validation import shown
 from hpo.trainers.protocol import Direction
 from hpo.trainers.registry import TRAINERS
 
-CHANGES_NO_TRIAL = ("target", "slots", "epoch_timeout_seconds", "max_retries")
+CHANGES_NO_TRIAL = ("target", "slots", "epoch_timeout_seconds", "max_retries", "keep_folders", "stop_grace_seconds")
 """Keys that an experiment may change without becoming another one."""
 
 
@@ -49,6 +50,10 @@ class StudyFile:
         target: value of the metric to be reached; it stops nothing, comparisons show it.
         audit: whether some pruned trials run to their end, to see what pruning costs.
         slots: number of trials that a worker trains at once; None lets the trainer choose.
+        keep_folders: which trials' folders stay after they have ended.
+        seed_libraries: whether random, NumPy and torch are seeded from a trial's seed before its code starts.
+        work_in: the current folder of a trial: where the experiment was launched, or the trial's own folder.
+        program: the keys of ``trainer = "program"``, else None.
         fixed: configuration values that are not searched, and what grid search uses for parameters without grid.
         try_first: configurations (or parts of them) of the first trials of each search but grid search.
         provenance: what an export says of where the configuration comes from.
@@ -69,6 +74,10 @@ class StudyFile:
     slots: int | None = None
     epoch_timeout_seconds: float | None = None
     max_retries: int = 3
+    keep_folders: Literal["best", "all", "none"] = "best"
+    seed_libraries: bool = True
+    work_in: Literal["launch", "trial"] = "launch"
+    program: Program | None = None
     fixed: dict[str, Any] = field(default_factory=dict)
     space: Space = field(default_factory=lambda: Space({}))
     try_first: list[dict[str, Any]] = field(default_factory=list)
@@ -93,6 +102,10 @@ class StudyFile:
                 "slots": self.slots,
                 "epoch_timeout_seconds": self.epoch_timeout_seconds,
                 "max_retries": self.max_retries,
+                "keep_folders": self.keep_folders,
+                "seed_libraries": self.seed_libraries,
+                "work_in": self.work_in,
+                **(self.program.as_table() if self.program is not None else {}),
                 "fixed": self.fixed,
                 "space": self.space.as_table(),
                 "try_first": self.try_first,
@@ -190,6 +203,10 @@ class StudyFile:
             return dict(given)
         dump = attrs.get(attributes.CONFIG)
         return None if dump is None else self.merge(dump)
+
+    def program_options(self) -> dict[str, Any]:
+        """What the trainer ``program`` is built with; empty for every other trainer."""
+        return {} if self.program is None else {**self.program.as_table(), "objective": self.metric}
 
     def configure(self, given: Mapping[str, Any]) -> Any:
         """The trainer's configuration of given values.

@@ -20,6 +20,7 @@ from hpo.studyfile.json_values import name_mistake, plain
 from hpo.studyfile.model import Budget, StudyFile
 from hpo.studyfile.objective import check_objective, with_defaults_of_objective
 from hpo.studyfile.parse_space import read_space
+from hpo.studyfile.program import read_program
 from hpo.studyfile.provenance import Provenance, without_nulls
 from hpo.studyfile.sample_configs import check_configurations
 from hpo.studyfile.validation import Mistakes, shown, toml_path
@@ -53,6 +54,13 @@ class StudyTable(_Table):
     slots: Annotated[int, pydantic.Field(ge=1, le=100_000)] | None = None
     epoch_timeout_seconds: Annotated[float, pydantic.Field(gt=0)] | None = None
     max_retries: Annotated[int, pydantic.Field(ge=0, le=1_000)] = 3
+    keep_folders: Literal["best", "all", "none"] = "best"
+    seed_libraries: bool = True
+    work_in: Literal["launch", "trial"] = "launch"
+    command: Any = None
+    args: Literal["flags", "hydra", "none"] | None = None
+    metrics: dict[str, Any] = {}
+    stop_grace_seconds: Annotated[float, pydantic.Field(ge=0, le=3600)] = 10.0
     fixed: dict[str, Any] = {}
     space: dict[str, Any] = {}
     try_first: list[dict[str, Any]] = []
@@ -100,6 +108,10 @@ class _Reader:
         try_first = self._try_first(space)
         sound = len(mistakes) == before and not self.wrong & {"space", "fixed", "try_first"}
         budget = self._budget(len(try_first))
+        names = dict.fromkeys([*table.space, *fixed, *(name for values in try_first for name in values)])
+        trainer = None if self.entry is None else self.entry.name
+        given = {key: value for key, value in self.given.items() if key not in self.wrong}
+        program = read_program(given, trainer, parameters, names, mistakes)
         provenance = without_nulls(plain(table.provenance, ("provenance",), mistakes))
         mistakes.validate(Provenance, provenance, "provenance")
         if self.entry is None or not sound:
@@ -130,6 +142,10 @@ class _Reader:
             slots=table.slots,
             epoch_timeout_seconds=table.epoch_timeout_seconds,
             max_retries=table.max_retries,
+            keep_folders=table.keep_folders,
+            seed_libraries=table.seed_libraries,
+            work_in=table.work_in,
+            program=program,
             fixed=fixed,
             space=space,
             try_first=try_first,

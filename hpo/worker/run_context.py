@@ -32,6 +32,8 @@ def make_run(proposal: Proposal, desk: StudyDesk, options: WorkerOptions, checkp
         trial_folder=folders.of(claim.lineage),
         metric=study_file.metric,
         optuna_trial=proposal.optuna_trial,
+        seed_libraries=study_file.seed_libraries,
+        work_in_folder=study_file.work_in == "trial",
     )
 
 
@@ -47,7 +49,7 @@ def attach_log(run: Run) -> None:
 
 def tidy_folders(view: WorkerView, desk: StudyDesk, options: WorkerOptions) -> None:
     """Removes the folders of trials that have ended, as the study file's ``keep_folders`` says."""
-    policy = getattr(desk.study_file, "keep_folders", "best")
+    policy = desk.study_file.keep_folders
     folders = folders_of(desk, options)
     if policy == "all" or not folders.path.is_dir():
         return

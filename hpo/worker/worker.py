@@ -369,5 +369,6 @@ class Worker:
                 configs=tuple(self.study_file.example_configs()),
                 data_dir=self.options.data_dir,
                 download=self.options.download,
+                program=self.study_file.program_options(),
             )
         )
