@@ -48,16 +48,16 @@ def ours(name: str, num_trials: int, folder: Path) -> None:
     from hpo.database import trial_writes
     from hpo.database.storage import open_storage
     from hpo.experiment.experiment import load_experiment
-    from hpo.worker.claim_queue import Intake
-    from hpo.worker.db_thread import Recorder
+    from hpo.worker.claim_queue import ClaimQueue
+    from hpo.worker.db_thread import DatabaseThread
     from hpo.worker.options import WorkerOptions
-    from hpo.worker.study_runner import StudyDesk
+    from hpo.worker.study_runner import StudyRunner
     from hpo.worker.worker import Worker
 
-    Intake._claim = timed("ask", Intake._claim)  # type: ignore[method-assign]
-    Recorder._write = timed("report", Recorder._write)  # type: ignore[method-assign]
-    Worker._look_around = timed("prune", Worker._look_around)  # type: ignore[method-assign]
-    StudyDesk.should_prune = timed("prune", StudyDesk.should_prune)  # type: ignore[method-assign]
+    ClaimQueue._claim = timed("ask", ClaimQueue._claim)  # type: ignore[method-assign]
+    DatabaseThread._write = timed("report", DatabaseThread._write)  # type: ignore[method-assign]
+    Worker._refresh_for = timed("prune", Worker._refresh_for)  # type: ignore[method-assign]
+    StudyRunner.should_prune = timed("prune", StudyRunner.should_prune)  # type: ignore[method-assign]
     trial_writes.finish = timed("tell", trial_writes.finish)
     start = Worker._start
 

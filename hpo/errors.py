@@ -45,12 +45,12 @@ class StudyFileError(UsageError):
 class StorageError(HPOError):
     """The database cannot be reached, refuses us, or does not hold what it should.
 
-    ``passing``: whether it may be there a little later, as a server that restarts.
+    ``transient``: the same operation may succeed a little later, as with a server that restarts.
     """
 
-    def __init__(self, message: str, *, passing: bool = False) -> None:
+    def __init__(self, message: str, *, transient: bool = False) -> None:
         super().__init__(message)
-        self.passing = passing
+        self.transient = transient
 
 
 class ExperimentError(HPOError):

@@ -1,14 +1,13 @@
-"""Who trains what: each change of a trial's state is one transaction, so a kill at any point loses nothing.
+"""Claims: which worker trains which trial. A claim is one transaction, so a kill at any point loses nothing.
 
 A study's budget is a number of *lineages*, 0 to N - 1, and ``hpo_trials`` holds one row for each attempt at one, with
-a unique constraint: what must exist and does not is made when it is claimed, under the row lock on the study that
-Optuna itself takes to number trials. Beginning, ending and retrying a trial write Optuna's own tables directly,
-because Optuna's calls are one transaction for each value and two for a retry, and between two transactions a process
-can die.
+a unique constraint: the next lineage is made when it is claimed, under the row lock on the study that Optuna itself
+takes to number trials. Beginning, ending and retrying a trial write Optuna's own tables directly, because Optuna's
+calls are one transaction for each value and two for a retry, and between two transactions a process can die.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
@@ -19,7 +18,14 @@ from hpo.errors import ExperimentDeletedError
 
 @dataclass(frozen=True)
 class Claim:
-    """A trial that is RUNNING in the caller's name. ``fresh``: it holds nothing yet; else it is a retry or enqueued."""
+    """A trial that is RUNNING in the caller's name.
+
+    Attributes:
+        fresh: a new trial without parameters; False for retries and enqueued trials.
+        enqueued: a person added it with Optuna's ``enqueue_trial``; it has not run yet.
+        apart: it has to be trained alone, because its last worker died while it held several trials.
+        draw: number of configurations of this lineage that were refused before this attempt.
+    """
 
     study_id: int
     trial_id: int
@@ -27,11 +33,19 @@ class Claim:
     lineage: int
     attempt: int
     fresh: bool
+    enqueued: bool = False
+    apart: bool = False
+    draw: int = 0
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where one study of an experiment stands, in lineages and epochs."""
+class StudyBudget:
+    """What a study may spend and what it has given out, in lineages and epochs.
+
+    Attributes:
+        running, waiting: trials of ours that run or wait for a worker.
+        enqueued: trials that a person has enqueued and that have no place in the budget yet.
+    """
 
     study_id: int
     num_lineages: int | None
@@ -41,9 +55,10 @@ class Standing:
     epochs_spent: int
     running: int
     waiting: int
+    enqueued: int = 0
 
     @property
-    def room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether one more lineage may begin: neither trials nor epochs can then exceed the budget."""
         active = self.running + self.waiting
         return (self.num_lineages is None or self.next_lineage < self.num_lineages) and (
@@ -52,7 +67,8 @@ class Standing:
 
     @property
     def finished(self) -> bool:
-        return not self.running and not self.waiting and not self.room
+        """Whether nothing runs, waits or may begin. An enqueued trial without a place in the budget does not count."""
+        return not self.running and not self.waiting and not self.has_capacity
 
     @property
     def progress(self) -> float:
@@ -62,21 +78,34 @@ class Standing:
             return min(1.0, reserved / max(1, self.num_epochs))
         return self.next_lineage / max(1, self.num_lineages or 0)
 
+    def after_claim(self) -> "StudyBudget":
+        """The budget once one more trial has been claimed."""
+        if self.waiting:
+            return replace(self, waiting=self.waiting - 1, running=self.running + 1)
+        return replace(
+            self,
+            next_lineage=self.next_lineage + 1,
+            running=self.running + 1,
+            enqueued=max(0, self.enqueued - 1),
+        )
 
-STANDINGS = """
+
+BUDGETS = """
 SELECT s.study_id, s.num_lineages, s.num_epochs, s.epochs_per_trial, s.next_lineage, s.epochs_spent,
-  (SELECT count(*) FROM trials t JOIN hpo_trials USING (trial_id) WHERE t.study_id = s.study_id AND state = 'RUNNING'),
-  (SELECT count(*) FROM trials t WHERE t.study_id = s.study_id AND state = 'WAITING')
-FROM hpo_studies s WHERE s.study_id = ANY(:study_ids) ORDER BY s.study_id
+  count(h.trial_id) FILTER (WHERE t.state = 'RUNNING'), count(h.trial_id) FILTER (WHERE t.state = 'WAITING'),
+  count(t.trial_id) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NULL)
+FROM hpo_studies s LEFT JOIN trials t ON t.study_id = s.study_id AND t.state IN ('RUNNING', 'WAITING')
+LEFT JOIN hpo_trials h ON h.trial_id = t.trial_id
+WHERE s.study_id = ANY(:study_ids) GROUP BY s.study_id ORDER BY s.study_id
 """
 
 
-def standings(connection: sa.Connection, study_ids: Sequence[int]) -> list[Standing]:
-    """Where each of the studies stands, in the order of their ids; deleted ones are missing."""
-    return [Standing(*row) for row in execute(connection, STANDINGS, study_ids=list(study_ids))]
+def read_budgets(connection: sa.Connection, study_ids: Sequence[int]) -> list[StudyBudget]:
+    """The budget of each of the studies, in the order of their ids; deleted ones are missing."""
+    return [StudyBudget(*row) for row in execute(connection, BUDGETS, study_ids=list(study_ids))]
 
 
-def open_study(
+def set_budget(
     connection: sa.Connection, study_id: int, num_lineages: int | None, num_epochs: int | None, epochs_per_trial: int
 ) -> None:
     """Writes a study's budget, or a larger one over it; may be repeated."""
@@ -93,104 +122,165 @@ def open_study(
     )
 
 
+def lock_studies(connection: sa.Connection, study_ids: Iterable[int]) -> None:
+    """Locks the studies against every other claim, retry and deletion until the transaction ends.
+
+    All take these locks in the order of ids, and before the lock on any trial, so that two transactions never wait for
+    each other.
+    """
+    execute(
+        connection,
+        "SELECT 1 FROM studies WHERE study_id = ANY(:ids) ORDER BY study_id FOR UPDATE",
+        ids=sorted(set(study_ids)),
+    )
+
+
 def claim(
     engine: sa.Engine,
     study_ids: Sequence[int],
     worker: str,
     limit: int = 1,
     *,
-    held: int = 0,
+    num_held: int = 0,
     most_running: Mapping[int, int] | None = None,
+    single: bool = True,
 ) -> tuple[list[Claim], bool]:
-    """Claims up to ``limit`` trials for ``worker``, of the studies that have got least of their budgets so far.
+    """Claims up to ``limit`` trials for ``worker``, from the studies that have given out the least of their budgets.
 
-    A worker that holds none (``held``) gets one wherever there is one. Beyond that first one it begins no trial in a
-    study that has ``most_running`` trials running: a search that gives out its whole budget at once learns nothing.
+    Retries and enqueued trials are claimed first. A worker that holds no trial (``num_held``) gets one if there is any.
+    Beyond that first one, it begins no trial in a study that has ``most_running`` trials running: a search that gives
+    out its whole budget at once learns nothing. A trial that has to be trained apart is claimed by a worker that trains
+    a ``single`` trial at a time, or else by one that holds none, as its only one.
 
-    Returns the claims and whether every study is finished. Retries and what a person enqueued come first.
+    Returns the claims and whether every study is finished.
 
     Raises:
-        ExperimentDeletedError: where every study has been deleted.
+        ExperimentDeletedError: if every study has been deleted.
     """
+    limits = most_running or {}
+    while True:
+        with engine.begin() as connection:
+            budgets = read_budgets(connection, study_ids)
+            if not budgets:
+                raise ExperimentDeletedError
+            chosen = _choose(budgets, limit, num_held, limits)
+            if not chosen:
+                return [], all(budget.finished for budget in budgets)
+            # From here on nobody else changes what these studies have; what was read without the lock is read again.
+            lock_studies(connection, chosen)
+            claims = _claim_from(connection, sorted(set(chosen)), worker, limit, num_held, limits, single)
+            if claims:
+                return claims, False
+            if read_budgets(connection, study_ids) == budgets:
+                # What waits there is not for this worker: it has to be trained apart.
+                return [], False
+
+
+def _choose(budgets: Sequence[StudyBudget], limit: int, num_held: int, limits: Mapping[int, int]) -> list[int]:
+    """The studies to claim from, one for each trial: first where one waits, then by the share that was given out."""
+    state = {budget.study_id: budget for budget in budgets}
+    chosen: list[int] = []
+    while len(chosen) < limit:
+        is_first = not num_held and not chosen
+        eligible = [
+            budget
+            for budget in state.values()
+            if budget.waiting or (budget.has_capacity and _may_begin(budget, is_first, limits))
+        ]
+        if not eligible:
+            break
+        best = min(eligible, key=lambda b: (not (b.waiting or b.enqueued), b.progress, b.study_id))
+        state[best.study_id] = best.after_claim()
+        chosen.append(best.study_id)
+    return chosen
+
+
+def _may_begin(budget: StudyBudget, is_first: bool, limits: Mapping[int, int]) -> bool:
+    return is_first or budget.running < limits.get(budget.study_id, budget.running + 1)
+
+
+def _claim_from(
+    connection: sa.Connection,
+    study_ids: list[int],
+    worker: str,
+    limit: int,
+    num_held: int,
+    limits: Mapping[int, int],
+    single: bool,
+) -> list[Claim]:
+    """Claims from studies that are locked."""
     claims: list[Claim] = []
-
-    def may_begin(standing: Standing) -> bool:
-        return not (held or claims) or standing.running < (most_running or {}).get(
-            standing.study_id, standing.running + 1
-        )
-
-    with engine.begin() as connection:
-        known = {standing.study_id: standing for standing in standings(connection, study_ids)}
-        if not known:
-            raise ExperimentDeletedError
-        while len(claims) < limit:
-            open_ones = [s for s in known.values() if s.waiting or (s.room and may_begin(s))]
-            if not open_ones:
-                break
-            study_id = min(open_ones, key=lambda s: (not s.waiting, s.progress, s.study_id)).study_id
-            # From here on nobody else changes what the study has: what was read without the lock is read again.
-            execute(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
-            now = standings(connection, [study_id])
-            if not now:
-                del known[study_id]
-                continue
-            taken = (_take_waiting(connection, now[0], worker) if now[0].waiting else None) or (
-                _begin(connection, now[0], worker) if now[0].room and may_begin(now[0]) else None
-            )
-            if taken is None:
-                del known[study_id]
-                continue
-            claims.append(taken)
-            known[study_id] = standings(connection, [study_id])[0]
-        left = standings(connection, study_ids)
-        if not left:
-            raise ExperimentDeletedError
-    return claims, not claims and all(standing.finished for standing in left)
+    state = {budget.study_id: budget for budget in read_budgets(connection, study_ids)}
+    while len(claims) < limit:
+        is_first = not num_held and not claims
+        chosen = _choose(list(state.values()), 1, num_held + len(claims), limits)
+        if not chosen:
+            break
+        budget = state[chosen[0]]
+        may_begin = budget.has_capacity and _may_begin(budget, is_first, limits)
+        claimed: Claim | None = None
+        if budget.waiting or (budget.enqueued and may_begin):
+            claimed = _take_waiting(connection, budget, worker, apart=single or is_first, enqueued=may_begin)
+        if claimed is None and may_begin:
+            claimed = _begin(connection, budget, worker)
+        if claimed is None:
+            del state[budget.study_id]
+            continue
+        claims.append(claimed)
+        if claimed.apart and not single:
+            break
+        state[budget.study_id] = read_budgets(connection, [budget.study_id])[0]
+    return claims
 
 
 def are_deleted(engine: sa.Engine, study_ids: Sequence[int]) -> bool:
     """Whether none of the studies is there any more."""
     with engine.connect() as connection:
-        return not standings(connection, study_ids)
+        return not read_budgets(connection, study_ids)
 
 
-def _take_waiting(connection: sa.Connection, standing: Standing, worker: str) -> Claim | None:
-    rows = execute(
-        connection,
-        """
-        SELECT t.trial_id, t.number, h.lineage, h.attempt FROM trials t LEFT JOIN hpo_trials h USING (trial_id)
-        WHERE t.study_id = :s AND t.state = 'WAITING' ORDER BY h.lineage NULLS LAST, t.number LIMIT 1
-        """,
-        s=standing.study_id,
-    ).all()
-    if not rows:
+WAITING = """
+SELECT t.trial_id, t.number, h.lineage, h.attempt, h.apart IS NOT NULL, coalesce(h.draw, 0)
+FROM trials t LEFT JOIN hpo_trials h USING (trial_id)
+WHERE t.study_id = :s AND t.state = 'WAITING'
+  AND (h.trial_id IS NOT NULL OR :enqueued) AND (h.apart IS NULL OR :apart)
+ORDER BY h.apart IS NULL, h.lineage NULLS LAST, t.number LIMIT 1
+"""
+
+
+def _take_waiting(
+    connection: sa.Connection, budget: StudyBudget, worker: str, *, apart: bool, enqueued: bool
+) -> Claim | None:
+    """Claims a retry or, if ``enqueued``, a trial that a person enqueued: that one takes a place in the budget."""
+    row = execute(connection, WAITING, s=budget.study_id, apart=apart, enqueued=enqueued).first()
+    if row is None:
         return None
-    trial_id, number, lineage, attempt = rows[0]
-    if lineage is None:
-        # Enqueued by a person with plain Optuna: it takes a place in the budget, as the trial it is.
-        if standing.num_lineages is not None and standing.next_lineage >= standing.num_lineages:
-            return None
-        lineage, attempt = standing.next_lineage, 0
-        _new_lineage(connection, standing.study_id, trial_id, lineage)
+    trial_id, number, lineage, attempt, is_apart, draw = row
+    is_foreign = lineage is None
+    if is_foreign:
+        lineage, attempt = budget.next_lineage, 0
+        _new_lineage(connection, budget.study_id, trial_id, lineage)
     execute(
         connection,
         "UPDATE trials SET state = 'RUNNING', datetime_start = now() AT TIME ZONE 'UTC' WHERE trial_id = :t",
         t=trial_id,
     )
     _hold(connection, trial_id, lineage, attempt, worker)
-    return Claim(standing.study_id, trial_id, number, lineage, attempt, fresh=False)
+    return Claim(
+        budget.study_id, trial_id, number, lineage, attempt, fresh=False, enqueued=is_foreign, apart=is_apart, draw=draw
+    )
 
 
-def _begin(connection: sa.Connection, standing: Standing, worker: str) -> Claim:
-    lineage = standing.next_lineage
-    trial_id, number = insert_trial(connection, standing.study_id, "RUNNING")
-    _new_lineage(connection, standing.study_id, trial_id, lineage)
+def _begin(connection: sa.Connection, budget: StudyBudget, worker: str) -> Claim:
+    lineage = budget.next_lineage
+    trial_id, number = insert_trial(connection, budget.study_id, "RUNNING")
+    _new_lineage(connection, budget.study_id, trial_id, lineage)
     _hold(connection, trial_id, lineage, 0, worker)
-    return Claim(standing.study_id, trial_id, number, lineage, 0, fresh=True)
+    return Claim(budget.study_id, trial_id, number, lineage, 0, fresh=True)
 
 
 def insert_trial(connection: sa.Connection, study_id: int, state: str) -> tuple[int, int]:
-    """Adds a trial; the caller holds the study's row, as Optuna does, so that its number is its own."""
+    """Adds a trial and returns its id and number; the caller holds the study's lock, which keeps the number unique."""
     row = execute(
         connection,
         """
@@ -226,5 +316,5 @@ def _hold(connection: sa.Connection, trial_id: int, lineage: int, attempt: int, 
         """,
         t=trial_id,
     )
-    held = {attributes.LINEAGE: lineage, attributes.ATTEMPT: attempt, attributes.WORKER: worker}
-    write_attributes(connection, "trial_user_attributes", {trial_id: held})
+    owned = {attributes.LINEAGE: lineage, attributes.ATTEMPT: attempt, attributes.WORKER: worker}
+    write_attributes(connection, "trial_user_attributes", {trial_id: owned})

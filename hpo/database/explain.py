@@ -37,5 +37,5 @@ def explained(error: Exception, shown: str) -> StorageError:
     lasting = ("password authentication", "no password", "does not exist", "permission", "host name", "pg_hba.conf")
     return StorageError(
         f"Postgres at {shown}: {'it cannot be used' if sign is None else table[sign]} ({detail})",
-        passing=isinstance(cause, sa.exc.OperationalError) and not (sign or "").startswith(lasting),
+        transient=isinstance(cause, sa.exc.OperationalError) and not (sign or "").startswith(lasting),
     )

@@ -1,21 +1,70 @@
-"""What follows a trial that did not end by itself: another attempt of its lineage, or the end of it.
+"""What follows a trial that did not end by itself: another attempt of its lineage, another draw, or the end of it.
 
-Failing the attempt and queueing the next one are one transaction, so nobody can die between the two.
+Ending the attempt and queueing the next one are one transaction, so a process that dies leaves either both or none.
+
+Progress protects: an attempt that finished an epoch which no earlier attempt had finished sets the count of failures
+back, so a trial that moves on is finished however often it is interrupted.
 """
 
-from typing import Any
+import enum
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.database import attributes
-from hpo.database.claims import insert_trial
+from hpo.database.claims import insert_trial, lock_studies
 from hpo.database.trial_writes import Writes, end, execute, finish, write, write_attributes
 
 
-def give_back(connection: sa.Connection, trial_id: int, reason: str, writes: Writes | None = None) -> bool:
-    """Queues the trial again, through no fault of its own. Returns False where it was not running."""
-    return _fail(connection, trial_id, reason, writes or Writes(), blame=False, error=None, max_retries=0)
+class Cause(enum.Enum):
+    """How an attempt ended, as far as it is known."""
+
+    RAISED = "raised"  # the trainer raised an error in this trial
+    DIED = "died"  # the worker's process ended while it trained this trial alone
+    SILENT = "silent"  # the worker gave no sign of life: its process, its machine or its network
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt under its study's lock; see the columns of ``hpo_trials``. ``reached``: epochs it has finished."""
+
+    trial_id: int
+    study_id: int
+    lineage: int
+    attempt: int
+    failures: int
+    error: str | None
+    progress: int
+    draw: int
+    apart: str | None
+    reached: int
+
+    @property
+    def has_progressed(self) -> bool:
+        return self.reached > self.progress
+
+
+def give_back(
+    connection: sa.Connection,
+    trial_id: int,
+    reason: str,
+    writes: Writes | None = None,
+    *,
+    error: str | None = None,
+    apart: str | None = None,
+) -> bool:
+    """Queues the trial again without counting a failure. Returns False if it was not running.
+
+    ``error`` is compared with that of the next attempt; ``apart`` has the next attempt trained alone.
+    """
+    attempt = _lock(connection, trial_id, reason, writes)
+    if attempt is None:
+        return False
+    failures = 0 if attempt.has_progressed else attempt.failures
+    return _queue_again(connection, attempt, failures, error or attempt.error, apart=apart or attempt.apart)
 
 
 def retry_or_fail(
@@ -25,136 +74,337 @@ def retry_or_fail(
     max_retries: int,
     *,
     error: str | None = None,
+    cause: Cause = Cause.RAISED,
     epochs: int = 0,
     writes: Writes | None = None,
+    is_charged: bool = True,
 ) -> bool:
-    """Queues the trial again, unless its lineage failed ``max_retries`` times or twice with the same ``error``.
+    """Queues the trial again, unless its lineage failed more than ``max_retries`` times or twice with one ``error``.
 
-    Returns False where the trial was not running.
+    A lineage whose process died while it was trained alone is tried again a third as often, but at least once. A
+    failure that is not ``is_charged`` ends the lineage only if it is repeated.
+    Returns False if the trial was not running.
     """
-    return _fail(connection, trial_id, reason, writes or Writes(), True, error, max_retries, epochs)
+    attempt = _lock(connection, trial_id, reason, writes)
+    if attempt is None:
+        return False
+    # The first attempt has no earlier one that it could have moved on from: what its trainer raises counts.
+    has_progressed = attempt.has_progressed and (attempt.attempt > 0 or cause is not Cause.RAISED)
+    failures = 0 if has_progressed else attempt.failures + is_charged
+    limit = min(max_retries, max(1, max_retries // 3)) if cause is Cause.DIED else max_retries
+    is_repeated = error is not None and error == attempt.error and not has_progressed
+    if failures > limit or is_repeated:
+        if cause is Cause.DIED and attempt.apart is not None:
+            # It is the one that ended the worker: the others that were there need not be trained alone any more.
+            execute(connection, "UPDATE hpo_trials SET apart = NULL WHERE apart = :a", a=attempt.apart)
+        return finish(connection, trial_id, TrialState.FAIL, None, max(epochs, attempt.reached), Writes())
+    return _queue_again(connection, attempt, failures, error or attempt.error, apart=attempt.apart)
 
 
-def _fail(
+def last_error(connection: sa.Connection, trial_id: int) -> str | None:
+    """The error with which the attempt before this one ended, normalised."""
+    error: str | None = execute(connection, "SELECT error FROM hpo_trials WHERE trial_id = :t", t=trial_id).scalar()
+    return error
+
+
+def fail_for_good(connection: sa.Connection, trial_id: int, reason: str, writes: Writes | None = None) -> bool:
+    """Fails the trial and its lineage. Returns False if it was not running."""
+    attempt = _lock(connection, trial_id, reason, writes)
+    return attempt is not None and finish(connection, trial_id, TrialState.FAIL, None, attempt.reached, Writes())
+
+
+def replace(
     connection: sa.Connection,
     trial_id: int,
+    state: TrialState,
     reason: str,
-    writes: Writes,
-    blame: bool,
-    error: str | None,
-    max_retries: int,
-    epochs: int = 0,
+    writes: Writes | None = None,
+    *,
+    draw: int,
 ) -> bool:
-    row = execute(
-        connection,
-        "SELECT study_id, lineage, attempt, failures, error FROM hpo_trials WHERE trial_id = :t",
-        t=trial_id,
-    ).first()
-    if row is None:
+    """Ends the trial and queues its lineage with another configuration: its draw number ``draw``.
+
+    PRUNED it counts as infeasible. It costs no budget but the epochs that it trained. Returns False if it was not
+    running.
+    """
+    attempt = _lock(connection, trial_id, reason, writes)
+    if attempt is None or not end(connection, trial_id, state):
         return False
-    study_id, lineage, attempt, failures, last_error = row
-    # Before the trial's own row, in the order in which claims lock.
-    execute(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
-    failures += blame
-    writes.user_attrs[attributes.REASON] = reason
-    if blame and (failures > max_retries or (error is not None and error == last_error)):
-        return finish(connection, trial_id, TrialState.FAIL, None, epochs, writes)
-    if write(connection, {trial_id: writes}) or not end(connection, trial_id, TrialState.FAIL):
-        return False
-    execute(connection, "UPDATE hpo_trials SET retried = true WHERE trial_id = :t", t=trial_id)
-    successor, _ = insert_trial(connection, study_id, "WAITING")
     execute(
         connection,
-        "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt, failures, error) "
-        "VALUES (:t, :s, :lineage, :attempt, :failures, :error)",
-        t=successor,
-        s=study_id,
-        lineage=lineage,
-        attempt=attempt + 1,
-        failures=failures,
-        error=error,
+        "UPDATE hpo_trials SET retried = true, infeasible = :i WHERE trial_id = :t",
+        i=state is TrialState.PRUNED,
+        t=trial_id,
     )
-    _copy(connection, trial_id, successor)
-    write_attributes(
+    execute(
         connection,
-        "trial_user_attributes",
-        {successor: {attributes.LINEAGE: lineage, attributes.ATTEMPT: attempt + 1}},
+        "UPDATE hpo_studies SET epochs_spent = epochs_spent + :e WHERE study_id = :s",
+        e=attempt.reached,
+        s=attempt.study_id,
     )
+    _insert_successor(connection, attempt, failures=0, error=None, apart=None, progress=0, draw=draw)
     return True
 
 
-def _copy(connection: sa.Connection, trial_id: int, successor: int) -> None:
-    """What a lineage keeps: its parameters, configuration and seed, and what the sampler and pruner noted about it.
+def record_refused_draw(
+    connection: sa.Connection, study_id: int, lineage: int, draw: int, reason: str, writes: Writes
+) -> int | None:
+    """Records a configuration that was drawn and refused before it was trained, as an Optuna trial that is PRUNED.
 
-    The rungs that ASHA noted come along, so a lineage is judged at each rung once; artifacts stay where they are.
+    Returns its trial id; None if this draw of the lineage is on record already.
     """
-    for sql in (
+    lock_studies(connection, [study_id])
+    query = "SELECT 1 FROM hpo_trials WHERE study_id = :s AND lineage = :l AND attempt = :a"
+    if execute(connection, query, s=study_id, l=lineage, a=-1 - draw).first() is not None:
+        return None
+    trial_id, _ = insert_trial(connection, study_id, "RUNNING")
+    execute(
+        connection,
+        "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt, draw, retried, infeasible) "
+        "VALUES (:t, :s, :l, :a, :d, true, true)",
+        t=trial_id,
+        s=study_id,
+        l=lineage,
+        a=-1 - draw,
+        d=draw,
+    )
+    write(connection, {trial_id: with_reason(writes, reason)})
+    end(connection, trial_id, TrialState.PRUNED)
+    return trial_id
+
+
+def count_infeasible(connection: sa.Connection, study_ids: list[int]) -> dict[int, int]:
+    """How many configurations of each study were refused; studies without one are missing."""
+    query = "SELECT study_id, count(*) FROM hpo_trials WHERE study_id = ANY(:ids) AND infeasible GROUP BY study_id"
+    return dict(tuple(row) for row in execute(connection, query, ids=study_ids))
+
+
+def with_reason(writes: Writes | None, reason: str) -> Writes:
+    """A copy of the writes with the reason for which the trial ended."""
+    kept = writes or Writes()
+    return Writes(kept.params, {**kept.user_attrs, attributes.REASON: reason}, kept.system_attrs, kept.reports)
+
+
+REACHED = """
+SELECT greatest(
+  coalesce((SELECT max(step) FROM trial_intermediate_values WHERE trial_id = :t), 0),
+  coalesce((SELECT max(CAST(value_json AS integer)) FROM trial_user_attributes
+            WHERE trial_id = :t AND key = ANY(:k)), 0))
+"""
+
+
+def _lock(connection: sa.Connection, trial_id: int, reason: str, writes: Writes | None) -> Attempt | None:
+    """Locks the trial's study and writes what is pending; None if the trial does not run."""
+    study_id = execute(connection, "SELECT study_id FROM hpo_trials WHERE trial_id = :t", t=trial_id).scalar()
+    if study_id is None:
+        return None
+    lock_studies(connection, [study_id])
+    if write(connection, {trial_id: with_reason(writes, reason)}):
+        return None
+    return _read_attempt(connection, trial_id)
+
+
+def _read_attempt(connection: sa.Connection, trial_id: int) -> Attempt:
+    columns = "study_id, lineage, attempt, failures, error, progress, draw, apart"
+    row = execute(connection, f"SELECT {columns} FROM hpo_trials WHERE trial_id = :t", t=trial_id).one()
+    keys = [attributes.START_EPOCH, attributes.EPOCHS]
+    values = [trial_id, *row, execute(connection, REACHED, t=trial_id, k=keys).scalar_one()]
+    return Attempt(*values)
+
+
+def _queue_again(
+    connection: sa.Connection, attempt: Attempt, failures: int, error: str | None, *, apart: str | None
+) -> bool:
+    if not end(connection, attempt.trial_id, TrialState.FAIL):
+        return False
+    execute(connection, "UPDATE hpo_trials SET retried = true WHERE trial_id = :t", t=attempt.trial_id)
+    progress = max(attempt.progress, attempt.reached)
+    successor = _insert_successor(connection, attempt, failures, error, apart, progress, attempt.draw)
+    _copy(connection, attempt.trial_id, successor)
+    return True
+
+
+def _insert_successor(
+    connection: sa.Connection,
+    attempt: Attempt,
+    failures: int,
+    error: str | None,
+    apart: str | None,
+    progress: int,
+    draw: int,
+) -> int:
+    successor, _ = insert_trial(connection, attempt.study_id, "WAITING")
+    execute(
+        connection,
+        "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt, failures, error, apart, progress, draw) "
+        "VALUES (:t, :s, :lineage, :attempt, :failures, :error, :apart, :progress, :draw)",
+        t=successor,
+        s=attempt.study_id,
+        lineage=attempt.lineage,
+        attempt=attempt.attempt + 1,
+        failures=failures,
+        error=error,
+        apart=apart,
+        progress=progress,
+        draw=draw,
+    )
+    numbers = {attributes.LINEAGE: attempt.lineage, attributes.ATTEMPT: attempt.attempt + 1}
+    write_attributes(connection, "trial_user_attributes", {successor: numbers})
+    return successor
+
+
+KEPT = [attributes.CONFIG, attributes.GIVEN, attributes.SEED, attributes.AUDITED, attributes.DRAW]
+"""User attributes that the attempts of a lineage share."""
+
+
+def _copy(connection: sa.Connection, trial_id: int, successor: int) -> None:
+    """Copies what a lineage keeps: parameters, configuration, seed, and what sampler and pruner noted about it.
+
+    The rungs that ASHA noted are copied, so a lineage is judged once at each rung; artifacts stay with their attempt.
+    """
+    execute(
+        connection,
         "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
         "SELECT :new, param_name, param_value, distribution_json FROM trial_params WHERE trial_id = :old "
         "ORDER BY param_id",
+        new=successor,
+        old=trial_id,
+    )
+    execute(
+        connection,
         "INSERT INTO trial_user_attributes (trial_id, key, value_json) SELECT :new, key, value_json "
         "FROM trial_user_attributes WHERE trial_id = :old AND key = ANY(:kept)",
+        new=successor,
+        old=trial_id,
+        kept=KEPT,
+    )
+    execute(
+        connection,
         "INSERT INTO trial_system_attributes (trial_id, key, value_json) SELECT :new, key, value_json "
         "FROM trial_system_attributes WHERE trial_id = :old AND key NOT LIKE 'artifacts:%'",
-    ):
-        kept: list[Any] = [attributes.GIVEN, attributes.CONFIG, attributes.SEED, attributes.AUDITED]
-        parameters: dict[str, Any] = {"new": successor, "old": trial_id}
-        execute(connection, sql, **parameters, **({"kept": kept} if ":kept" in sql else {}))
+        new=successor,
+        old=trial_id,
+    )
 
 
-STALE = """
-SELECT t.trial_id, t.study_id, h.worker FROM trials t
+# Trials of workers that are gone.
+
+RUNNING_OF = """
+SELECT t.trial_id, t.study_id, EXISTS (
+  SELECT 1 FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND a.key = :key)
+FROM trials t JOIN hpo_trials h USING (trial_id) JOIN trial_heartbeats b USING (trial_id)
+WHERE h.worker = :worker AND t.state = 'RUNNING' AND (CAST(:grace AS float8) IS NULL OR
+  (now() AT TIME ZONE 'UTC') - greatest(b.heartbeat, pg_postmaster_start_time() AT TIME ZONE 'UTC')
+    > make_interval(secs => CAST(:grace AS float8)))
+ORDER BY t.trial_id
+"""
+SILENT_WORKERS = """
+SELECT DISTINCT h.worker FROM trials t
 JOIN trial_heartbeats b USING (trial_id) JOIN hpo_trials h USING (trial_id)
-WHERE t.study_id = ANY(:study_ids) AND t.state = 'RUNNING'
+WHERE t.study_id = ANY(:study_ids) AND t.state = 'RUNNING' AND h.worker IS NOT NULL
   AND (now() AT TIME ZONE 'UTC') - greatest(b.heartbeat, pg_postmaster_start_time() AT TIME ZONE 'UTC')
       > make_interval(secs => :grace)
 """
 
 
 def sweep(engine: sa.Engine, study_ids: list[int], grace_seconds: float, max_retries: int) -> int:
-    """Retries the trials whose worker has not beaten for ``grace_seconds``, by the database's clock. Returns how many.
+    """Queues again the trials whose worker has sent no heartbeat for ``grace_seconds``, by the database's clock.
 
-    While the database was away nobody could beat: its start counts as a beat of everyone.
+    While the database was away, no worker could send one: its start counts as a heartbeat of all. Returns how many.
     """
     with engine.connect() as connection:
-        stale = execute(connection, STALE, study_ids=study_ids, grace=grace_seconds).all()
-    swept = 0
-    for trial_id, study_id, worker in stale:
-        with engine.begin() as connection:
-            # Looked at again under the lock: the worker may have come back, or somebody else swept it.
-            execute(connection, "SELECT 1 FROM studies WHERE study_id = :s FOR UPDATE", s=study_id)
-            again = execute(
-                connection, STALE + " AND t.trial_id = :t", study_ids=study_ids, grace=grace_seconds, t=trial_id
-            )
-            reason = f"its worker {worker} gave no sign of life for {grace_seconds:g} s"
-            swept += bool(again.all()) and _worker_died(connection, trial_id, reason, max_retries)
-    return swept
+        workers = list(execute(connection, SILENT_WORKERS, study_ids=study_ids, grace=grace_seconds).scalars())
+    num_swept = 0
+    for worker in workers:
+        reason = f"its worker {worker} gave no sign of life for {grace_seconds:g} s"
+        num_swept += _requeue(engine, worker, reason, max_retries, Cause.SILENT, grace_seconds)
+    return num_swept
 
 
 def fail_worker(engine: sa.Engine, worker: str, reason: str, max_retries: int) -> int:
-    """Retries at once the trials of a worker that is known to be dead. Returns how many."""
-    with engine.connect() as connection:
-        query = "SELECT trial_id FROM hpo_trials JOIN trials USING (trial_id) WHERE worker = :w AND state = 'RUNNING'"
-        trial_ids = [row[0] for row in execute(connection, query, w=worker)]
-    for trial_id in trial_ids:
-        with engine.begin() as connection:
-            _worker_died(connection, trial_id, reason, max_retries)
-    return len(trial_ids)
+    """Queues again at once the trials of a worker that is known to be dead. Returns how many it held.
 
-
-def _worker_died(connection: sa.Connection, trial_id: int, reason: str, max_retries: int) -> bool:
-    """Retries a trial of a dead worker and counts it as a failure of the trial, which may have been the cause.
-
-    Not so a retry that was only claimed ahead and had not begun: else one trial that kills each of its workers takes
-    the next in the queue along, time after time.
+    If it trained one trial, that trial's lineage has failed; if it trained several, none is charged, and each is then
+    trained alone.
     """
-    started = execute(
-        connection,
-        "SELECT attempt = 0 OR EXISTS (SELECT 1 FROM trial_user_attributes a WHERE a.trial_id = :t AND key = :key) "
-        "FROM hpo_trials h WHERE h.trial_id = :t",
-        t=trial_id,
-        key=attributes.START_EPOCH,
-    ).scalar()
-    if started:
-        return retry_or_fail(connection, trial_id, reason, max_retries)
-    return give_back(connection, trial_id, reason)
+    return _requeue(engine, worker, reason, max_retries, Cause.DIED, None)
+
+
+def _requeue(
+    engine: sa.Engine, worker: str, reason: str, max_retries: int, cause: Cause, grace_seconds: float | None
+) -> int:
+    """One transaction for all trials of a worker, so that everybody sees how many it trained when it died."""
+    parameters = {"worker": worker, "grace": grace_seconds, "key": attributes.START_EPOCH}
+    with engine.begin() as connection:
+        held = execute(connection, RUNNING_OF, **parameters).all()
+        lock_studies(connection, {row[1] for row in held})
+        # Read again under the lock: the worker may have come back, or another one has swept it.
+        held = execute(connection, RUNNING_OF, **parameters).all()
+        num_training = sum(has_begun for _, _, has_begun in held)
+        num_requeued = 0
+        for trial_id, _, has_begun in held:
+            if has_begun and num_training == 1:
+                num_requeued += retry_or_fail(
+                    connection, trial_id, reason, max_retries, error=None, cause=cause, epochs=0
+                )
+            else:
+                # Claimed ahead and not begun, or one of several: it is not known to have had a part in the death.
+                apart = worker if has_begun else None
+                num_requeued += give_back(connection, trial_id, reason, apart=apart)
+    return num_requeued
+
+
+FAILED_LINEAGES = """
+SELECT h.trial_id FROM hpo_trials h JOIN trials t USING (trial_id)
+WHERE h.study_id = ANY(:study_ids) AND t.state = 'FAIL' AND NOT h.retried ORDER BY h.trial_id
+"""
+
+
+def retry_failed(engine: sa.Engine, study_ids: list[int]) -> int:
+    """Queues every failed lineage of the studies again, from its last checkpoint, with its failures forgotten.
+
+    Enqueued trials whose values were refused stay as they are: the same values would be refused again. Returns how
+    many were queued.
+    """
+    with engine.begin() as connection:
+        lock_studies(connection, study_ids)
+        num_queued = 0
+        for trial_id in list(execute(connection, FAILED_LINEAGES, study_ids=study_ids).scalars()):
+            if execute(connection, REFUSED, t=trial_id, key=attributes.REFUSED).first() is not None:
+                continue
+            attempt = _read_attempt(connection, trial_id)
+            execute(connection, "UPDATE hpo_trials SET retried = true WHERE trial_id = :t", t=trial_id)
+            # The epochs of a lineage are counted when it ends, which it now does once more.
+            execute(
+                connection,
+                "UPDATE hpo_studies SET epochs_spent = greatest(0, epochs_spent - :e) WHERE study_id = :s",
+                e=attempt.reached,
+                s=attempt.study_id,
+            )
+            progress = max(attempt.progress, attempt.reached)
+            successor = _insert_successor(connection, attempt, 0, None, None, progress, attempt.draw)
+            _copy(connection, trial_id, successor)
+            num_queued += 1
+    return num_queued
+
+
+REFUSED = "SELECT 1 FROM trial_user_attributes WHERE trial_id = :t AND key = :key"
+
+RESULTS_AND_FAILURES = """
+SELECT (SELECT count(*) FROM hpo_trials h JOIN trials t USING (trial_id)
+        WHERE h.study_id = ANY(:ids) AND t.state IN ('COMPLETE', 'PRUNED') AND NOT h.retried),
+  ARRAY(SELECT a.value_json FROM hpo_trials h JOIN trials t USING (trial_id)
+        JOIN trial_user_attributes a ON a.trial_id = h.trial_id AND a.key = :key
+        WHERE h.study_id = ANY(:ids) AND h.attempt >= 0
+          AND (t.state = 'FAIL' AND NOT h.retried OR t.state = 'PRUNED' AND h.infeasible)
+          AND NOT EXISTS (SELECT 1 FROM trial_user_attributes r WHERE r.trial_id = h.trial_id AND r.key = :refused)
+        ORDER BY h.trial_id LIMIT 100)
+"""
+
+
+def results_and_failures(engine: sa.Engine, study_ids: Iterable[int]) -> tuple[int, list[str]]:
+    """How many lineages have a result, and the reasons for which others have failed for good."""
+    with engine.connect() as connection:
+        parameters = {"ids": list(study_ids), "key": attributes.REASON, "refused": attributes.REFUSED}
+        num_results, reasons = execute(connection, RESULTS_AND_FAILURES, **parameters).one()
+    return num_results, [str(json.loads(reason)) for reason in reasons]

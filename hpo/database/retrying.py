@@ -20,12 +20,12 @@ T = TypeVar("T")
 LONGEST_PAUSE_SECONDS = 5.0
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether the database may do the same thing without an error a little later."""
+def is_transient(error: BaseException) -> bool:
+    """Whether the same operation may succeed a little later."""
     if isinstance(error, StorageError):
-        return error.passing
+        return error.transient
     if isinstance(error, optuna.exceptions.StorageInternalError):
-        return error.__cause__ is None or is_passing(error.__cause__)
+        return error.__cause__ is None or is_transient(error.__cause__)
     if isinstance(error, sa.exc.DBAPIError):
         # 57P0x: the server is being stopped or started; 40xxx: deadlock or serialization; 53xxx: out of resources.
         code = getattr(error.orig, "pgcode", None) or ""
@@ -48,7 +48,7 @@ def persistently(action: Callable[[], T], stopping: Callable[[], bool] = lambda:
         try:
             result = action()
         except Exception as error:
-            if not is_passing(error) or stopping():
+            if not is_transient(error) or stopping():
                 raise
             if not announced and time.monotonic() - since > 1.0:
                 log.warning("the database does not answer; waiting for it")

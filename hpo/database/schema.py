@@ -1,4 +1,4 @@
-"""Our own tables beside Optuna's, and which tables Optuna has.
+"""Our own tables beside Optuna's, with the columns that later versions added, and which tables Optuna has.
 
 ``tests/unit/search/test_optuna_internals.py`` fails if Optuna changes a table, column or type that our SQL names.
 """
@@ -22,19 +22,38 @@ CREATE TABLE IF NOT EXISTS hpo_trials (
     trial_id integer PRIMARY KEY REFERENCES trials ON DELETE CASCADE,
     study_id integer NOT NULL REFERENCES studies ON DELETE CASCADE,
     lineage integer NOT NULL,
-    attempt integer NOT NULL,
+    attempt integer NOT NULL, -- from 0; negative: the row of a draw that the configuration refused, -1 - its draw
     worker text,
-    failures integer NOT NULL DEFAULT 0, -- how often the lineage has failed before this attempt
-    error text,                          -- with what the attempt before this one failed
+    failures integer NOT NULL DEFAULT 0, -- how often the lineage has failed, without progress, before this attempt
+    error text,                          -- with what the attempt before this one failed, normalised
     retried boolean NOT NULL DEFAULT false,
     UNIQUE (study_id, lineage, attempt)
 );
+ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS progress integer NOT NULL DEFAULT 0; -- epochs that earlier attempts did
+ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS draw integer NOT NULL DEFAULT 0; -- draws of the lineage before this one
+ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS infeasible boolean NOT NULL DEFAULT false; -- costs no budget
+ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS apart text; -- to be trained alone: the worker that died with it
 CREATE INDEX IF NOT EXISTS hpo_active_trials ON trials (study_id) WHERE state IN ('RUNNING', 'WAITING');
 """
 
+NUM_ADDED_COLUMNS = 4
+MISSING_COLUMNS = """
+SELECT count(*) < :added FROM information_schema.columns
+WHERE table_schema = ANY(current_schemas(false)) AND table_name = 'hpo_trials'
+  AND column_name IN ('progress', 'draw', 'infeasible', 'apart')
+"""
+
+
+def has_own_columns(connection: sa.Connection) -> bool:
+    """Whether our tables have every column; False for those that an earlier version made."""
+    return not connection.execute(sa.text(MISSING_COLUMNS), {"added": NUM_ADDED_COLUMNS}).scalar_one()
+
 
 def create_own_tables(engine: sa.Engine) -> None:
-    """Makes our tables beside Optuna's; deleting a study with any Optuna client deletes our rows of it."""
+    """Makes our tables beside Optuna's, or adds the columns that they lack; may be repeated.
+
+    Deleting a study with any Optuna client deletes our rows of it.
+    """
     with engine.begin() as connection:
         # Two processes that make them at once would meet in the catalogue; the number is arbitrary, ours.
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305198)"))

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.database.address import masked, resolve_address
 from hpo.database.explain import explained
 from hpo.database.read_trials import READ_TRIALS, frozen_trial
-from hpo.database.schema import OWN_TABLES, create_own_tables, optuna_tables
+from hpo.database.schema import OWN_TABLES, create_own_tables, has_own_columns, optuna_tables
 from hpo.errors import StorageError
 
 # Two connections serve a worker: one for claims, reports and results, one for heartbeats.
@@ -156,7 +156,7 @@ def _checked(address: str, shown: str) -> Iterator[bool]:
 
 
 def _is_ours(connection: sa.Connection, shown: str) -> bool:
-    """Whether the database holds our tables already; False for an empty one or Optuna's alone."""
+    """Whether the database holds our tables already; False for an empty one, Optuna's alone, an earlier version's."""
     query = "SELECT table_name FROM information_schema.tables WHERE table_schema = ANY(current_schemas(false))"
     tables = {name for (name,) in connection.execute(sa.text(query))}
     if tables and "version_info" not in tables:
@@ -167,4 +167,4 @@ def _is_ours(connection: sa.Connection, shown: str) -> bool:
                 f"the database {shown} holds tables of something else ({', '.join(others[:3])}"
                 f"{', …' if len(others) > 3 else ''}) and none of Optuna's: give an empty database, or one of Optuna's"
             )
-    return tables.issuperset(OWN_TABLES)
+    return tables.issuperset(OWN_TABLES) and has_own_columns(connection)

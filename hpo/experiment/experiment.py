@@ -108,7 +108,7 @@ def create_experiment(storage: Storage, study_file: StudyFile) -> tuple[Experime
             elif differences:
                 _set_attribute(connection, study_id, attributes.STUDY_FILE, study_file.to_json())
             budget = study_file.budget_for(sampler)
-            claims.open_study(connection, study_id, budget.trials, budget.epochs, study_file.max_epochs() or 1)
+            claims.set_budget(connection, study_id, budget.trials, budget.epochs, study_file.max_epochs() or 1)
     return load_experiment(storage, study_file.name), differences
 
 

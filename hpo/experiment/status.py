@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.database import attributes
-from hpo.database.claims import standings
+from hpo.database.claims import read_budgets
 from hpo.experiment.experiment import Experiment
 from hpo.files.checkpoints import CheckpointFolder
 
@@ -14,7 +14,7 @@ STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "running", "WAI
 
 COUNTS = """
 SELECT t.study_id, t.state::text, h.retried, count(*) FROM trials t JOIN hpo_trials h USING (trial_id)
-WHERE t.study_id = ANY(:study_ids) GROUP BY 1, 2, 3
+WHERE t.study_id = ANY(:study_ids) AND NOT h.infeasible GROUP BY 1, 2, 3
 """
 EPOCHS = """
 SELECT h.study_id, count(*) FROM hpo_trials h JOIN trial_intermediate_values v USING (trial_id)
@@ -49,7 +49,7 @@ def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict
         epochs = dict(map(tuple, rows(EPOCHS)))
         seconds = dict(map(tuple, rows(SECONDS, key=attributes.SECONDS)))
         best = {row[0]: row for row in rows(BEST.format(direction), key=attributes.CONFIG)}
-        standing = {s.study_id: s for s in standings(connection, ids)}
+        budgets = {budget.study_id: budget for budget in read_budgets(connection, ids)}
     studies = []
     for handle in experiment.studies:
         states = dict.fromkeys(STATES.values(), 0)
@@ -67,7 +67,7 @@ def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict
             "budget": experiment.study_file.budget_for(handle.sampler).as_dict(),
             "states": states,
             "retried": retried,
-            "finished": handle.study_id in standing and standing[handle.study_id].finished,
+            "finished": handle.study_id in budgets and budgets[handle.study_id].finished,
             "epochs": epochs.get(handle.study_id, 0),
             "seconds": round(seconds.get(handle.study_id) or 0.0, 1),
             "best": None,

@@ -1,11 +1,11 @@
-"""Where a worker's next trials come from: claimed and proposed on the recorder's thread, early where an ask takes long.
+"""Where a worker's next trials come from: claimed and prepared on the database thread, ahead of time if it is slow.
 
-An ask that is made while the trial before it still trains costs the sampler one result, so it is made early only where
-waiting for it would cost more than a twentieth of a trial.
+Prefetching a trial means that the sampler has not seen the current trial's result. So a trial is prefetched only if
+claiming and sampling take more than 5 % of a trial.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 
 from hpo.database import claims
@@ -13,73 +13,78 @@ from hpo.database.claims import Claim
 from hpo.experiment.experiment import Experiment
 from hpo.search.sampler_registry import SamplerSpec
 from hpo.studyfile.model import StudyFile
-from hpo.worker.db_thread import Recorder
-from hpo.worker.study_runner import Proposal, StudyDesk
+from hpo.worker.db_thread import DatabaseThread
+from hpo.worker.running_trial import RunningTrial
+from hpo.worker.study_runner import StudyRunner
 
-ASK_AHEAD_SHARE = 0.05
+PREFETCH_SHARE = 0.05
 
 
-class Intake:
-    """Claims trials in the name of ``worker``; ``num_held`` tells how many it holds.
+class ClaimQueue:
+    """Claims trials in the name of ``worker``; ``running`` returns the trials in its ``capacity`` slots.
 
     Attributes:
-        finished: whether nothing is left to claim and nobody else runs a trial that could come back.
-        recorded: is done when the configurations that :meth:`next` has handed out are on record.
+        finished: nothing is left to claim, and nobody else runs a trial that could come back.
+        recorded: is done when the configurations that :meth:`take` has returned are on record.
     """
 
     def __init__(
         self,
         experiment: Experiment,
-        desks: Mapping[int, StudyDesk],
-        recorder: Recorder,
+        runners: Mapping[int, StudyRunner],
+        db_thread: DatabaseThread,
         worker: str,
-        num_held: Callable[[], int],
+        running: Callable[[], Iterable[RunningTrial]],
+        capacity: int = 1,
     ) -> None:
         self.finished = False
         self.recorded: Future[None] | None = None
         self._experiment = experiment
-        self._desks = desks
-        self._recorder = recorder
+        self._runners = runners
+        self._db_thread = db_thread
         self._worker = worker
-        self._num_held = num_held
+        self._running = running
+        self._is_single = capacity == 1
         self._most_running = {
             study.study_id: _most_running(experiment.study_file, study.sampler) for study in experiment.studies
         }
-        self._ahead: list[Proposal] = []
-        self._asking: Future[list[Proposal]] | None = None
-        self._claims: list[Claim] = []  # claimed, not proposed yet
-        self._ask_after = 0.0
-        self._ask_seconds = 0.0
+        self._prepared: list[RunningTrial] = []
+        self._request: Future[list[RunningTrial]] | None = None
+        self._claims: list[Claim] = []  # claimed and not prepared yet
+        self._not_before = 0.0
+        self._claim_seconds = 0.0
 
-    def next(self, free: int) -> Proposal | None:
-        """The next trial for one of ``free`` slots; None where there is none now."""
-        if not self._ahead:
-            if self._asking is None and not self.ask(free):
+    def take(self, free: int) -> RunningTrial | None:
+        """The next trial for one of ``free`` slots; None if there is none now."""
+        if not self._prepared:
+            if self._request is None and not self.prefetch(free):
                 return None
-            assert self._asking is not None
-            self._ahead = self._asking.result()
-            self._asking = None
-            # Nothing to be had now: a retry may come, but not at once.
-            self._ask_after = 0.0 if self._ahead else time.monotonic() + 0.5
-        return self._ahead.pop(0) if self._ahead else None
+            assert self._request is not None
+            self._prepared = self._request.result()
+            self._request = None
+            # Nothing can be claimed now: a retry may come, but not at once.
+            self._not_before = 0.0 if self._prepared else time.monotonic() + 0.5
+        return self._prepared.pop(0) if self._prepared else None
 
-    def ask(self, limit: int = 1) -> bool:
-        """Has up to ``limit`` trials claimed and proposed; does not wait. False where there is no use in it now."""
-        if self._ahead or self._asking is not None or self.finished or time.monotonic() < self._ask_after:
+    def prefetch(self, limit: int = 1) -> bool:
+        """Has up to ``limit`` trials claimed and prepared; does not wait. Returns False if that is of no use now."""
+        if self._prepared or self._request is not None or self.finished or time.monotonic() < self._not_before:
             return False
-        self._asking = self._recorder.submit(lambda: self._claim(limit))
+        if not self._is_single and any(trial.claim.apart for trial in self._running()):
+            return False
+        self._request = self._db_thread.submit(self._claim, limit)
         return True
 
-    def ask_early(self, trial_seconds: float) -> None:
-        """Asks for the next trial where waiting for it would cost too much of a trial's ``trial_seconds``."""
-        if self._ask_seconds > ASK_AHEAD_SHARE * trial_seconds:
-            self.ask()
+    def prefetch_if_slow(self, trial_seconds: float) -> None:
+        """Prefetches the next trial if waiting for it would cost too much of a trial's ``trial_seconds``."""
+        if self._claim_seconds > PREFETCH_SHARE * trial_seconds:
+            self.prefetch()
 
     def slot_is_free(self) -> None:
-        """There is room again, so asking is of use."""
-        self._ask_after = 0.0
+        """A slot is free again, so that a claim may succeed."""
+        self._not_before = 0.0
 
-    def _claim(self, limit: int) -> list[Proposal]:
+    def _claim(self, limit: int) -> list[RunningTrial]:
         started = time.monotonic()
         if not self._claims:  # else the database went away after it had given them to us
             self._claims, self.finished = claims.claim(
@@ -87,22 +92,23 @@ class Intake:
                 self._experiment.study_ids,
                 self._worker,
                 limit,
-                held=self._num_held(),
+                num_held=len(list(self._running())),
                 most_running=self._most_running,
+                single=self._is_single,
             )
-        proposals = [self._desks[claim.study_id].propose(claim) for claim in self._claims]
+        prepared = [self._runners[claim.study_id].prepare(claim) for claim in self._claims]
         self._claims = []
-        if proposals:
-            seconds = (time.monotonic() - started) / len(proposals)
-            self._ask_seconds = 0.7 * self._ask_seconds + 0.3 * seconds if self._ask_seconds else seconds
-            self.recorded = self._recorder.write()
-        return proposals
+        if prepared:
+            seconds = (time.monotonic() - started) / len(prepared)
+            self._claim_seconds = 0.7 * self._claim_seconds + 0.3 * seconds if self._claim_seconds else seconds
+            self.recorded = self._db_thread.write()
+        return prepared
 
 
 def _most_running(study_file: StudyFile, sampler: SamplerSpec) -> int:
     """How many trials of a study many slots may run at once, so that three quarters of it can learn from the rest.
 
-    Where nothing is learnt (no pruner, and a sampler that looks at no results) there is no such limit.
+    There is no such limit if nothing is learnt: no pruner, and a sampler that looks at no results.
     """
     if not study_file.pruner.prunes and not sampler.entry.learns:
         return 2**31

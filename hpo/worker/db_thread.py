@@ -1,7 +1,7 @@
 """The one thread of a worker that talks to the database about trials, so that training does not wait for it.
 
-Reports gather in the view while the device computes and are written in one transaction at a time. Where the worker
-needs an answer (a claim, a fresh look before a pruning decision) it submits a job and waits for that alone.
+Reports gather in the cache while the device computes and are written in one transaction at a time. If the worker needs
+an answer (a claim, a fresh look before a pruning decision), it submits a job and waits for that alone.
 """
 
 import logging
@@ -13,42 +13,42 @@ from typing import Any
 
 from hpo.database import trial_writes
 from hpo.database.retrying import T, persistently
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.trial_cache import TrialCache
 
 log = logging.getLogger("hpo")
 
 WRITE_SOON_SECONDS = 0.01
 
 
-class Recorder:
-    """Runs jobs one after another; :meth:`write` is the job that writes what the view has gathered."""
+class DatabaseThread:
+    """Runs jobs one after another; :meth:`write` is the job that writes what is pending in the cache."""
 
-    def __init__(self, view: WorkerView) -> None:
-        self.view = view
+    def __init__(self, cache: TrialCache) -> None:
+        self.cache = cache
         self._jobs: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = queue.SimpleQueue()
         self._hurry = threading.Event()
         self._soon: threading.Timer | None = None
-        self._thread = threading.Thread(target=self._serve, name="recorder", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="database", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[], T]) -> "Future[T]":
-        """Runs ``job`` on the recorder's thread, after all that was submitted before; repeats it while it must."""
+    def submit(self, job: Callable[..., T], *arguments: Any) -> "Future[T]":
+        """Runs ``job`` on this thread, after all that was submitted before; repeats it while the database is away."""
         future: Future[T] = Future()
-        self._jobs.put((job, future))
+        self._jobs.put((lambda: job(*arguments), future))
         return future
 
-    def run(self, job: Callable[[], T]) -> T:
+    def run(self, job: Callable[..., T], *arguments: Any) -> T:
         """Submits ``job`` and waits for its result."""
-        return self.submit(job).result()
+        return self.submit(job, *arguments).result()
 
     def write(self) -> "Future[None]":
-        """Has what the view gathered written soon; does not wait."""
+        """Has all pending writes written soon; does not wait."""
         written = self.submit(self._write)
         written.add_done_callback(_log_failure)
         return written
 
     def write_soon(self) -> None:
-        """Has what the view gathers in the next WRITE_SOON_SECONDS written together; does not wait."""
+        """Has what is set in the next WRITE_SOON_SECONDS written together; does not wait."""
         if self._soon is None:
             self._soon = threading.Timer(WRITE_SOON_SECONDS, self._write_now)
             self._soon.daemon = True
@@ -61,7 +61,7 @@ class Recorder:
     def stop(self, patience_seconds: float | None = None) -> None:
         """Ends the thread once all jobs are done; may be repeated.
 
-        After ``patience_seconds`` a database that is away is not waited for any longer.
+        After ``patience_seconds`` jobs are not repeated any longer while the database is away.
         """
         self._jobs.put(None)
         self._thread.join(patience_seconds)
@@ -78,16 +78,12 @@ class Recorder:
                 future.set_exception(error)
 
     def _write(self) -> None:
-        writes = self.view.take_writes()
-        if not writes:
-            return
-        try:
-            with self.view.backend.engine.begin() as connection:
-                lost = trial_writes.write(connection, writes)
-        except BaseException:
-            self.view.put_back(writes)
-            raise
-        self.view.lose(lost)
+        with self.cache.pending.transaction_of_all(self.cache.backend.engine) as transaction:
+            if transaction is None:
+                return
+            connection, writes = transaction
+            lost = trial_writes.write(connection, writes)
+        self.cache.leases.mark_lost(lost)
 
 
 def _log_failure(future: "Future[None]") -> None:

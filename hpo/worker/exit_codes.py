@@ -1,5 +1,12 @@
-"""Exit codes of a worker process, as its launcher reads them."""
+"""Exit codes of a worker process, as its launcher reads them; the rows of :mod:`hpo.worker.failures` name them.
 
-EXIT_MEMORY = 71  # the first trial here already ran out of memory: the launcher gives up after some of these
-EXIT_BUG = 70  # a fault of ours: its traceback is in the log, and another worker may have more luck
-EXIT_RESTART = 75  # the launcher starts another worker in place of one that ends with this
+0: nothing is left to do. 1 or 2: the run cannot go on, the reason is in the log's last line. 130: it was asked to end.
+"""
+
+EXIT_BUG = 70  # a fault of the service itself: its traceback is in the log; the launcher counts it as a restart
+EXIT_MEMORY = 71  # the first trial ran out of memory and nothing has succeeded yet: counted as a restart
+EXIT_DEVICE = 74  # its device raised a sticky error: replaced, not counted; the launcher counts them for each device
+EXIT_RESTART = 75  # replaced at once, not counted as a restart
+
+REPLACED = frozenset({EXIT_DEVICE, EXIT_RESTART})
+"""The worker asked to be replaced: it has given its trials back, and the launcher does not count a restart."""

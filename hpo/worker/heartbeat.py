@@ -1,7 +1,7 @@
-"""One thread beats for all trials that a worker holds, over a connection of its own.
+"""Sends the heartbeat of all trials that a worker holds, from a thread and over a connection of its own.
 
-A beat says which trials are still ours. A worker that was stopped and wakes, or that could not reach the database,
-finds its :meth:`Heartbeat.is_doubtful` true and asks before it trains on.
+The answer to a heartbeat is which of them are still the worker's. A worker that was stopped, or that could not reach
+the database, finds :attr:`Heartbeat.lease_may_be_lost` true and sends one before it trains on.
 """
 
 import logging
@@ -11,46 +11,46 @@ from collections.abc import Callable
 
 from hpo.database import trial_writes
 from hpo.database.retrying import persistently
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.trial_cache import TrialCache
 
 log = logging.getLogger("hpo")
 
 
 class Heartbeat:
-    """Beats every ``interval_seconds``; ``duties`` are further things to do at each beat (sweep, watch the launcher).
+    """Sends a heartbeat every ``interval_seconds``, and then calls each of the ``watchdogs``.
 
-    Beating never ends because of an error: a database that is away is waited for, a duty that fails is logged.
+    No error ends it: it waits for a database that is away, and logs the error of a watchdog.
     """
 
     def __init__(
-        self, view: WorkerView, interval_seconds: float, grace_seconds: float, duties: list[Callable[[], None]]
+        self, cache: TrialCache, interval_seconds: float, grace_seconds: float, watchdogs: list[Callable[[], None]]
     ) -> None:
-        self.view = view
+        self.cache = cache
         self.interval_seconds = interval_seconds
         self.grace_seconds = grace_seconds
-        self._duties = duties
+        self._watchdogs = watchdogs
         self._answered = time.monotonic()
-        self._unbroken_since = time.monotonic() - grace_seconds
+        self._reachable_since = time.monotonic() - grace_seconds
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="heartbeat", daemon=True)
         self._thread.start()
 
     @property
-    def is_doubtful(self) -> bool:
-        """Whether so long has passed since the last beat that somebody may have taken our trials."""
+    def lease_may_be_lost(self) -> bool:
+        """Whether the last heartbeat is so old that another worker may have swept our trials."""
         return time.monotonic() - self._answered > self.grace_seconds / 2
 
     @property
-    def is_settled(self) -> bool:
-        """Whether the database has answered for a whole grace period: only then is another's silence its own.
+    def may_declare_others_dead(self) -> bool:
+        """True once the database has been reachable for a full grace period.
 
-        After an outage everyone is silent, and whoever comes back first must not take it for death.
+        Before that, a missing heartbeat of another worker may be due to the outage.
         """
-        return time.monotonic() - self._unbroken_since >= self.grace_seconds
+        return time.monotonic() - self._reachable_since >= self.grace_seconds
 
     def beat(self) -> None:
-        """Beats now, and waits until the database has said which trials are still ours."""
+        """Sends a heartbeat now, and waits until the database has answered which trials are still ours."""
         persistently(self._beat, self._stopping.is_set)
 
     def stop(self) -> None:
@@ -59,14 +59,14 @@ class Heartbeat:
 
     def _beat(self) -> None:
         with self._lock:
-            own = self.view.own
-            if own:
-                with self.view.backend.engine.begin() as connection:
-                    lost = trial_writes.beat(connection, own)
-                self.view.lose(lost)
+            leased = self.cache.leases.trial_ids
+            if leased:
+                with self.cache.backend.engine.begin() as connection:
+                    lost = trial_writes.beat(connection, leased)
+                self.cache.leases.mark_lost(lost)
             now = time.monotonic()
             if now - self._answered > self.grace_seconds / 2:
-                self._unbroken_since = now
+                self._reachable_since = now
             self._answered = now
 
     def _serve(self) -> None:
@@ -76,8 +76,9 @@ class Heartbeat:
             except Exception as error:
                 if not self._stopping.is_set():
                     log.error("a heartbeat failed: %s: %s", type(error).__name__, error)
-            for duty in self._duties:
+            for watchdog in self._watchdogs:
                 try:
-                    duty()
+                    watchdog()
                 except Exception as error:
-                    log.error("%s failed: %s: %s", getattr(duty, "__name__", "a duty"), type(error).__name__, error)
+                    name = getattr(watchdog, "__name__", "a watchdog")
+                    log.error("%s failed: %s: %s", name, type(error).__name__, error)

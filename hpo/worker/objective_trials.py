@@ -18,7 +18,7 @@ from hpo.search.observed_space import ObservedSpace
 from hpo.search.sampler_registry import SamplerSpec, build_sampler
 from hpo.studyfile.model import StudyFile
 from hpo.trainers.objective_trial import ObjectiveTrial
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.trial_cache import TrialCache
 
 OWN_ATTRIBUTES = frozenset(
     value for name, value in vars(attributes).items() if name.isupper() and isinstance(value, str)
@@ -39,8 +39,8 @@ class ObjectiveStudy(optuna.Study):
 class ObjectiveTrials:
     """Makes the trials of one study for the objective."""
 
-    def __init__(self, view: WorkerView, study_file: StudyFile, name: str, context: SearchContext) -> None:
-        self._view = view
+    def __init__(self, cache: TrialCache, study_file: StudyFile, name: str, context: SearchContext) -> None:
+        self._cache = cache
         self._study_file = study_file
         self._name = name
         self._context = context
@@ -48,21 +48,21 @@ class ObjectiveTrials:
 
     def make(self, claim: Claim, trial: FrozenTrial, sampler: SamplerSpec, sampler_seed: int) -> ObjectiveTrial:
         """The trial of a claim; a retry has the parameters of the attempt before it."""
-        view, trial_id = self._view, claim.trial_id
+        cache, trial_id = self._cache, claim.trial_id
         if claim.lineage < len(self._study_file.try_first):
             first = {**self._study_file.try_first[claim.lineage], **trial.system_attrs.get("fixed_params", {})}
-            view.set_trial_system_attr(trial_id, "fixed_params", first)
-        view.refresh(claim.study_id)
-        with view.reading(claim.study_id) as history:
+            cache.set_trial_system_attr(trial_id, "fixed_params", first)
+        cache.refresh(claim.study_id)
+        with cache.reading(claim.study_id) as history:
             self._observed.observe(history.finished)
         context = dataclasses.replace(self._context, space=self._observed.space())
-        study = ObjectiveStudy(self._name, view, pruner=optuna.pruners.NopPruner())
+        study = ObjectiveStudy(self._name, cache, pruner=optuna.pruners.NopPruner())
         study.sampler = build_sampler(sampler, context, sampler_seed)
 
         def sampled(params: dict[str, Any]) -> None:
             given = self._study_file.merge(params)
-            view.set_trial_user_attr(trial_id, attributes.GIVEN, given)
-            view.set_trial_user_attr(trial_id, attributes.CONFIG, given)
+            cache.set_trial_user_attr(trial_id, attributes.GIVEN, given)
+            cache.set_trial_user_attr(trial_id, attributes.CONFIG, given)
 
         if not trial.user_attrs.get(attributes.GIVEN):
             sampled({})

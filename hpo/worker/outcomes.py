@@ -1,190 +1,276 @@
-"""How a worker's trials end: told with their value, failed, or given back; each one job of the recorder."""
+"""Records how a worker's trials ended (value, failure, requeue) on the database thread."""
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.database import attributes, retries, trial_writes
+from hpo.database.trial_writes import Writes
 from hpo.errors import ExperimentError
 from hpo.experiment.experiment import Experiment
 from hpo.files.artifacts import attach, attach_text, epochs_table
+from hpo.files.checkpoints import CheckpointFolder
 from hpo.trainers.metrics import value_epoch
-from hpo.worker.db_thread import Recorder
-from hpo.worker.running_trial import Held
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker import failures
+from hpo.worker.db_thread import DatabaseThread
+from hpo.worker.failures import Failure
+from hpo.worker.running_trial import Outcome, RunningTrial
+from hpo.worker.study_runner import CONSTRAINT
+from hpo.worker.trial_cache import TrialCache
 
 log = logging.getLogger("hpo")
 
-FAILURES_IN_A_ROW = 5
 GIVE_BACK_SECONDS = 10.0
 
 
-class Endings:
-    """Ends trials of one worker, whose ``name`` the database knows; ``trained_on`` is noted with each.
+class Outcomes:
+    """Ends the trials of the worker called ``worker``; ``trained_on`` is noted with each.
 
     Attributes:
-        trial_seconds: how long a trial takes, lately; infinite before the first has ended.
-        any_shown: whether a trial has ended by itself here, not by an error.
+        trial_seconds: how long a trial takes lately, on the clock; infinite before the first has ended.
+        any_finished: whether a trial has ended by itself here, not by an error.
     """
 
     def __init__(
         self,
         experiment: Experiment,
-        view: WorkerView,
-        recorder: Recorder,
-        name: str,
+        cache: TrialCache,
+        db_thread: DatabaseThread,
+        worker: str,
+        folders: Mapping[int, CheckpointFolder],
         artifacts: Path,
         trained_on: dict[str, Any],
     ) -> None:
         self.trial_seconds = math.inf
-        self.any_shown = False
+        self.any_finished = False
+        self._experiment = experiment
         self._study_file = experiment.study_file
         self._engine = experiment.storage.engine
-        self._view = view
-        self._recorder = recorder
-        self._name = name
+        self._cache = cache
+        self._db_thread = db_thread
+        self._worker = worker
+        self._folders = folders
         self._artifacts = artifacts
         self._trained_on = trained_on
-        self._failed_in_a_row: set[tuple[int, int]] = set()
 
-    def show(self, held: Held, state: TrialState, reason: str | None = None) -> Callable[[], None]:
-        """Shows the trial as ended to this worker's samplers and pruners; returns the job that tells the study."""
-        trial_id = held.claim.trial_id
-        objective, which = self._study_file.metric, self._study_file.value if state is TrialState.COMPLETE else "last"
-        chosen = value_epoch(held.history, objective, which, self._study_file.direction)
-        metrics = held.history[-1 if chosen is None else chosen] if held.history else {}
-        if held.final is not None:
-            metrics = held.final
+    # Trials that ended by themselves.
+
+    def conclude(self, trial: RunningTrial, state: TrialState, reason: str | None = None) -> None:
+        """Settles the trial's value and lets this worker's samplers and pruners see it; :meth:`finish` writes it."""
+        trial_id = trial.trial_id
+        objective, which = self._study_file.metric, self._study_file.value
+        chosen = value_epoch(trial.history, objective, which, self._study_file.direction)
+        if state is TrialState.PRUNED and which == "last" and trial.history and objective in trial.history[-1]:
+            chosen = -1  # a diverged trial has no value, although earlier epochs had one
+        metrics = trial.history[-1 if chosen is None else chosen] if trial.history else {}
+        if trial.final is not None:
+            metrics = trial.final
         value = metrics.get(objective)
         if value is not None and math.isnan(value):
             value = None
-        epochs = len(held.history)
-        self._view.set_trial_user_attr(trial_id, attributes.METRICS, metrics)
-        self._view.set_trial_user_attr(trial_id, attributes.TRAINED_ON, self._trained_on)
-        self._account(held, reason)
-        self._attach_files(held)
-        if state is TrialState.COMPLETE and held.history:
-            curves = epochs_table(held.history)
-            self._attach(
-                held, "epochs.csv", lambda: attach_text(self._view, trial_id, "epochs.csv", curves, self._artifacts)
-            )
-        self._view.ended(trial_id, state, value)
-        self.any_shown = True
-        self._failed_in_a_row.clear()
+        self._cache.set_trial_user_attr(trial_id, attributes.METRICS, metrics)
+        self._cache.set_trial_user_attr(trial_id, attributes.TRAINED_ON, self._trained_on)
+        self._account(trial, reason)
+        self._attach_files(trial)
+        if state is TrialState.COMPLETE and trial.history:
+            curves = epochs_table(trial.history)
+            name = "epochs.csv"
+            self._attach(trial, name, attach_text, self._cache, trial_id, name, curves, self._artifacts)
+        trial.outcome = Outcome(state, value, len(trial.history))
+        self._cache.set_ended(trial_id, state, value)
+        self.any_finished = True
 
-        def tell() -> None:
-            writes = self._view.take_writes(trial_id)[trial_id]
-            try:
-                with self._engine.begin() as connection:
-                    told = trial_writes.finish(connection, trial_id, state, value, epochs, writes)
-                    told = told or trial_writes.ended_as(connection, trial_id, state, self._name)
-            except BaseException:
-                self._view.put_back({trial_id: writes})
-                raise
-            if told:
-                held.folder.remove(held.claim.lineage)
-            self._view.disown(trial_id)
+    def finish(self, trial: RunningTrial) -> None:
+        """Has a concluded trial written to its study; does not wait."""
+        self._submit(self._finish, trial)
 
-        return tell
+    def _finish(self, trial: RunningTrial) -> None:
+        outcome, trial_id = trial.outcome, trial.trial_id
+        assert outcome is not None
+        with self._cache.pending.transaction(self._engine, trial_id) as (connection, writes):
+            finished = trial_writes.finish(
+                connection, trial_id, outcome.state, outcome.value, outcome.epochs, writes
+            ) or trial_writes.ended_as(connection, trial_id, outcome.state, self._worker)
+        if finished:
+            self._folders[trial.claim.study_id].remove(trial.claim.lineage)
+        self._cache.untrack(trial_id)
 
-    def tell(self, job: Callable[[], None]) -> None:
-        """Has the study told what :meth:`show` has shown; does not wait."""
-        self._recorder.submit(job).add_done_callback(_log_failure)
+    # Trials that did not.
 
-    def fail(self, held: Held, error: BaseException) -> None:
-        """Fails the attempt and waits for that; another one follows unless this error has come before.
+    def fail(self, trial: RunningTrial, failure: Failure, error: BaseException) -> None:
+        """Ends the attempt with an error as its row of the failure table says, and waits until that is written.
 
         Raises:
-            ExperimentError: where trial after trial fails.
+            ExperimentError: if no trial of the experiment succeeds and enough have failed.
         """
-        trial_id = held.claim.trial_id
-        text = _described(error)
-        log.error("trial %d of %s failed: %s", held.claim.number, held.desk.handle.name, text, exc_info=_trace(error))
-        self._account(held, None)
-        self._attach_files(held)
-        epochs = len(held.history)
+        text = failures.describe(error)
+        shown = error if error.__traceback__ is not None else None
+        name = trial.study.name
+        log.error("trial %d of %s failed: %s", trial.claim.number, name, text, exc_info=shown)
+        failures.release(error)
+        self._account(trial, None)
+        self._attach_files(trial)
+        self._db_thread.run(self._fail, trial, failure, text)
+        self._end_if_nothing_succeeds()
 
-        def fail() -> None:
-            writes = self._view.take_writes(trial_id)[trial_id]
-            with self._engine.begin() as connection:
+    def _fail(self, trial: RunningTrial, failure: Failure, text: str) -> None:
+        trial_id, max_retries = trial.trial_id, self._study_file.max_retries
+        epochs = len(trial.history)
+        with self._cache.pending.transaction(self._engine, trial_id) as (connection, writes):
+            if failure is failures.OUT_OF_MEMORY:
+                has_happened_before = retries.last_error(connection, trial_id) == failure.name
+                if not has_happened_before:
+                    retries.give_back(connection, trial_id, text, writes, error=failure.name, apart=self._worker)
+                elif trial.shared:
+                    # Something else of this process may have taken the memory, once more.
+                    retries.retry_or_fail(connection, trial_id, text, max_retries, epochs=epochs, writes=writes)
+                else:
+                    self._end_infeasible(connection, trial, f"infeasible: {text}", writes)
+            elif failure is failures.DEVICE_LOST and trial.has_neighbours:
+                retries.give_back(connection, trial_id, text, writes, apart=self._worker)
+            elif failure in (failures.DEVICE_LOST, failures.MEMORY_LIMIT):
                 retries.retry_or_fail(
-                    connection, trial_id, text, self._study_file.max_retries, error=text, epochs=epochs, writes=writes
+                    connection,
+                    trial_id,
+                    text,
+                    max_retries,
+                    error=failure.name,
+                    epochs=epochs,
+                    writes=writes,
+                    is_charged=False,
                 )
-            self._view.disown(trial_id)
+            elif failure is failures.PROCESS_STATE and trial.shared:
+                retries.give_back(connection, trial_id, text, writes)
+            else:
+                error = failures.normalise(text)
+                retries.retry_or_fail(
+                    connection, trial_id, text, max_retries, error=error, epochs=epochs, writes=writes
+                )
+        self._cache.untrack(trial_id)
 
-        self._recorder.run(fail)
-        # Lineages, not attempts: two configurations that raise each time are no reason to end a search.
-        self._failed_in_a_row.add((held.claim.study_id, held.claim.lineage))
-        if len(self._failed_in_a_row) >= FAILURES_IN_A_ROW:
-            raise ExperimentError(f"{FAILURES_IN_A_ROW} trials in a row failed, the last one with {text}")
+    def end_infeasible(self, trial: RunningTrial, error: BaseException) -> None:
+        """Ends a trial whose configuration cannot be trained; waits until that is written.
 
-    def give_back(self, trial_id: int, reason: str) -> None:
-        """Queues the trial again, for whoever comes; does not wait."""
-        self._recorder.submit(lambda: self._give_back(trial_id, reason)).add_done_callback(_log_failure)
+        Raises:
+            ExperimentError: if no trial of the experiment succeeds and enough have failed.
+        """
+        reason = f"infeasible: {error}"
+        log.warning("trial %d of %s is %s", trial.claim.number, trial.study.name, reason)
+        failures.release(error)
+        self._account(trial, None)
+        self._attach_files(trial)
+        self._db_thread.run(self._write_infeasible, trial, reason)
+        self._end_if_nothing_succeeds()
 
-    def give_all_back(self, held: Iterable[Held], reason: str) -> None:
-        """Queues again whatever this worker has claimed, and stops the recorder."""
-        for item in held:
-            self._account(item, None)
+    def _write_infeasible(self, trial: RunningTrial, reason: str) -> None:
+        with self._cache.pending.transaction(self._engine, trial.trial_id) as (connection, writes):
+            self._end_infeasible(connection, trial, reason, writes)
+        self._cache.untrack(trial.trial_id)
 
-        def give_back_all() -> None:
-            # The recorder works in order: what an ask in progress has claimed is ours by the time that this runs.
-            for trial_id in self._view.own:
-                self._give_back(trial_id, reason)
+    def _end_infeasible(self, connection: sa.Connection, trial: RunningTrial, reason: str, writes: Writes) -> None:
+        """PRUNED, violating a constraint so that samplers learn from it; another configuration is drawn instead."""
+        claim, draw = trial.claim, trial.draw
+        writes.user_attrs[attributes.INFEASIBLE] = {"lineage": claim.lineage, "draw": draw}
+        writes.system_attrs[CONSTRAINT] = 1.0
+        # Before the next configuration can be claimed: it must not go on from this one's checkpoint.
+        self._folders[claim.study_id].remove(claim.lineage)
+        if trial.can_be_redrawn:
+            retries.replace(connection, claim.trial_id, TrialState.PRUNED, reason, writes, draw=draw + 1)
+        else:
+            writes.user_attrs[attributes.REASON] = reason
+            trial_writes.finish(connection, claim.trial_id, TrialState.PRUNED, None, len(trial.history), writes)
 
-        self._recorder.submit(give_back_all).add_done_callback(_log_failure)
+    def refuse(self, trial: RunningTrial) -> None:
+        """Fails an enqueued trial whose values cannot be used, for good; waits until that is written.
+
+        Its place in the budget is spent, except in grid search, which still trains its cell.
+        """
+        log.error("trial %d of %s is refused: %s", trial.claim.number, trial.study.name, trial.refusal)
+        self._db_thread.run(self._refuse, trial)
+
+    def _refuse(self, trial: RunningTrial) -> None:
+        reason = str(trial.refusal)
+        with self._cache.pending.transaction(self._engine, trial.trial_id) as (connection, writes):
+            writes.user_attrs[attributes.REFUSED] = True
+            if trial.can_be_redrawn:
+                retries.fail_for_good(connection, trial.trial_id, reason, writes)
+            else:
+                retries.replace(connection, trial.trial_id, TrialState.FAIL, reason, writes, draw=0)
+        self._cache.untrack(trial.trial_id)
+
+    def _end_if_nothing_succeeds(self) -> None:
+        if self.any_finished:
+            return
+        study_ids = self._experiment.study_ids
+        if reason := self._db_thread.run(failures.why_nothing_succeeds, self._engine, study_ids):
+            raise ExperimentError(reason)
+
+    def has_results(self) -> bool:
+        """Whether any trial of the experiment has a result."""
+        if self.any_finished:
+            return True
+        return self._db_thread.run(retries.results_and_failures, self._engine, self._experiment.study_ids)[0] > 0
+
+    def give_back(self, trial: RunningTrial, reason: str, *, apart: bool = False) -> None:
+        """Queues the trial again; does not wait. With ``apart`` it is then trained alone."""
+        self._account(trial, None)
+        self._submit(self._give_back, trial.trial_id, reason, self._worker if apart else None)
+
+    def give_all_back(self, running: Iterable[RunningTrial], reason: str, *, apart: bool = False) -> None:
+        """Queues again all that this worker has claimed, and stops the database thread."""
+        trials = list(running)
+        for trial in trials:
+            self._account(trial, None)
+        self._submit(self._give_all_back, reason, {trial.trial_id for trial in trials} if apart else set())
         # A database that is away is not waited for long: the sweep of another worker will find what we held.
-        self._recorder.stop(GIVE_BACK_SECONDS)
+        self._db_thread.stop(GIVE_BACK_SECONDS)
 
-    def _give_back(self, trial_id: int, reason: str) -> None:
-        writes = self._view.take_writes(trial_id)[trial_id]
-        with self._engine.begin() as connection:
-            retries.give_back(connection, trial_id, reason, writes)
-        self._view.disown(trial_id)
+    def _give_all_back(self, reason: str, apart: set[int]) -> None:
+        # This thread works in order: what a claim in progress has claimed is ours by the time that this runs.
+        for trial_id in self._cache.leases.trial_ids:
+            self._give_back(trial_id, reason, self._worker if trial_id in apart else None)
 
-    def _attach_files(self, held: Held) -> None:
-        trial_id = held.claim.trial_id
-        for path in held.run.artifacts:
-            self._attach(held, str(path), lambda path=path: attach(self._view, trial_id, path, self._artifacts))  # type: ignore[misc]
+    def _give_back(self, trial_id: int, reason: str, apart: str | None) -> None:
+        with self._cache.pending.transaction(self._engine, trial_id) as (connection, writes):
+            retries.give_back(connection, trial_id, reason, writes, apart=apart)
+        self._cache.untrack(trial_id)
 
-    def _attach(self, held: Held, name: str, job: Callable[[], None]) -> None:
+    def _submit(self, job: Callable[..., None], *arguments: Any) -> None:
+        self._db_thread.submit(job, *arguments).add_done_callback(_log_failure)
+
+    def _attach_files(self, trial: RunningTrial) -> None:
+        for path in trial.run.artifacts if trial.run is not None else ():
+            self._attach(trial, str(path), attach, self._cache, trial.trial_id, path, self._artifacts)
+
+    def _attach(self, trial: RunningTrial, name: str, job: Callable[..., Any], *arguments: Any) -> None:
         """A result stands without its files: a full disk, or a trainer that has removed one, only costs the file."""
         try:
-            job()
+            job(*arguments)
         except OSError as error:
-            log.warning("%s is not attached to trial %d: %s", name, held.claim.number, error.strerror or error)
+            log.warning("%s is not attached to trial %d: %s", name, trial.claim.number, error.strerror or error)
 
-    def _account(self, held: Held, reason: str | None) -> None:
-        seconds = time.monotonic() - held.started
-        trial_id = held.claim.trial_id
-        self._view.set_trial_user_attr(trial_id, attributes.SECONDS, round(seconds, 4))
-        self._view.set_trial_user_attr(trial_id, attributes.EPOCHS, len(held.history))
+    def _account(self, trial: RunningTrial, reason: str | None) -> None:
+        seconds = time.monotonic() - trial.started
+        attrs: dict[str, Any] = {
+            attributes.SECONDS: round(trial.worker_seconds, 4),
+            attributes.WALL_SECONDS: round(seconds, 4),
+            attributes.EPOCHS: len(trial.history),
+        }
         if reason is not None:
-            self._view.set_trial_user_attr(trial_id, attributes.REASON, reason)
-        known = self.trial_seconds
-        self.trial_seconds = seconds if math.isinf(known) else 0.7 * known + 0.3 * seconds
+            attrs[attributes.REASON] = reason
+        for key, value in attrs.items():
+            self._cache.set_trial_user_attr(trial.trial_id, key, value)
+        earlier = self.trial_seconds
+        self.trial_seconds = seconds if math.isinf(earlier) else 0.7 * earlier + 0.3 * seconds
 
 
 def _log_failure(future: "Future[None]") -> None:
     if (error := future.exception()) is not None:
         log.error("a trial's end could not be written: %s: %s", type(error).__name__, error)
-
-
-def _described(error: BaseException) -> str:
-    """Type and message, in characters that Postgres can hold, whatever the trainer has put into the message."""
-    try:
-        message = str(error)
-    except Exception as broken:
-        message = f"(its message cannot be shown: {type(broken).__name__})"
-    text = f"{type(error).__name__}: {message}"[:2000]
-    return text.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
-
-
-def _trace(error: BaseException) -> BaseException | None:
-    return error if error.__traceback__ is not None else None

@@ -14,7 +14,7 @@ from typing import NoReturn
 import psutil
 
 from hpo.machine import WORKER_ID_VARIABLE, new_worker_id
-from hpo.worker.exit_codes import EXIT_MEMORY, EXIT_RESTART
+from hpo.worker.exit_codes import EXIT_MEMORY, REPLACED
 
 log = logging.getLogger("hpo")
 
@@ -74,7 +74,7 @@ def end_own_children() -> None:
 
 def has_successor(code: int) -> bool:
     """Whether a worker that ends with ``code`` is followed by another in the same process."""
-    return code in (EXIT_RESTART, EXIT_MEMORY) and os.environ.get(SUPERVISE_VARIABLE) == "1"
+    return code in REPLACED | {EXIT_MEMORY} and os.environ.get(SUPERVISE_VARIABLE) == "1"
 
 
 def leave(code: int) -> NoReturn:

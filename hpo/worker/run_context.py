@@ -7,38 +7,39 @@ from hpo.files.trial_folders import TrialFolders
 from hpo.trainers.protocol import Run
 from hpo.trainers.trial_log import LOG_NAME
 from hpo.worker.options import WorkerOptions
-from hpo.worker.study_runner import Proposal, StudyDesk
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.running_trial import RunningTrial
+from hpo.worker.study_runner import StudyRunner
+from hpo.worker.trial_cache import TrialCache
 
 
-def make_run(proposal: Proposal, desk: StudyDesk, options: WorkerOptions, checkpoint: Checkpoint | None) -> Run:
-    """The run of a claimed trial; the first attempt at a lineage starts with an empty folder."""
-    claim, study_file = proposal.claim, desk.study_file
-    folders = folders_of(desk, options)
-    if claim.attempt == 0:
+def make_run(trial: RunningTrial, runner: StudyRunner, options: WorkerOptions, checkpoint: Checkpoint | None) -> Run:
+    """The run of a claimed trial; the first attempt at a configuration starts with an empty folder."""
+    claim, study_file = trial.claim, runner.study_file
+    folders = folders_of(runner, options)
+    if trial.is_new:
         folders.clear(claim.lineage)
     return Run(
         device=options.device,
-        seed=proposal.seed,
+        seed=trial.seed,
         start_epoch=checkpoint.epoch if checkpoint else 0,
         checkpoint=checkpoint.state if checkpoint else None,
         data_dir=options.data_dir,
         download=options.download,
-        study=desk.handle.name,
+        study=runner.handle.name,
         experiment=study_file.name,
         trial=claim.number,
         lineage=claim.lineage,
         attempt=claim.attempt,
         trial_folder=folders.of(claim.lineage),
         metric=study_file.metric,
-        optuna_trial=proposal.optuna_trial,
+        optuna_trial=trial.optuna_trial,
         seed_libraries=study_file.seed_libraries,
         work_in_folder=study_file.work_in == "trial",
     )
 
 
-def folders_of(desk: StudyDesk, options: WorkerOptions) -> TrialFolders:
-    return TrialFolders(options.checkpoints, options.artifacts.parent, desk.handle.key)
+def folders_of(runner: StudyRunner, options: WorkerOptions) -> TrialFolders:
+    return TrialFolders(options.checkpoints, options.artifacts.parent, runner.handle.key)
 
 
 def attach_log(run: Run) -> None:
@@ -47,17 +48,17 @@ def attach_log(run: Run) -> None:
         run.artifacts.append(log)
 
 
-def tidy_folders(view: WorkerView, desk: StudyDesk, options: WorkerOptions) -> None:
+def tidy_folders(cache: TrialCache, runner: StudyRunner, options: WorkerOptions) -> None:
     """Removes the folders of trials that have ended, as the study file's ``keep_folders`` says."""
-    policy = desk.study_file.keep_folders
-    folders = folders_of(desk, options)
+    policy = runner.study_file.keep_folders
+    folders = folders_of(runner, options)
     if policy == "all" or not folders.path.is_dir():
         return
-    view.refresh(desk.handle.study_id)
+    cache.refresh(runner.handle.study_id)
     ended: list[int] = []
     best: tuple[float, int] | None = None
-    sign = 1 if desk.study_file.direction == "maximize" else -1
-    for trial in view.get_all_trials(desk.handle.study_id, deepcopy=False):
+    sign = 1 if runner.study_file.direction == "maximize" else -1
+    for trial in cache.get_all_trials(runner.handle.study_id, deepcopy=False):
         lineage = trial.user_attrs.get("lineage")
         if lineage is None or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             continue

@@ -1,35 +1,79 @@
-"""A trial in a slot of a worker."""
+"""A trial from its claim to its end, as one worker sees it."""
 
-import logging
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from hpo.database.claims import Claim
-from hpo.files.checkpoints import CheckpointFolder
-from hpo.trainers.protocol import Run
-from hpo.worker.study_runner import StudyDesk
+from optuna.trial import TrialState
 
-log = logging.getLogger("hpo")
+from hpo.database.claims import Claim
+from hpo.experiment.experiment import StudyHandle
+from hpo.trainers.objective_trial import ObjectiveTrial
+from hpo.trainers.protocol import Run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended by itself; ``epochs`` is the number of epochs that its lineage has finished."""
+
+    state: TrialState
+    value: float | None
+    epochs: int
 
 
 @dataclass
-class Held:
-    """A trial in a slot.
+class RunningTrial:
+    """A claimed trial, its configuration and what it has done so far.
 
     Attributes:
+        config: the trainer's configuration; None if there is none, see ``error`` and ``refusal``.
+        is_new: no earlier attempt was made with this configuration.
+        draw: number of configurations of its lineage that were refused before this one.
+        error: with which the sampler or the configuration failed.
+        refusal: why the values of an enqueued trial cannot be used.
+        optuna_trial: what an Optuna objective gets, which suggests its parameters itself.
+        run: what its trainer got; None until it is started.
+        started: when it got its slot, on the monotonic clock.
+        worker_seconds: its share of the worker's time.
         history: the metrics of each epoch that its lineage has finished.
-        recorded: is done when its configuration is on record.
         final: the metrics that the trainer returned at the end, if they give the value and not an epoch's.
+        audited: the pruner would have pruned it, and it goes on to show what pruning costs.
+        shared: other trials were trained in its process before or beside it.
+        has_neighbours: other trials are in slots beside it.
+        can_be_redrawn: another configuration can be drawn in its place; False for a cell of a grid.
+        recorded: is done when its configuration is on record.
+        outcome: None until it has ended by itself.
     """
 
     claim: Claim
-    config: Any
-    run: Run
-    desk: StudyDesk
-    folder: CheckpointFolder
-    started: float
+    study: StudyHandle
+    seed: int
+    config: Any = None
+    is_new: bool = True
+    draw: int = 0
+    error: Exception | None = None
+    refusal: str | None = None
+    optuna_trial: ObjectiveTrial | None = None
+    run: Run | None = None
+    started: float = field(default_factory=time.monotonic)
+    worker_seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    audited: bool = False
-    recorded: "Future[None] | None" = None
     final: dict[str, float] | None = None
+    audited: bool = False
+    shared: bool = False
+    has_neighbours: bool = False
+    can_be_redrawn: bool = True
+    recorded: "Future[None] | None" = None
+    outcome: Outcome | None = None
+
+    @property
+    def trial_id(self) -> int:
+        return self.claim.trial_id
+
+    @property
+    def max_epochs(self) -> int | None:
+        """The number of epochs that its configuration asks for; None if it has no such field."""
+        config = self.config
+        epochs = config.get("epochs") if isinstance(config, dict) else getattr(config, "epochs", None)
+        return epochs if isinstance(epochs, int) and not isinstance(epochs, bool) else None

@@ -1,6 +1,6 @@
-"""Standard output and error of a worker, put back where a trainer has closed them.
+"""Reopens a worker's standard output and error after a trainer has closed them.
 
-Else the next file or connection that is opened would get the number 1 or 2, and whatever is printed would go into it.
+Otherwise the next file or connection that is opened would get descriptor 1 or 2, and printed text would go into it.
 """
 
 import contextlib
@@ -10,11 +10,11 @@ import os
 import sys
 
 LOWEST_COPY = 64
-"""Above the numbers that a program which closes "everything that I opened" guesses."""
+"""High enough that code which closes file descriptors 3 to 63 does not close our copies."""
 
 
-class Outputs:
-    """Copies of descriptors 1 and 2 as they are now; those that are closed now stay so."""
+class StdioGuard:
+    """Holds copies of descriptors 1 and 2 as they are now; one that is closed now stays closed."""
 
     def __init__(self) -> None:
         self._copies: dict[int, int] = {}
@@ -23,7 +23,7 @@ class Outputs:
                 self._copies[number] = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, LOWEST_COPY)
 
     def restore(self) -> None:
-        """Opens again what was closed since, the streams over it too."""
+        """Reopens the descriptors that were closed since, and the streams over them."""
         for number, copy in self._copies.items():
             try:
                 os.fstat(number)
@@ -35,6 +35,6 @@ class Outputs:
                 setattr(sys, name, io.TextIOWrapper(raw, errors="backslashreplace", write_through=True))
 
     def close(self) -> None:
-        """Lets the copies go; may be repeated."""
+        """Closes the copies; may be repeated."""
         while self._copies:
             os.close(self._copies.popitem()[1])

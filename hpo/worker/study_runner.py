@@ -1,110 +1,257 @@
-"""What a claimed trial is to train: its grid cell, a configuration to be tried first, or what the sampler draws."""
+"""One study as a worker uses it: it gives each claimed trial its configuration and asks the pruner about running ones.
 
-from dataclasses import dataclass
+A configuration is the stored one of a retry, a grid's cell, one of ``try_first``, the values that a person enqueued, or
+what the sampler draws. A draw that the trainer's configuration refuses is recorded and drawn again.
+"""
+
 from typing import Any
 
 import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
-from hpo.database import attributes
+from hpo.database import attributes, retries
 from hpo.database.claims import Claim
+from hpo.database.retrying import is_transient
+from hpo.database.trial_writes import Writes
+from hpo.errors import ExperimentError, near_miss
 from hpo.experiment.experiment import StudyHandle
-from hpo.search.optuna_internals import FIXED_PARAMS, forget_cached_trials
+from hpo.search.optuna_internals import CONSTRAINT_PREFIX, FIXED_PARAMS, forget_cached_trials
 from hpo.search.pruner_registry import build_pruner, decision_epochs
 from hpo.search.sampler_registry import build_sampler
 from hpo.search.seeds import derive_seed
 from hpo.studyfile.configuration import display_dump
 from hpo.studyfile.model import StudyFile
-from hpo.trainers.objective_trial import ObjectiveTrial
 from hpo.trainers.registry import TRAINERS
+from hpo.worker.failures import INFEASIBLE, classify
 from hpo.worker.objective_trials import ObjectiveTrials
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.running_trial import RunningTrial
+from hpo.worker.trial_cache import TrialCache
+
+MAX_DRAWS = 200
+"""Draws for one lineage, all of them refused, after which the run ends."""
+
+SAMPLER_DRAWS = 10
+"""Draws for one lineage that are left to a sampler that learns: it may propose what is refused again and again."""
+
+CONSTRAINT = CONSTRAINT_PREFIX + "feasible"
+"""The system attribute that Optuna's ``set_constraint("feasible", 1.0)`` writes: above 0, it is violated."""
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A claimed trial and its configuration; ``error`` in place of one that the trainer's configuration refuses.
-
-    ``optuna_trial``: what an Optuna objective gets, which suggests its parameters itself.
-    """
-
-    claim: Claim
-    config: Any
-    seed: int
-    error: Exception | None = None
-    optuna_trial: ObjectiveTrial | None = None
-
-
-class StudyDesk:
-    """One study as a worker uses it: proposes configurations and judges running trials.
+class StudyRunner:
+    """Prepares and judges the trials of one study.
 
     Sampler and pruner are not stored in the database: every worker builds the same ones from the stored study file,
-    and the sampler's random state derives from the lineage, so it matters neither who asks nor how many do.
+    and the sampler's random state derives from the lineage and the number of the draw. So it matters neither who draws
+    nor how many workers do.
     """
 
-    def __init__(self, view: WorkerView, study_file: StudyFile, handle: StudyHandle) -> None:
-        self.view = view
+    def __init__(self, cache: TrialCache, study_file: StudyFile, handle: StudyHandle) -> None:
+        self.cache = cache
         self.study_file = study_file
         self.handle = handle
         self.cells = handle.sampler.cells(study_file.space)
         self.context = study_file.search_context()
         self.decision_epochs = decision_epochs(study_file.pruner, self.context.max_epochs)
-        view.know(handle.study_id, handle.name, optuna.study.StudyDirection[study_file.direction.upper()])
-        self.study = optuna.Study(handle.name, view, pruner=build_pruner(study_file.pruner, self.context))
+        cache.preload(handle.study_id, handle.name, optuna.study.StudyDirection[study_file.direction.upper()])
+        self.study = optuna.Study(handle.name, cache, pruner=build_pruner(study_file.pruner, self.context))
         self.objective_trials: ObjectiveTrials | None = None
         if TRAINERS[study_file.trainer].suggests:
-            self.objective_trials = ObjectiveTrials(view, study_file, handle.name, self.context)
+            self.objective_trials = ObjectiveTrials(cache, study_file, handle.name, self.context)
+        self._seed_parts = (study_file.seed, handle.sampler.label, handle.repeat)
 
-    def propose(self, claim: Claim) -> Proposal:
-        """Adopts the trial and settles its configuration, which the view then has to write."""
-        trial = self.view.adopt(claim)
-        parts = (self.study_file.seed, self.handle.sampler.label, self.handle.repeat)
-        seed = trial.user_attrs.get(attributes.SEED, derive_seed(*parts, "train", claim.lineage))
-        if self.objective_trials is not None:
-            self.view.set_trial_user_attr(claim.trial_id, attributes.SEED, seed)
-            sampler_seed = derive_seed(*parts, "sample", claim.lineage)
-            made = self.objective_trials.make(claim, trial, self.handle.sampler, sampler_seed)
-            return Proposal(claim, dict(self.study_file.fixed), seed, optuna_trial=made)
-        if (given := self.study_file.given_of(trial.user_attrs)) is not None:
-            return self._configure(claim, given, seed)
-        if self.cells is not None:
-            values = self.cells[claim.lineage]
-            for name, distribution in self.study_file.space.active_distributions(values).items():
-                internal = distribution.to_internal_repr(values[name])
-                self.view.set_trial_param(claim.trial_id, name, internal, distribution)
-        else:
-            values = self._sample(claim, trial, derive_seed(*parts, "sample", claim.lineage))
-        return self._configure(claim, self.study_file.merge(values), seed)
+    def prepare(self, claim: Claim) -> RunningTrial:
+        """Tracks the trial and settles its configuration, which is then pending in the cache; on the database thread.
 
-    def _sample(self, claim: Claim, trial: FrozenTrial, sampler_seed: int) -> dict[str, Any]:
+        Raises:
+            ExperimentError: if the configuration refuses draw after draw.
+        """
+        stored = self.cache.track(claim)
+        seed = stored.user_attrs.get(attributes.SEED, derive_seed(*self._seed_parts, "train", claim.lineage))
+        trial = RunningTrial(claim, self.handle, seed, draw=claim.draw, can_be_redrawn=self.cells is None)
+        self.cache.set_trial_user_attr(claim.trial_id, attributes.SEED, seed)
+        given = self.study_file.given_of(stored.user_attrs)
+        try:
+            if self.objective_trials is not None:
+                trial.is_new = given is None
+                trial.config = dict(self.study_file.fixed)
+                seed = self._sampler_seed(claim, claim.draw)
+                trial.optuna_trial = self.objective_trials.make(claim, stored, self.handle.sampler, seed)
+            elif given is not None:
+                trial.is_new = False
+                trial.config = self.study_file.configure(given)
+            elif claim.enqueued and (mistakes := self._mistakes(stored)):
+                trial.refusal = "; ".join(mistakes)
+            elif self.cells is not None:
+                self._configure(trial, self._cell(claim))
+            else:
+                self._draw_until_accepted(trial, stored)
+        except Exception as error:
+            if is_transient(error) or isinstance(error, _AlmostNothingFits):
+                raise
+            trial.error = error
+        return trial
+
+    def _configure(self, trial: RunningTrial, values: dict[str, Any]) -> None:
+        """Validates a configuration and records what it is made of, so that each attempt validates the same."""
+        given = self.study_file.merge(values)
+        trial.config = self.study_file.configure(given)
+        self.cache.set_trial_user_attr(trial.trial_id, attributes.GIVEN, given)
+        self.cache.set_trial_user_attr(trial.trial_id, attributes.CONFIG, display_dump(trial.config, given))
+        if trial.draw:
+            self.cache.set_trial_user_attr(trial.trial_id, attributes.DRAW, trial.draw)
+
+    def _cell(self, claim: Claim) -> dict[str, Any]:
+        assert self.cells is not None
+        values = self.cells[claim.lineage]
+        for name, distribution in self.study_file.space.active_distributions(values).items():
+            internal = distribution.to_internal_repr(values[name])
+            self.cache.set_trial_param(claim.trial_id, name, internal, distribution)
+        return dict(values)
+
+    def _draw_until_accepted(self, trial: RunningTrial, stored: FrozenTrial) -> None:
+        claim = trial.claim
+        for draw in range(claim.draw, claim.draw + MAX_DRAWS):
+            trial.draw = draw
+            values = self._draw(claim, stored, draw)
+            try:
+                self._configure(trial, values)
+                return
+            except Exception as error:
+                if not isinstance(error, ExperimentError) and classify(error) is not INFEASIBLE:
+                    raise
+                reason = str(error)
+            if claim.enqueued and draw == 0:
+                trial.refusal = reason
+                return
+            self._record_refused(claim, draw, reason)
+        with self.cache.backend.engine.connect() as connection:
+            num_refused = retries.count_infeasible(connection, [claim.study_id]).get(claim.study_id, 0)
+        num_accepted = claim.lineage
+        share = num_accepted / max(1, num_accepted + num_refused)
+        raise _AlmostNothingFits(
+            f"{MAX_DRAWS} configurations in a row that {self.handle.name} drew were refused; of "
+            f"{num_accepted + num_refused} drawn so far {num_accepted} fitted ({100 * share:.1f} %). The last one: "
+            f"{reason}. Restrict [space] so that more of it fits"
+        )
+
+    def _draw(self, claim: Claim, stored: FrozenTrial, draw: int) -> dict[str, Any]:
+        """Draws a configuration: draw 0 takes what a person enqueued or ``try_first`` names, and draws the rest."""
         first: dict[str, Any] = {}
-        if claim.lineage < len(self.study_file.try_first):
+        sampler_seed = self._sampler_seed(claim, draw)
+        if draw:
+            self.cache.clear_params(claim.trial_id)
+        elif claim.lineage < len(self.study_file.try_first):
             first = dict(self.study_file.try_first[claim.lineage])
-            fixed = {**first, **trial.system_attrs.get(FIXED_PARAMS, {})}
-            self.view.set_trial_system_attr(claim.trial_id, FIXED_PARAMS, fixed)
-        self.view.refresh(claim.study_id)
-        self.study.sampler = build_sampler(self.handle.sampler, self.context, sampler_seed)
+            fixed = {**first, **stored.system_attrs.get(FIXED_PARAMS, {})}
+            self.cache.set_trial_system_attr(claim.trial_id, FIXED_PARAMS, fixed)
+        self.cache.refresh(claim.study_id)
+        learns = self.handle.sampler.entry.learns
+        if draw - claim.draw >= SAMPLER_DRAWS or (draw and not learns):
+            # A sampler that does not learn may draw the same again for this lineage, whatever the seed (qmc).
+            self.study.sampler = RandomSampler(sampler_seed)
+        else:
+            self.study.sampler = build_sampler(self.handle.sampler, self.context, sampler_seed)
         forget_cached_trials(self.study)
-        values = self.study_file.space.suggest(optuna.trial.Trial(self.study, claim.trial_id))
+        try:
+            values = self.study_file.space.suggest(optuna.trial.Trial(self.study, claim.trial_id))
+        except Exception as error:
+            if is_transient(error):
+                raise
+            raise SamplerError(
+                f"the sampler {self.handle.sampler.name!r} raised {type(error).__name__}: {error}"
+            ) from error
         others = {name: value for name, value in first.items() if name not in self.study_file.space.parameters}
         return {**others, **values}
 
-    def _configure(self, claim: Claim, given: dict[str, Any], seed: int) -> Proposal:
-        """Records what the trial is given, before it is validated, so that each attempt validates the same."""
-        self.view.set_trial_user_attr(claim.trial_id, attributes.SEED, seed)
-        self.view.set_trial_user_attr(claim.trial_id, attributes.GIVEN, given)
-        try:
-            config = self.study_file.configure(given)
-        except Exception as error:
-            return Proposal(claim, None, seed, error)
-        self.view.set_trial_user_attr(claim.trial_id, attributes.CONFIG, display_dump(config, given))
-        return Proposal(claim, config, seed)
+    def _sampler_seed(self, claim: Claim, draw: int) -> int:
+        parts = (*self._seed_parts, "sample", claim.lineage)
+        return derive_seed(*parts, draw) if draw else derive_seed(*parts)
+
+    def _record_refused(self, claim: Claim, draw: int, reason: str) -> None:
+        """Records a refused draw as a trial that is PRUNED and violates a constraint, so that the sampler learns it."""
+        trial = self.cache.get_trial(claim.trial_id)
+        writes = Writes(
+            params={
+                name: (
+                    distribution.to_internal_repr(trial.params[name]),
+                    distribution_to_json(distribution),
+                )
+                for name, distribution in trial.distributions.items()
+            },
+            user_attrs={attributes.INFEASIBLE: {"lineage": claim.lineage, "draw": draw}},
+            system_attrs={CONSTRAINT: 1.0},
+        )
+        with self.cache.backend.engine.begin() as connection:
+            retries.record_refused_draw(connection, claim.study_id, claim.lineage, draw, reason, writes)
+
+    def _mistakes(self, stored: FrozenTrial) -> list[str]:
+        """What is wrong with the values that a person enqueued; [] if they can be used."""
+        fixed = stored.system_attrs.get(FIXED_PARAMS, {})
+        if self.cells is not None:
+            return [f"grid search trains its own cells, so this enqueued trial is not one of them: {_listed(fixed)}"]
+        distributions = self.study_file.space.distributions()
+        mistakes = []
+        for name, value in fixed.items():
+            if name not in distributions:
+                hint = near_miss(name, distributions)
+                mistakes.append(f"{name} = {value!r} was enqueued, and {name} is not in [space]{hint}")
+            elif not _is_possible(distributions[name], value):
+                mistakes.append(f"{name} = {value!r} was enqueued; expected {_expected(distributions[name])}")
+        return mistakes
 
     def decides_at(self, epoch: int) -> bool:
-        """Whether the pruner can decide anything after this epoch, so that the others' values are wanted."""
+        """Whether the pruner can decide anything after this epoch, so that the other trials' values are needed."""
         return self.decision_epochs is None or epoch in self.decision_epochs
 
     def should_prune(self, trial_id: int) -> bool:
-        """The pruner's decision on an own trial, from what the view holds now."""
+        """The pruner's decision on a trial of this worker, from what the cache holds now."""
         forget_cached_trials(self.study)
-        return self.study.pruner.prune(self.study, self.view.get_trial(trial_id))
+        return self.study.pruner.prune(self.study, self.cache.get_trial(trial_id))
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the pruner compares a trial with itself alone: what it stops is complete, not worse than others."""
+        pruner = self.study_file.pruner
+        return pruner.name == "patient" and getattr(pruner.options, "wrapped", None) is None
+
+
+class SamplerError(Exception):
+    """The sampler raised an error; the trial for which it was asked fails."""
+
+
+class _AlmostNothingFits(ExperimentError):
+    """The configuration refuses draw after draw."""
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} = {value!r}" for name, value in values.items()) or "no values"
+
+
+def _is_possible(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return any(type(choice) is type(value) and choice == value for choice in distribution.choices)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    if isinstance(distribution, IntDistribution) and value != int(value):
+        return False
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError, OverflowError):
+        return False
+
+
+def _expected(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return "one of " + ", ".join(map(repr, distribution.choices))
+    assert isinstance(distribution, (IntDistribution, FloatDistribution))
+    step = "" if distribution.step in (None, 1) else f" in steps of {distribution.step:g}"
+    kind = "a whole number" if isinstance(distribution, IntDistribution) else "a number"
+    return f"{kind} from {distribution.low:g} to {distribution.high:g}{step}"

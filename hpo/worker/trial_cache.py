@@ -1,8 +1,8 @@
-"""A worker's view of its studies: Optuna's samplers and pruners ask it, and it asks the database as little as it can.
+"""A worker's cache of its studies: Optuna's storage interface for samplers and pruners, with few database reads.
 
-Finished trials never change, so they are read once; a worker's own trials live here and are written in batches; the
-other workers' running trials are read anew by :meth:`WorkerView.refresh`, once for all decisions of a moment. Optuna
-reads every running trial again at each ``ask`` and each ``should_prune``.
+Finished trials never change, so they are read once; a worker's own trials live here and are written in batches (see
+:mod:`hpo.worker.pending_writes`); the other workers' running trials are read anew by :meth:`TrialCache.refresh`, once
+for all decisions of a moment. Optuna itself reads every running trial again at each ``ask`` and ``should_prune``.
 
 Attempts that were retried are hidden: a lineage counts once, in a sampler's history and among a pruner's rivals.
 """
@@ -21,29 +21,29 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.database import attributes
 from hpo.database.claims import Claim
 from hpo.database.storage import Storage
-from hpo.database.trial_writes import Writes
 from hpo.search.history import History
-from hpo.search.optuna_internals import Entries, FrozenStudy, trial_id_of, with_end, with_entry
+from hpo.search.optuna_internals import FIXED_PARAMS, Entries, FrozenStudy, trial_id_of, with_end, with_entry
+from hpo.worker.leases import Leases
+from hpo.worker.pending_writes import PendingWrites
 
 
-class WorkerView(BaseStorage):
+class TrialCache(BaseStorage):
     """Optuna's storage interface over a :class:`hpo.database.storage.Storage`, for one worker process.
 
-    Trials that were :meth:`adopted <adopt>` are the worker's own: what is set on them is gathered, and
-    :meth:`take_writes` hands it over to be written. Everything else passes through.
+    What is set on a :meth:`tracked <track>` trial, one that this worker holds, is gathered in ``pending``. Everything
+    else passes through.
     """
 
     def __init__(self, backend: Storage, *, auto_refresh: bool = True) -> None:
-        """``auto_refresh``: read the database at every ``get_all_trials``; a worker says itself when to."""
+        """``auto_refresh``: read the database at every ``get_all_trials``; a worker calls :meth:`refresh` itself."""
         self.backend = backend
         self.auto_refresh = auto_refresh
+        self.leases = Leases()
+        self.pending = PendingWrites(self.leases)
         self._lock = threading.RLock()
         self._studies: dict[int, History] = {}
-        self._own: dict[int, int] = {}  # trial id -> study id
-        self._pending: dict[int, Writes] = {}
         self._names: dict[int, str] = {}
         self._directions: dict[int, list[StudyDirection]] = {}
-        self._lost: set[int] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy in another process starts with nothing of its own and reads everything anew."""
@@ -52,15 +52,15 @@ class WorkerView(BaseStorage):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["backend"], auto_refresh=state["auto_refresh"])  # type: ignore[misc]
 
-    def know(self, study_id: int, name: str, direction: StudyDirection) -> None:
-        """Tells the view what it then need not ask the database."""
+    def preload(self, study_id: int, name: str, direction: StudyDirection) -> None:
+        """Gives the cache a study's name and direction, so that it need not ask the database."""
         self._names[study_id] = name
         self._directions[study_id] = [direction]
 
-    # Own trials.
+    # Trials that this worker holds.
 
-    def adopt(self, claim: Claim) -> FrozenTrial:
-        """Makes a claimed trial one of our own."""
+    def track(self, claim: Claim) -> FrozenTrial:
+        """Takes a claimed trial among those that this worker holds."""
         if claim.fresh:
             trial = FrozenTrial(
                 number=claim.number,
@@ -78,97 +78,74 @@ class WorkerView(BaseStorage):
         else:
             trial = self.backend.read_trials(claim.study_id, None, {claim.trial_id}, 2**31 - 1)[0]
         with self._lock:
-            self._own[claim.trial_id] = claim.study_id
+            self.leases.add(claim.trial_id, claim.study_id)
             self._study(claim.study_id).put(trial)
         return trial
 
-    def disown(self, trial_id: int) -> None:
-        """Forgets an own trial that has ended; the next refresh reads how it ended."""
+    def untrack(self, trial_id: int) -> None:
+        """Forgets a trial that has ended; the next refresh reads how it ended."""
         with self._lock:
-            study_id = self._own.pop(trial_id, None)
-            self._pending.pop(trial_id, None)
-            self._lost.discard(trial_id)
+            study_id = self.leases.remove(trial_id)
+            self.pending.discard(trial_id)
             if study_id is not None:
                 self._study(study_id).unfinished.add(trial_id)
 
-    def ended(self, trial_id: int, state: TrialState, value: float | None) -> None:
-        """Shows an own trial as it has been ended, before the database is read again."""
+    def set_ended(self, trial_id: int, state: TrialState, value: float | None) -> None:
+        """Lets samplers and pruners see how a trial of this worker ended, before the database has it."""
         with self._lock:
-            study = self._study(self._own[trial_id])
+            study_id = self.leases.study_of(trial_id)
+            assert study_id is not None
+            study = self._study(study_id)
             study.put(with_end(study.trials[trial_id], state, value))
 
-    @property
-    def own(self) -> list[int]:
+    def clear_params(self, trial_id: int) -> None:
+        """Forgets the parameters of a trial of this worker, and those that a person fixed: it is drawn again."""
         with self._lock:
-            return list(self._own)
-
-    def lose(self, trial_ids: Container[int] | set[int]) -> None:
-        """Notes that the database gave these own trials to somebody else."""
-        with self._lock:
-            self._lost |= {trial_id for trial_id in self._own if trial_id in trial_ids}
-
-    def is_lost(self, trial_id: int) -> bool:
-        with self._lock:
-            return trial_id in self._lost
-
-    def take_writes(self, trial_id: int | None = None) -> dict[int, Writes]:
-        """Hands over what has been gathered since the last call: of one trial, or of all."""
-        with self._lock:
-            if trial_id is not None:
-                return {trial_id: self._pending.pop(trial_id, Writes())}
-            taken, self._pending = self._pending, {}
-            return {t: writes for t, writes in taken.items() if writes and t not in self._lost}
-
-    def put_back(self, writes: dict[int, Writes]) -> None:
-        """Takes back what could not be written; what was set since wins."""
-        with self._lock:
-            for trial_id, older in writes.items():
-                if trial_id in self._own:
-                    newer = self._pending.get(trial_id, Writes())
-                    self._pending[trial_id] = Writes(
-                        {**older.params, **newer.params},
-                        {**older.user_attrs, **newer.user_attrs},
-                        {**older.system_attrs, **newer.system_attrs},
-                        {**older.reports, **newer.reports},
-                    )
+            study_id = self.leases.study_of(trial_id)
+            assert study_id is not None
+            study = self._study(study_id)
+            changed = copy.copy(study.trials[trial_id])
+            changed.params, changed.distributions = {}, {}
+            study.put(changed)
+            self.pending.clear_params(trial_id)
+            self.set_trial_system_attr(trial_id, FIXED_PARAMS, {})
 
     def _study(self, study_id: int) -> History:
         return self._studies.setdefault(study_id, History())
 
-    def _change(self, trial_id: int, entries: Entries, key: Any, value: Any) -> Writes | None:
-        """Sets one entry of an own trial; None where the trial is not our own.
+    def _change(self, trial_id: int, entries: Entries, key: Any, value: Any) -> bool:
+        """Sets one entry of a trial that this worker holds; returns False for any other trial.
 
         The trial is replaced, not changed: a pruner that holds the earlier one must not see its own mark in it.
         """
-        study_id = self._own.get(trial_id)
+        study_id = self.leases.study_of(trial_id)
         if study_id is None:
-            return None
+            return False
         study = self._study(study_id)
         study.put(with_entry(study.trials[trial_id], entries, key, value))
-        return self._pending.setdefault(trial_id, Writes())
+        return True
 
     # Reading.
 
     def refresh(self, study_id: int) -> None:
         """Reads what has changed in the study since the last time: new trials and others' unfinished ones.
 
-        Of a study that was deleted a worker's own trials are lost; a view that others read raises KeyError.
+        If the study was deleted, this worker's trials of it are lost; with ``auto_refresh`` it raises KeyError.
         """
         with self._lock:
             study = self._study(study_id)
-            wanted, after = study.unfinished - self._own.keys(), study.last_read
+            wanted, after = study.unfinished.difference(self.leases.trial_ids), study.last_read
         try:
             trials = self.backend.read_trials(study_id, None, wanted, after)
         except KeyError:
             if self.auto_refresh:
                 raise
-            with self._lock:
-                self._lost |= {trial_id for trial_id, owner in self._own.items() if owner == study_id}
+            self.leases.mark_study_lost(study_id)
             return
         with self._lock:
             for trial in trials:
                 study.last_read = max(study.last_read, trial_id_of(trial))
-                if trial_id_of(trial) in self._own:
+                if self.leases.study_of(trial_id_of(trial)) is not None:
                     continue
                 if trial.state.is_finished():
                     study.unfinished.discard(trial_id_of(trial))
@@ -178,7 +155,7 @@ class WorkerView(BaseStorage):
 
     @contextlib.contextmanager
     def reading(self, study_id: int) -> Iterator[History]:
-        """What is known of a study, which nobody changes within the block."""
+        """The history of a study, which nobody changes within the block."""
         self._bring_up_to_date(study_id)
         with self._lock:
             yield self._study(study_id)
@@ -198,7 +175,7 @@ class WorkerView(BaseStorage):
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         with self._lock:
-            if (study_id := self._own.get(trial_id)) is not None:
+            if (study_id := self.leases.study_of(trial_id)) is not None:
                 return self._study(study_id).trials[trial_id]
         return self.backend.get_trial(trial_id)
 
@@ -212,41 +189,37 @@ class WorkerView(BaseStorage):
             self._directions[study_id] = self.backend.get_study_directions(study_id)
         return self._directions[study_id]
 
-    # Writing to own trials.
+    # Writing to trials that this worker holds.
 
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
         with self._lock:
             external = distribution.to_external_repr(param_value_internal)
-            pending = self._change(trial_id, "distributions", param_name, distribution)
-            if pending is not None:
+            if self._change(trial_id, "distributions", param_name, distribution):
                 self._change(trial_id, "params", param_name, external)
-                pending.params[param_name] = (param_value_internal, distribution_to_json(distribution))
+                self.pending.set_param(trial_id, param_name, param_value_internal, distribution_to_json(distribution))
                 return
         self.backend.set_trial_param(trial_id, param_name, param_value_internal, distribution)
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         with self._lock:
-            pending = self._change(trial_id, "intermediate_values", step, intermediate_value)
-            if pending is not None:
-                pending.reports[step] = intermediate_value
+            if self._change(trial_id, "intermediate_values", step, intermediate_value):
+                self.pending.set_report(trial_id, step, intermediate_value)
                 return
         self.backend.set_trial_intermediate_value(trial_id, step, intermediate_value)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._lock:
-            pending = self._change(trial_id, "user_attrs", key, value)
-            if pending is not None:
-                pending.user_attrs[key] = value
+            if self._change(trial_id, "user_attrs", key, value):
+                self.pending.set_user_attr(trial_id, key, value)
                 return
         self.backend.set_trial_user_attr(trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         with self._lock:
-            pending = self._change(trial_id, "system_attrs", key, value)
-            if pending is not None:
-                pending.system_attrs[key] = value
+            if self._change(trial_id, "system_attrs", key, value):
+                self.pending.set_system_attr(trial_id, key, value)
                 return
         self.backend.set_trial_system_attr(trial_id, key, value)
 

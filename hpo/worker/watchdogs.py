@@ -1,7 +1,7 @@
-"""What a worker does beside training: sweep the silent, end a hung epoch, notice that its launcher died.
+"""Checks beside training: sweep silent workers, end a hung epoch, notice that the launcher died.
 
-The first two are done at each heartbeat. The launcher is watched by a thread of its own: heartbeats wait for a database
-that is away, and a worker that nobody wants any more must not wait for it forever.
+The first two run after each heartbeat. The launcher is watched by a thread of its own: heartbeats wait for a database
+that is away, and a worker whose launcher is gone must not wait for it forever.
 """
 
 import logging
@@ -23,8 +23,8 @@ log = logging.getLogger("hpo")
 LAUNCHER_SECONDS = 1.0
 
 
-class Duties:
-    """The duties of one worker; ``running`` tells the trials that it trains now.
+class Watchdogs:
+    """The watchdogs of the worker called ``worker``; ``training`` returns the ids of the trials in its slots.
 
     Attributes:
         epoch_started: when the epoch in progress began, on the monotonic clock; infinite between epochs.
@@ -33,16 +33,18 @@ class Duties:
     def __init__(
         self,
         experiment: Experiment,
+        worker: str,
         grace_seconds: float,
         launcher_pid: int | None,
-        running: Callable[[], Iterable[int]],
+        training: Callable[[], Iterable[int]],
     ) -> None:
         self.epoch_started = math.inf
         self._experiment = experiment
         self._study_file = experiment.study_file
+        self._worker = worker
         self._grace_seconds = grace_seconds
         self._launcher_pid = launcher_pid
-        self._running = running
+        self._training = training
         self._last_sweep = 0.0
         if launcher_pid is not None:
             threading.Thread(target=self._watch_launcher, name="launcher", daemon=True).start()
@@ -52,27 +54,39 @@ class Duties:
         if time.monotonic() - self._last_sweep < self._grace_seconds / 4:
             return
         self._last_sweep = time.monotonic()
-        swept = retries.sweep(
+        num_swept = retries.sweep(
             self._experiment.storage.engine,
             self._experiment.study_ids,
             self._grace_seconds,
             self._study_file.max_retries,
         )
-        if swept:
-            log.warning("%d trials of silent workers go back to the queue", swept)
+        if num_swept:
+            log.warning("%d trials of silent workers go back to the queue", num_swept)
 
     def watch_epoch(self) -> None:
-        """Ends the process when an epoch takes longer than the study file allows: nothing less stops a hung trainer."""
+        """Ends the process if an epoch takes longer than the study file allows: nothing less stops a hung trainer."""
         limit = self._study_file.epoch_timeout_seconds
         if limit is None or time.monotonic() - self.epoch_started <= limit:
             return
         self._end(f"an epoch took longer than epoch_timeout_seconds = {limit:g}")
 
-    def _end(self, text: str) -> NoReturn:
-        for trial_id in self._running():
+    def _end(self, reason: str) -> NoReturn:
+        """Ends the process as if it had died: the one trial is charged, of several none is."""
+        trial_ids = list(self._training())
+        for trial_id in trial_ids:
             with self._experiment.storage.engine.begin() as connection:
-                retries.retry_or_fail(connection, trial_id, text, self._study_file.max_retries, error=text)
-        log.error("%s; this worker ends", text)
+                if len(trial_ids) == 1:
+                    retries.retry_or_fail(
+                        connection,
+                        trial_id,
+                        reason,
+                        self._study_file.max_retries,
+                        error=reason,
+                        cause=retries.Cause.DIED,
+                    )
+                else:
+                    retries.give_back(connection, trial_id, reason, apart=self._worker)
+        log.error("%s; this worker ends", reason)
         leave(EXIT_RESTART)
 
     def _watch_launcher(self) -> None:

@@ -1,24 +1,21 @@
 """A worker: claim, train, report, prune, tell.
 
 One process, one trainer with one slot or many, trials from all studies of an experiment. The main thread trains; the
-recorder talks to the database; the heartbeat shows that we live and sweeps the dead. Everything that a trial has
-gone through is either in the database or repeated from its last checkpoint, so the process may die at any point.
+database thread claims, writes and reads; the heartbeat thread shows that the worker lives and sweeps the dead.
+Everything that a trial has gone through is either in the database or repeated from its last checkpoint, so the process
+may die at any point. What follows an error is looked up in :mod:`hpo.worker.failures`.
 """
 
 import logging
 import math
-import os
 import random
-import signal
-import threading
 import time
-from types import FrameType
 
 import psutil
 from optuna.trial import TrialState
 
 from hpo.database import attributes, claims
-from hpo.errors import ExperimentDeletedError, HPOError
+from hpo.errors import ExperimentDeletedError, ExperimentError, HPOError
 from hpo.experiment.experiment import Experiment, check_trainer
 from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.machine import trained_on
@@ -26,310 +23,398 @@ from hpo.search.seeds import derive_seed
 from hpo.trainers.metrics import checked_metrics, missing_objective, reported_value, value_epoch
 from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Metrics, Trainer
 from hpo.trainers.registry import TRAINERS
-from hpo.worker import process_end
-from hpo.worker.claim_queue import Intake
-from hpo.worker.db_thread import Recorder
+from hpo.worker import failures, process_end
+from hpo.worker.claim_queue import ClaimQueue
+from hpo.worker.db_thread import DatabaseThread
 from hpo.worker.exit_codes import EXIT_BUG, EXIT_MEMORY, EXIT_RESTART
+from hpo.worker.failures import classify
 from hpo.worker.heartbeat import Heartbeat
 from hpo.worker.options import WorkerOptions
-from hpo.worker.outcomes import Endings
+from hpo.worker.outcomes import Outcomes
 from hpo.worker.run_context import attach_log, make_run, tidy_folders
-from hpo.worker.running_trial import Held
-from hpo.worker.stdio import Outputs
-from hpo.worker.study_runner import Proposal, StudyDesk
-from hpo.worker.trial_cache import WorkerView
-from hpo.worker.watchdogs import Duties
+from hpo.worker.running_trial import RunningTrial
+from hpo.worker.signals import Interrupted, raising_interrupted
+from hpo.worker.stdio import StdioGuard
+from hpo.worker.study_runner import StudyRunner
+from hpo.worker.trial_cache import TrialCache
+from hpo.worker.watchdogs import Watchdogs
 
 log = logging.getLogger("hpo")
 
 AUDIT_SHARE = 0.05
 
 
-class Interrupted(KeyboardInterrupt):
-    """A signal asked the worker to end; no trainer that catches Exception swallows it."""
-
-
 class Worker:
-    """Runs trials of one experiment until it is finished; ``name`` is how the database knows this worker."""
+    """Trains trials of one experiment until it is finished; ``name`` identifies this worker in the database."""
 
     def __init__(self, experiment: Experiment, options: WorkerOptions) -> None:
-        """Raises ExperimentError where the trainer here is not the version that the experiment was made with."""
+        """Builds the trainer and starts the threads.
+
+        Raises:
+            ExperimentError: if the trainer here is not the version that the experiment was made with, or if the
+                process has passed its memory limit before its first trial.
+        """
         check_trainer(experiment.name, experiment.study_file.trainer, experiment.trainer_fields)
         self.experiment = experiment
         self.options = options
         self.name = options.name
         self.study_file = experiment.study_file
         self.trainer: Trainer = self._build_trainer()
-        self.view = WorkerView(experiment.storage, auto_refresh=False)
-        self.desks = {study.study_id: StudyDesk(self.view, self.study_file, study) for study in experiment.studies}
+        self._check_memory_limit()
+        self.cache = TrialCache(experiment.storage, auto_refresh=False)
+        self.runners = {study.study_id: StudyRunner(self.cache, self.study_file, study) for study in experiment.studies}
         self.folders = {
             study.study_id: CheckpointFolder(options.checkpoints, study.key) for study in experiment.studies
         }
-        self.held: dict[int, Held] = {}
-        self.out_of_memory: int | None = None
-        self.outputs = Outputs()
-        self.recorder = Recorder(self.view)
-        self.intake = Intake(experiment, self.desks, self.recorder, self.name, lambda: len(self.held))
-        self.endings = Endings(
+        self.running: dict[int, RunningTrial] = {}
+        self.num_started = 0
+        self.replacement: tuple[int, str] | None = None  # exit code and reason, once the process has to be replaced
+        self._charged_until = time.monotonic()
+        self.stdio = StdioGuard()
+        self.db_thread = DatabaseThread(self.cache)
+        self.queue = ClaimQueue(
             experiment,
-            self.view,
-            self.recorder,
+            self.runners,
+            self.db_thread,
             self.name,
+            lambda: list(self.running.values()),
+            self.trainer.capacity,
+        )
+        self.outcomes = Outcomes(
+            experiment,
+            self.cache,
+            self.db_thread,
+            self.name,
+            self.folders,
             options.artifacts,
             trained_on(options.device, options.threads, self.trainer.capacity),
         )
-        self.duties = Duties(experiment, options.grace_seconds, options.launcher_pid, lambda: list(self.held))
+        self.watchdogs = Watchdogs(
+            experiment, self.name, options.grace_seconds, options.launcher_pid, lambda: list(self.running)
+        )
         self.heartbeat = Heartbeat(
-            self.view,
+            self.cache,
             options.heartbeat_seconds,
             options.grace_seconds,
-            [self._sweep, self.duties.watch_epoch],
+            [self._sweep, self.watchdogs.watch_epoch],
         )
 
     # The life of a worker, top to bottom.
 
     def run(self) -> int:
-        """Trains until nothing is left to do and returns the exit code.
+        """Trains until nothing is left to do and returns the exit code, see :mod:`hpo.worker.exit_codes`.
 
         Raises:
-            HPOError: where trial after trial fails; held trials are given back.
-            ExperimentDeletedError: where somebody deleted the experiment; what this worker has saved of it is removed.
+            HPOError: if nothing succeeds; running trials are given back.
+            ExperimentDeletedError: if somebody deleted the experiment; this worker's files of it are removed.
         """
-        self._listen_for_signals()
-        try:
-            while not self.intake.finished or self.held:
-                self._fill_slots()
-                if self.held:
-                    events = self._advance()
-                    self._look_around(events)
-                    for event in events:
-                        self._handle(event)
-                elif not self.intake.finished:
-                    time.sleep(0.2)
-                if self._is_too_big():
-                    self._give_all_back("its worker grew past the memory limit")
-                    return EXIT_RESTART
-                if self.out_of_memory is not None:
-                    # What a trainer has leaked is gone with its process only.
-                    self._give_all_back("its worker ran out of memory")
-                    return self.out_of_memory
-            self.recorder.stop()
-            return 0
-        except Interrupted:
-            self._give_all_back("its worker was asked to end")
-            return 130
-        except Exception as error:
-            if isinstance(error, ExperimentDeletedError) or self._is_deleted():
-                # Any other error comes of that: something was looked for that is gone.
-                self._give_all_back("its experiment was deleted")
-                for folder in self.folders.values():
-                    folder.remove_all()
-                raise ExperimentDeletedError from None
-            if isinstance(error, HPOError):
-                self._give_all_back(f"its worker ended: {error}")
+        with raising_interrupted():
+            try:
+                return self._train()
+            except Interrupted:
+                self._give_all_back("its worker was asked to end")
+                return 130
+            except Exception as error:
+                return self._end_by(error)
+            except BaseException:
+                # A trainer's own KeyboardInterrupt, or one that came while the handlers were being set.
+                self._give_all_back("its worker was interrupted")
                 raise
-            log.exception("this worker ends because of a fault in the service itself")
-            self._give_all_back("its worker ended because of a fault in the service itself")
-            return EXIT_BUG
-        finally:
-            self.heartbeat.stop()
-            self.outputs.close()
+            finally:
+                self.heartbeat.stop()
+                self.stdio.close()
+
+    def _train(self) -> int:
+        while not self.queue.finished or self.running:
+            self._fill_slots()
+            if self.running:
+                events = self._advance()
+                self._refresh_for(events)
+                neighbours = len(self.running) > 1
+                for event in events:
+                    self._handle(event, neighbours)
+            elif not self.queue.finished:
+                time.sleep(0.2)
+            self._check_size()
+            if self.replacement is not None:
+                # What a trainer has leaked, or a device that is broken, is gone with its process only.
+                code, reason = self.replacement
+                self._give_all_back(reason)
+                return code
+        self.db_thread.stop()
+        return 0
+
+    def _end_by(self, error: Exception) -> int:
+        """Gives everything back after an error; raises it again if it is an expected one."""
+        if isinstance(error, ExperimentDeletedError) or self._is_deleted():
+            # Any other error comes of that: something was looked for that is gone.
+            self._give_all_back("its experiment was deleted")
+            for folder in self.folders.values():
+                folder.remove_all()
+            raise ExperimentDeletedError from None
+        if isinstance(error, HPOError):
+            self._give_all_back(f"its worker ended: {error}")
+            raise error
+        log.exception("this worker ends because of a fault in the service itself")
+        self._give_all_back("its worker ended because of a fault in the service itself")
+        return EXIT_BUG
 
     def _fill_slots(self) -> None:
-        """Starts trials in the free slots; asks for the next one early where an ask takes long."""
-        free = self.trainer.capacity - len(self.held)
-        while free > 0 and (proposal := self.intake.next(free)) is not None:
-            free -= self._start(proposal)
-        if self.held:
-            self.intake.ask_early(self.endings.trial_seconds)
+        """Starts trials in the free slots; claims the next one ahead of time if claiming is slow."""
+        free = self.trainer.capacity - len(self.running)
+        while free > 0 and (trial := self.queue.take(free)) is not None:
+            free -= self._start(trial)
+        if self.running:
+            self.queue.prefetch_if_slow(self.outcomes.trial_seconds)
 
-    def _start(self, proposal: Proposal) -> bool:
-        claim = proposal.claim
-        desk, folder = self.desks[claim.study_id], self.folders[claim.study_id]
-        checkpoint = None if claim.fresh else folder.latest(claim.lineage)
-        run = make_run(proposal, desk, self.options, checkpoint)
-        held = Held(claim, proposal.config, run, desk, folder, time.monotonic(), recorded=self.intake.recorded)
-        if checkpoint is not None:
-            held.history = list(checkpoint.history)
-            for epoch in range(1, len(held.history) + 1):
-                if (value := self._reported(held.history[:epoch])) is not None:
-                    self.view.set_trial_intermediate_value(claim.trial_id, epoch, value)
-        self.view.set_trial_user_attr(claim.trial_id, attributes.START_EPOCH, run.start_epoch)
-        if proposal.error is not None:
-            self.endings.fail(held, proposal.error)
+    def _start(self, trial: RunningTrial) -> bool:
+        """Starts a prepared trial; returns False if it ended instead and its slot is still free."""
+        if trial.refusal is not None:
+            self.outcomes.refuse(trial)
             return False
+        claim, runner, folder = trial.claim, self.runners[trial.claim.study_id], self.folders[trial.claim.study_id]
+        checkpoint = None if trial.is_new else folder.latest(claim.lineage)
+        trial.run = make_run(trial, runner, self.options, checkpoint)
+        trial.recorded = self.queue.recorded
+        if checkpoint is not None:
+            trial.history = list(checkpoint.history)
+            for epoch in range(1, len(trial.history) + 1):
+                if (value := self._reported(trial.history[:epoch])) is not None:
+                    self.cache.set_trial_intermediate_value(claim.trial_id, epoch, value)
+        self.cache.set_trial_user_attr(claim.trial_id, attributes.START_EPOCH, trial.run.start_epoch)
+        if trial.error is not None:
+            self._end_failed(trial, trial.error)
+            return False
+        # If this trial ends its process, the record must show that it had begun: else it counts as claimed ahead.
+        begun = self.db_thread.write()
         if claim.attempt:
-            # Should this trial be what killed its worker, the record has to say that it had begun again.
-            self.recorder.write()
-            self.recorder.run(lambda: None)
-        self.held[claim.trial_id] = held
-        if proposal.optuna_trial is not None:
-            proposal.optuna_trial.changed = self.recorder.write_soon
-        self.trainer.start(claim.trial_id, proposal.config, run)
+            begun.exception()
+        trial.shared = self.num_started > 0
+        for other in self.running.values():
+            other.shared = True
+        self.num_started += 1
+        self._charge_time()
+        trial.started = time.monotonic()
+        self.running[claim.trial_id] = trial
+        if trial.optuna_trial is not None:
+            trial.optuna_trial.changed = self.db_thread.write_soon
+        self.trainer.start(claim.trial_id, trial.config, trial.run)
         return True
 
     def _advance(self) -> list[Event]:
         self._drop_lost()
-        self.duties.epoch_started = time.monotonic()
+        self.watchdogs.epoch_started = time.monotonic()
         try:
             return self.trainer.advance()
         finally:
-            self.duties.epoch_started = math.inf
-            self.outputs.restore()
+            self.watchdogs.epoch_started = math.inf
+            self.stdio.restore()
+            self._charge_time()
 
-    def _look_around(self, events: list[Event]) -> None:
+    def _charge_time(self) -> None:
+        """Shares the time since the last call among the running trials: their sum is never more than the clock's."""
+        now = time.monotonic()
+        if self.running:
+            share = (now - self._charged_until) / len(self.running)
+            for trial in self.running.values():
+                trial.worker_seconds += share
+        self._charged_until = now
+
+    def _refresh_for(self, events: list[Event]) -> None:
         """Reads the other workers' trials once for all pruning decisions that these events ask for."""
         study_ids = {
-            held.claim.study_id
+            trial.claim.study_id
             for event in events
             if isinstance(event, EpochEnd) and not event.finished and event.may_prune
-            if (held := self.held.get(event.key)) is not None  # type: ignore[call-overload]
-            if not held.audited and held.desk.decides_at(event.epoch)
+            if (trial := self.running.get(event.key)) is not None  # type: ignore[call-overload]
+            if not trial.audited and self.runners[trial.claim.study_id].decides_at(event.epoch)
         }
         if study_ids:
-            self.recorder.run(lambda: self._refresh(study_ids))
+            self.db_thread.run(self._refresh, study_ids)
 
     def _refresh(self, study_ids: set[int]) -> None:
         for study_id in study_ids:
-            self.view.refresh(study_id)
+            self.cache.refresh(study_id)
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event, has_neighbours: bool) -> None:
         self._drop_lost()
-        held = self.held.get(event.key)  # type: ignore[call-overload]
-        if held is None:
+        trial = self.running.get(event.key)  # type: ignore[call-overload]
+        if trial is None:
             return
+        trial.has_neighbours = has_neighbours
         if isinstance(event, EpochEnd):
-            self._end_epoch(held, event)
+            self._end_epoch(trial, event)
         elif isinstance(event, Ended):
-            self._end_training(held, event.metrics)
+            self._end_training(trial, event.metrics)
         elif isinstance(event, Evicted):
-            self._release(held)
-            self.endings.give_back(held.claim.trial_id, event.reason)
+            self._release(trial)
+            self.outcomes.give_back(trial, event.reason)
         elif isinstance(event, Failed):
-            if isinstance(event.error, MemoryError):
-                is_first = held.claim.attempt == 0 and not self.endings.any_shown
-                self.out_of_memory = EXIT_MEMORY if is_first else EXIT_RESTART
-            self._fail(held, event.error)
+            self._fail(trial, event.error)
 
-    def _end_epoch(self, held: Held, event: EpochEnd) -> None:
+    def _end_epoch(self, trial: RunningTrial, event: EpochEnd) -> None:
         """Report, prune or finish or go on from a checkpoint."""
-        trial_id = held.claim.trial_id
         try:
-            held.history.append(checked_metrics(event.metrics, self.study_file.metric))
+            trial.history.append(checked_metrics(event.metrics, self.study_file.metric))
         except TypeError as error:
-            self._fail(held, error)
+            self._fail(trial, error)
             return
         process_end.Progress.made = True
-        value = self._reported(held.history)
+        value = self._reported(trial.history)
         if value is not None:
-            self.view.set_trial_intermediate_value(trial_id, event.epoch, value)
+            self.cache.set_trial_intermediate_value(trial.trial_id, event.epoch, value)
         if value is not None and not math.isfinite(value):
-            self._finish(held, TrialState.PRUNED, f"{self.study_file.metric} is {value} at epoch {event.epoch}")
+            self._finish(trial, TrialState.PRUNED, f"{self.study_file.metric} is {value} at epoch {event.epoch}")
         elif event.finished:
-            self._end_training(held)
-        elif value is not None and event.may_prune and self._should_prune(held, event.epoch):
-            self._finish(held, TrialState.PRUNED, f"{self.study_file.pruner.name} at epoch {event.epoch}")
+            self._end_training(trial)
+        elif value is not None and event.may_prune and self._should_prune(trial, event.epoch):
+            reason = f"{self.study_file.pruner.name} at epoch {event.epoch}"
+            if self.runners[trial.claim.study_id].stops_early:
+                # It stopped for lack of progress of its own, which says nothing against it.
+                self._finish(trial, TrialState.COMPLETE, f"no more progress: {reason}")
+            else:
+                self._finish(trial, TrialState.PRUNED, reason)
         else:
-            try:
-                if event.snapshot is not None and self._is_recorded(held):
-                    held.folder.save(held.claim.lineage, Checkpoint(event.epoch, event.snapshot(), held.history))
-            except TypeError as error:
-                self._fail(held, error)
-            self.recorder.write()
+            self._save(trial, event)
+            self.db_thread.write()
 
-    def _end_training(self, held: Held, final: Metrics | None = None) -> None:
+    def _save(self, trial: RunningTrial, event: EpochEnd) -> None:
+        """Writes a checkpoint; what goes wrong while the trainer makes it is the trial's error."""
+        if event.snapshot is None or not self._is_recorded(trial):
+            return
+        try:
+            state = event.snapshot()
+        except Exception as error:
+            self._fail(trial, error)
+            return
+        try:
+            self.folders[trial.claim.study_id].save(trial.claim.lineage, Checkpoint(event.epoch, state, trial.history))
+        except TypeError as error:
+            self._fail(trial, error)
+
+    def _end_training(self, trial: RunningTrial, final: Metrics | None = None) -> None:
         """The trainer has run to its end: the trial is complete if it returned, or reported, a finite value."""
         objective = self.study_file.metric
         if final is not None:
-            held.final = checked_metrics(final, objective)
-            if not math.isfinite(value := held.final[objective]):
-                self._finish(held, TrialState.PRUNED, f"{objective} is {value}")
+            trial.final = checked_metrics(final, objective)
+            if not math.isfinite(value := trial.final[objective]):
+                self._finish(trial, TrialState.PRUNED, f"{objective} is {value}")
             else:
-                self._finish(held, TrialState.COMPLETE)
+                self._finish(trial, TrialState.COMPLETE)
             return
-        chosen = value_epoch(held.history, objective, self.study_file.value, self.study_file.direction)
-        if not held.history:
-            self._fail(held, ValueError("the trainer ended without yielding metrics of an epoch"))
+        chosen = value_epoch(trial.history, objective, self.study_file.value, self.study_file.direction)
+        if not trial.history:
+            self._fail(trial, ValueError("the trainer ended without yielding metrics of an epoch"))
         elif chosen is None:
-            self._fail(held, missing_objective(held.history, objective))
-        elif not math.isfinite(held.history[chosen][objective]):
-            self._finish(held, TrialState.PRUNED, f"{objective} was never a finite number")
+            self._fail(trial, missing_objective(trial.history, objective))
+        elif not math.isfinite(trial.history[chosen][objective]):
+            self._finish(trial, TrialState.PRUNED, f"{objective} was never a finite number")
         else:
-            self._finish(held, TrialState.COMPLETE)
+            self._finish(trial, TrialState.COMPLETE)
 
     def _reported(self, history: list[dict[str, float]]) -> float | None:
         """What the last epoch of ``history`` reports; None if it is an epoch without a report."""
         nan_is_no_report = TRAINERS[self.study_file.trainer].nan_is_no_report
         return reported_value(history, self.study_file.metric, nan_is_no_report=nan_is_no_report)
 
-    def _is_recorded(self, held: Held) -> bool:
-        """Waits until the trial's configuration is on record; False where the trial was lost meanwhile.
+    def _is_recorded(self, trial: RunningTrial) -> bool:
+        """Waits until the trial's configuration is on record; returns False if the trial was lost meanwhile.
 
-        Without it there must be no checkpoint: whoever tried the trial again would draw another configuration, and go
-        on from what this one had trained.
+        Without it there must be no checkpoint: a retry would draw another configuration, and go on from what this one
+        had trained.
         """
-        if held.recorded is not None:
-            held.recorded.result()
-            held.recorded = None
-        return not self.view.is_lost(held.claim.trial_id)
+        if trial.recorded is not None:
+            trial.recorded.result()
+            trial.recorded = None
+        return not self.cache.leases.is_lost(trial.trial_id)
 
-    def _should_prune(self, held: Held, epoch: int) -> bool:
-        if held.audited or not held.desk.decides_at(epoch):
+    def _should_prune(self, trial: RunningTrial, epoch: int) -> bool:
+        runner = self.runners[trial.claim.study_id]
+        # After its last epoch there is nothing left to save by pruning: the trial is complete.
+        if trial.audited or not runner.decides_at(epoch) or epoch == trial.max_epochs:
             return False
-        trial_id = held.claim.trial_id
-        if not held.desk.should_prune(trial_id):
+        if not runner.should_prune(trial.trial_id):
             return False
-        if self.study_file.audit:
+        if self.study_file.audit and not runner.stops_early:
             # Drawn from the lineage, so that a retry is drawn alike.
-            draw = random.Random(derive_seed(self.study_file.seed, held.desk.handle.name, "audit", held.claim.lineage))
+            draw = random.Random(derive_seed(self.study_file.seed, trial.study.name, "audit", trial.claim.lineage))
             if draw.random() < AUDIT_SHARE:
-                held.audited = True
-                self.view.set_trial_user_attr(trial_id, attributes.AUDITED, epoch)
+                trial.audited = True
+                self.cache.set_trial_user_attr(trial.trial_id, attributes.AUDITED, epoch)
                 return False
         return True
 
-    def _finish(self, held: Held, state: TrialState, reason: str | None = None) -> None:
-        self.trainer.stop(held.claim.trial_id)
-        attach_log(held.run)
-        job = self.endings.show(held, state, reason)
-        self._release(held)
-        if self.study_file.budget.epochs is None:
-            # The slot waits for a claim, and nothing waits for the tell: the view shows the result already. Only where
-            # the budget is in epochs does a claim depend on what this trial has spent.
-            self.intake.ask()
-        self.endings.tell(job)
-        self.recorder.submit(lambda: tidy_folders(self.view, held.desk, self.options))
+    # How trials leave their slots.
 
-    def _fail(self, held: Held, error: BaseException) -> None:
-        self.trainer.stop(held.claim.trial_id)
-        attach_log(held.run)
-        self._release(held)
-        self.endings.fail(held, error)
+    def _finish(self, trial: RunningTrial, state: TrialState, reason: str | None = None) -> None:
+        self._leave(trial)
+        self.outcomes.conclude(trial, state, reason)
+        if self.study_file.budget.epochs is None:
+            # The slot waits for a claim, and nothing waits for the result, which the cache shows already. Only if the
+            # budget is in epochs does a claim depend on what this trial has spent.
+            self.queue.prefetch()
+        self.outcomes.finish(trial)
+        self.db_thread.submit(tidy_folders, self.cache, self.runners[trial.claim.study_id], self.options)
+
+    def _fail(self, trial: RunningTrial, error: BaseException) -> None:
+        self._leave(trial)
+        self._end_failed(trial, error)
+
+    def _end_failed(self, trial: RunningTrial, error: BaseException) -> None:
+        """Ends a trial that raised an error as its row of the failure table says."""
+        failure = classify(error)
+        if isinstance(error, ExperimentError):  # the trainer's configuration refuses what a retry or a cell is given
+            failure = failures.INFEASIBLE
+        if failure is failures.PRUNED:
+            self._finish_pruned(trial, error)
+        elif failure is failures.INFEASIBLE:
+            self.outcomes.end_infeasible(trial, error)
+        else:
+            if failure.ends_worker and self.replacement is None:
+                code = failure.exit_code
+                if failure is failures.OUT_OF_MEMORY and not (
+                    trial.shared or trial.claim.attempt or self.outcomes.has_results()
+                ):
+                    code = EXIT_MEMORY
+                self.replacement = code, f"its worker is replaced: {failure.name}"
+            self.outcomes.fail(trial, failure, error)
+
+    def _finish_pruned(self, trial: RunningTrial, error: BaseException) -> None:
+        """The training code ended its trial itself with ``optuna.TrialPruned``."""
+        reason = str(error) or "pruned by its trainer"
+        failures.release(error)
+        self.outcomes.conclude(trial, TrialState.PRUNED, reason)
+        self.outcomes.finish(trial)
 
     def _drop_lost(self) -> None:
-        """Before and after an epoch: who was stopped, or had no database for long, asks which trials are still his."""
-        if self.heartbeat.is_doubtful:
+        """Drops the trials that another worker has; asks the database first if the last heartbeat is old."""
+        if self.heartbeat.lease_may_be_lost:
             self.heartbeat.beat()
-        for held in list(self.held.values()):
-            if self.view.is_lost(held.claim.trial_id):
-                self._drop(held)
+        for trial in list(self.running.values()):
+            if self.cache.leases.is_lost(trial.trial_id):
+                number, name = trial.claim.number, trial.study.name
+                log.warning("trial %d of %s was given to another worker, or deleted; it is dropped", number, name)
+                self._leave(trial)
+                self.cache.untrack(trial.trial_id)
 
-    def _drop(self, held: Held) -> None:
-        """Somebody else has the trial now, or deleted it: nothing of it is ours to write any more."""
-        name = held.desk.handle.name
-        log.warning("trial %d of %s was given to another worker, or deleted; it is dropped", held.claim.number, name)
-        self.trainer.stop(held.claim.trial_id)
-        self._release(held)
-        self.view.disown(held.claim.trial_id)
+    def _leave(self, trial: RunningTrial) -> None:
+        self.trainer.stop(trial.trial_id)
+        if trial.run is not None:
+            attach_log(trial.run)
+        self._release(trial)
 
-    def _release(self, held: Held) -> None:
-        del self.held[held.claim.trial_id]
-        self.intake.slot_is_free()
+    def _release(self, trial: RunningTrial) -> None:
+        self._charge_time()
+        del self.running[trial.trial_id]
+        self.queue.slot_is_free()
 
     # The end.
 
     def _give_all_back(self, reason: str) -> None:
-        self.endings.give_all_back(self.held.values(), reason)
+        """Queues everything again. After a device broke under several trials, each is then trained alone."""
+        self._charge_time()
+        apart = self.replacement is not None and self.replacement[0] == failures.DEVICE_LOST.exit_code
+        self.outcomes.give_all_back(self.running.values(), reason, apart=apart)
 
     def _is_deleted(self) -> bool:
         try:
@@ -337,23 +422,30 @@ class Worker:
         except Exception:
             return False
 
-    def _listen_for_signals(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._on_signal)
-            signal.signal(signal.SIGTERM, self._on_signal)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        for other in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(other, lambda *_: os._exit(130))
-        raise Interrupted
-
     def _sweep(self) -> None:
-        if self.heartbeat.is_settled:
-            self.duties.sweep()
+        if self.heartbeat.may_declare_others_dead:
+            self.watchdogs.sweep()
 
-    def _is_too_big(self) -> bool:
+    def _check_memory_limit(self) -> None:
+        limit, size = self.options.memory_limit_mb, _size_mb()
+        if limit is not None and size > limit:
+            raise ExperimentError(
+                f"--memory-limit-mb {limit} is less than the {size} MB that this worker takes before its first trial; "
+                f"give it at least {2 * size}"
+            )
+
+    def _check_size(self) -> None:
+        """Replaces a worker that has grown past its limit, in time: the trials go on from their checkpoints."""
         limit = self.options.memory_limit_mb
-        return limit is not None and psutil.Process().memory_info().rss > limit * 2**20
+        if limit is None or self.replacement is not None or _size_mb() <= limit:
+            return
+        self.replacement = EXIT_RESTART, "its worker grew past the memory limit"
+        if len(self.running) == 1 and self.num_started == 1:
+            # Nothing else has run here: a trial that grows past the limit at the same place again cannot go on.
+            trial = next(iter(self.running.values()))
+            self._leave(trial)
+            error = MemoryError(f"it grew past --memory-limit-mb {limit} alone in its process")
+            self.outcomes.fail(trial, failures.MEMORY_LIMIT, error)
 
     def _build_trainer(self) -> Trainer:
         entry = TRAINERS[self.study_file.trainer]
@@ -372,3 +464,7 @@ class Worker:
                 program=self.study_file.program_options(),
             )
         )
+
+
+def _size_mb() -> int:
+    return int(psutil.Process().memory_info().rss / 2**20)

@@ -21,7 +21,7 @@ def new_study(storage: Storage, trials: int | None, epochs: int | None = None, p
     """A study of a metric to be maximized, with a budget."""
     study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
     with storage.engine.begin() as connection:
-        claims.open_study(connection, study_id, trials, epochs, per_trial)
+        claims.set_budget(connection, study_id, trials, epochs, per_trial)
     return study_id
 
 

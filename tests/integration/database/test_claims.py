@@ -68,7 +68,7 @@ def test_a_larger_budget_opens_a_finished_study_again(storage: Storage) -> None:
     finish(storage, claim_one(storage, study_id).trial_id)
     assert claims.claim(storage.engine, [study_id], "here:1") == ([], True)
     with storage.engine.begin() as connection:
-        claims.open_study(connection, study_id, 2, None, 10)
+        claims.set_budget(connection, study_id, 2, None, 10)
     assert claim_one(storage, study_id).lineage == 1
 
 
@@ -199,10 +199,10 @@ def test_many_slots_leave_a_search_something_to_learn_from(storage: Storage) -> 
     study_id = new_study(storage, 20)
     first, _ = claims.claim(storage.engine, [study_id], "here:1", 64, most_running={study_id: 5})
     assert len(first) == 5
-    assert claims.claim(storage.engine, [study_id], "here:1", 64, held=5, most_running={study_id: 5}) == ([], False)
+    assert claims.claim(storage.engine, [study_id], "here:1", 64, num_held=5, most_running={study_id: 5}) == ([], False)
     # Another worker is not left idle for it.
     second, _ = claims.claim(storage.engine, [study_id], "there:2", 64, most_running={study_id: 5})
     assert len(second) == 1
     finish(storage, first[0].trial_id)
     finish(storage, first[1].trial_id)
-    assert len(claims.claim(storage.engine, [study_id], "here:1", 64, held=3, most_running={study_id: 5})[0]) == 1
+    assert len(claims.claim(storage.engine, [study_id], "here:1", 64, num_held=3, most_running={study_id: 5})[0]) == 1

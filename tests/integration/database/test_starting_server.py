@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from hpo.database.retrying import is_passing, persistently
+from hpo.database.retrying import is_transient, persistently
 from hpo.database.storage import open_storage
 from hpo.errors import StorageError
 
@@ -67,7 +67,7 @@ def test_what_a_server_says_before_it_is_ready_passes(
             open_storage(not_ready)
         assert message in str(caught.value)
         assert "secret" not in str(caught.value)
-        assert is_passing(caught.value)
+        assert is_transient(caught.value)
         addresses = [address, not_ready, not_ready]
         # A worker that starts meanwhile waits.
         persistently(lambda: open_storage(addresses.pop())).engine.dispose()
@@ -78,4 +78,4 @@ def test_a_wrong_password_does_not_pass() -> None:
     with refusing("28P01", 'password authentication failed for user "hpo"') as port:
         with pytest.raises(StorageError, match="the password or user is wrong") as caught:
             persistently(lambda: open_storage(f"postgresql://hpo:secret@127.0.0.1:{port}/hpo"))
-        assert not is_passing(caught.value)
+        assert not is_transient(caught.value)

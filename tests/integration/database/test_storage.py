@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from benchmarks.postgres_server import PostgresServer, free_port
 from hpo.database.address import masked, resolve_address
 from hpo.database.explain import explained as explained
-from hpo.database.retrying import is_passing
+from hpo.database.retrying import is_transient
 from hpo.database.storage import Storage, open_storage
 from hpo.errors import HPOError, StorageError, UsageError
 
@@ -157,7 +157,7 @@ class TestRefusals:
         error = sa.exc.OperationalError(None, None, psycopg2.OperationalError(said))
         shown_error = explained(error, "postgresql://hpo:***@host/hpo")
         assert shown in str(shown_error)
-        assert is_passing(shown_error) is passing
+        assert is_transient(shown_error) is passing
 
     def test_masked(self) -> None:
         assert masked(f"postgresql://me:{PASSWORD}@host/hpo") == "postgresql://me:***@host/hpo"

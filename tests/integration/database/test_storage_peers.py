@@ -6,7 +6,7 @@ from optuna.storages import BaseStorage
 from optuna.testing.pytest_storages import StorageTestCase
 
 from hpo.database.storage import Storage
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.trial_cache import TrialCache
 
 
 class TestStorage(StorageTestCase):
@@ -23,7 +23,7 @@ class TestCachedStorage(StorageTestCase):
         return optuna.storages.get_storage(Storage(address))
 
 
-class TestWorkerView(StorageTestCase):
+class TestTrialCache(StorageTestCase):
     @pytest.fixture
     def storage(self, address: str) -> BaseStorage:
-        return WorkerView(Storage(address))
+        return TrialCache(Storage(address))

@@ -13,7 +13,7 @@ from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
 from hpo.errors import ExperimentDeletedError
 from hpo.experiment.deletion import delete_studies
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.trial_cache import TrialCache
 
 TABLES = ("studies", "trials", "trial_user_attributes", "trial_heartbeats", "hpo_studies", "hpo_trials")
 
@@ -21,7 +21,7 @@ TABLES = ("studies", "trials", "trial_user_attributes", "trial_heartbeats", "hpo
 def new_study(storage: Storage, trials: int) -> int:
     study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
     with storage.engine.begin() as connection:
-        claims.open_study(connection, study_id, trials, None, 10)
+        claims.set_budget(connection, study_id, trials, None, 10)
     return study_id
 
 
@@ -91,15 +91,15 @@ def test_a_claim_that_waited_for_the_deletion(storage: Storage) -> None:
 
 def test_a_worker_loses_the_trials_of_a_deleted_study_and_keeps_the_others(storage: Storage) -> None:
     gone, kept = new_study(storage, 5), new_study(storage, 5)
-    view = WorkerView(storage, auto_refresh=False)
+    view = TrialCache(storage, auto_refresh=False)
     taken = [claims.claim(storage.engine, [study_id], "here:1")[0][0] for study_id in (gone, kept)]
     for claim in taken:
-        view.adopt(claim)
+        view.track(claim)
     delete_studies(storage.engine, [gone])
     for study_id in (gone, kept):
         view.refresh(study_id)
-    assert [view.is_lost(claim.trial_id) for claim in taken] == [True, False]
+    assert [view.leases.is_lost(claim.trial_id) for claim in taken] == [True, False]
     assert not claims.are_deleted(storage.engine, [gone, kept])
     assert claims.are_deleted(storage.engine, [gone])
     with pytest.raises(KeyError):
-        WorkerView(storage).refresh(gone)
+        TrialCache(storage).refresh(gone)

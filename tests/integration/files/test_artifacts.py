@@ -14,7 +14,7 @@ import hpo
 from hpo.database.storage import Storage
 from hpo.files.artifacts import artifact_store, attach, attach_text, attach_to_study, epochs_table
 from hpo.launchers.progress import PlainProgress
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.trial_cache import TrialCache
 from tests.integration.trials_support import claim_one, new_study
 
 NAMES = [
@@ -121,9 +121,9 @@ def test_a_file_that_is_not_there_is_told_to_the_trainer(tmp_path: Path) -> None
 
 
 def test_a_file_that_is_gone_leaves_no_note(storage: Storage, tmp_path: Path) -> None:
-    view = WorkerView(storage, auto_refresh=False)
+    view = TrialCache(storage, auto_refresh=False)
     claim = claim_one(storage, new_study(storage, 1))
-    view.adopt(claim)
+    view.track(claim)
     folder = tmp_path / "artifacts"
     with pytest.raises(FileNotFoundError):
         attach(view, claim.trial_id, tmp_path / "gone.txt", folder)

@@ -14,27 +14,27 @@ from hpo.database import attributes
 from hpo.database.storage import Storage
 from hpo.experiment.experiment import create_experiment
 from hpo.studyfile.load import parse_study_file
-from hpo.worker.claim_queue import Intake
-from hpo.worker.db_thread import Recorder
+from hpo.worker.claim_queue import ClaimQueue
+from hpo.worker.db_thread import DatabaseThread
 from hpo.worker.options import WorkerOptions
-from hpo.worker.study_runner import StudyDesk
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.study_runner import StudyRunner
+from hpo.worker.trial_cache import TrialCache
 from hpo.worker.worker import Worker
 from tests.integration.trials_support import wait_until
 from tests.unit.study_files import study as study_table
 
 
 @pytest.fixture
-def intake(storage: Storage) -> Iterator[Intake]:
-    """The intake of a worker that holds nothing, on an experiment of 12 TPE trials."""
+def queue(storage: Storage) -> Iterator[ClaimQueue]:
+    """The queue of a worker that holds nothing, on an experiment of 12 TPE trials."""
     space = {"lr": {"low": 1e-3, "high": 1.0, "log": True}}
     table = study_table(samplers=["tpe"], pruner="none", budget={"trials": 12}, space=space)
     experiment, _ = create_experiment(storage, parse_study_file(table, "study.toml"))
-    view = WorkerView(storage, auto_refresh=False)
-    desks = {study.study_id: StudyDesk(view, experiment.study_file, study) for study in experiment.studies}
-    recorder = Recorder(view)
-    yield Intake(experiment, desks, recorder, "here:1", lambda: 0)
-    recorder.stop()
+    view = TrialCache(storage, auto_refresh=False)
+    runners = {study.study_id: StudyRunner(view, experiment.study_file, study) for study in experiment.studies}
+    db_thread = DatabaseThread(view)
+    yield ClaimQueue(experiment, runners, db_thread, "here:1", list)
+    db_thread.stop()
 
 
 @contextlib.contextmanager
@@ -68,7 +68,7 @@ def test_no_checkpoint_before_the_configuration_is_on_record(
             ended = pool.submit(worker.run)
             # It is claimed and trains; its configuration is on its way.
             wait_until(lambda: log.exists() and bool(waiting(storage)))
-            wait_until(lambda: bool(worker.held) and next(iter(worker.held.values())).history != [])
+            wait_until(lambda: bool(worker.running) and next(iter(worker.running.values())).history != [])
             assert not ended.done()
             assert [path for path in checkpoints.rglob("*") if path.is_file()] == []
             assert len(log.read_bytes().splitlines()) == 1
@@ -79,18 +79,18 @@ def test_no_checkpoint_before_the_configuration_is_on_record(
     assert len(log.read_bytes().splitlines()) == 3
 
 
-def test_what_was_claimed_before_the_database_went_away_is_not_forgotten(storage: Storage, intake: Intake) -> None:
+def test_what_was_claimed_before_the_database_went_away_is_not_forgotten(storage: Storage, queue: ClaimQueue) -> None:
     # A look at the others' trials comes between the claim and the configuration.
     with ThreadPoolExecutor(1) as pool:
         with locked(storage, "trial_intermediate_values", "ACCESS EXCLUSIVE"):
-            coming = pool.submit(intake.next, 1)
+            coming = pool.submit(queue.take, 1)
             wait_until(lambda: bool(waiting(storage)))
             cut = waiting(storage)
             with storage.engine.connect() as connection:
                 for pid in cut:
                     connection.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
             wait_until(lambda: bool(set(waiting(storage)) - set(cut)))
-        proposal = coming.result(60)
-    assert proposal is not None
-    trials = storage.get_all_trials(proposal.claim.study_id)
+        taken = coming.result(60)
+    assert taken is not None
+    trials = storage.get_all_trials(taken.claim.study_id)
     assert [(trial.number, trial.state) for trial in trials] == [(0, TrialState.RUNNING)]

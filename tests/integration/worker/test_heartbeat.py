@@ -12,7 +12,7 @@ from benchmarks.postgres_server import PostgresServer
 from hpo.database import claims, retries
 from hpo.database.storage import Storage
 from hpo.worker.heartbeat import Heartbeat
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.trial_cache import TrialCache
 from tests.integration.trials_support import attempts_to_connect, new_study, statements, wait_until
 
 Start = Callable[..., Heartbeat]
@@ -27,11 +27,11 @@ def start() -> Iterator[Start]:
     def make(
         storage: Storage, trials: int = 3, interval_seconds: float = 0.02, grace_seconds: float = NEVER_SECONDS, *duties
     ) -> Heartbeat:
-        view = WorkerView(storage, auto_refresh=False)
+        view = TrialCache(storage, auto_refresh=False)
         study_id = new_study(storage, trials)
         for claim in claims.claim(storage.engine, [study_id], "here:1", trials)[0]:
-            view.adopt(claim)
-        assert len(view.own) == trials
+            view.track(claim)
+        assert len(view.leases.trial_ids) == trials
         started.append(Heartbeat(view, interval_seconds, grace_seconds, list(duties)))
         return started[-1]
 
@@ -79,7 +79,7 @@ def test_one_thread_beats_again_and_again(storage: Storage, start: Start) -> Non
 def test_a_worker_without_trials_asks_the_database_nothing(storage: Storage, start: Start) -> None:
     turns: list[None] = []
     with statements(storage.engine) as executed:
-        heartbeat = Heartbeat(WorkerView(storage), 0.01, NEVER_SECONDS, [lambda: turns.append(None)])
+        heartbeat = Heartbeat(TrialCache(storage), 0.01, NEVER_SECONDS, [lambda: turns.append(None)])
         wait_until(lambda: len(turns) > 3)
         heartbeat.stop()
     assert executed == []
@@ -87,12 +87,12 @@ def test_a_worker_without_trials_asks_the_database_nothing(storage: Storage, sta
 
 def test_what_others_took_is_noted(storage: Storage, start: Start) -> None:
     heartbeat = start(storage)
-    swept, kept, ended = heartbeat.view.own
+    swept, kept, ended = heartbeat.cache.leases.trial_ids
     with storage.engine.begin() as connection:
         assert retries.give_back(connection, swept, "silent")
         assert retries.retry_or_fail(connection, ended, "its trainer", max_retries=0)
-    wait_until(lambda: heartbeat.view.is_lost(swept) and heartbeat.view.is_lost(ended))
-    assert not heartbeat.view.is_lost(kept)
+    wait_until(lambda: heartbeat.cache.leases.is_lost(swept) and heartbeat.cache.leases.is_lost(ended))
+    assert not heartbeat.cache.leases.is_lost(kept)
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -110,7 +110,7 @@ def test_beats_go_on_after_a_restart_of_the_server(
     wait_until(lambda: beats(stoppable_storage) > last)
     # The same thread, and the trials are still its own.
     assert heartbeat._thread.is_alive()
-    assert not any(heartbeat.view.is_lost(trial_id) for trial_id in heartbeat.view.own)
+    assert not any(heartbeat.cache.leases.is_lost(trial_id) for trial_id in heartbeat.cache.leases.trial_ids)
 
 
 def test_a_failing_duty_is_told_and_harms_nothing(
@@ -145,13 +145,13 @@ def test_half_a_grace_period_without_a_beat_makes_doubtful(
 ) -> None:
     heartbeat = start(storage, 1, NEVER_SECONDS, 30.0)
     # A worker that has just started may sweep: nobody's silence is its own outage.
-    assert heartbeat.is_settled
+    assert heartbeat.may_declare_others_dead
     clock.now += 14.9
-    assert not heartbeat.is_doubtful
+    assert not heartbeat.lease_may_be_lost
     clock.now += 0.2
-    assert heartbeat.is_doubtful
+    assert heartbeat.lease_may_be_lost
     heartbeat.beat()
-    assert not heartbeat.is_doubtful
+    assert not heartbeat.lease_may_be_lost
 
 
 def test_after_an_outage_nobody_is_taken_for_dead_for_a_grace_period(
@@ -161,16 +161,16 @@ def test_after_an_outage_nobody_is_taken_for_dead_for_a_grace_period(
     for _ in range(5):
         clock.now += 14.0
         heartbeat.beat()
-        assert heartbeat.is_settled
+        assert heartbeat.may_declare_others_dead
     clock.now += 16.0
     heartbeat.beat()
     for _ in range(3):
-        assert not heartbeat.is_settled
+        assert not heartbeat.may_declare_others_dead
         clock.now += 9.9
         heartbeat.beat()
-    assert not heartbeat.is_settled
+    assert not heartbeat.may_declare_others_dead
     clock.now += 0.4
-    assert heartbeat.is_settled
+    assert heartbeat.may_declare_others_dead
 
 
 def test_it_ends_although_the_database_is_away(

@@ -16,8 +16,8 @@ from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
 from hpo.experiment.experiment import create_experiment
 from hpo.studyfile.load import parse_study_file
-from hpo.worker.study_runner import StudyDesk
-from hpo.worker.trial_cache import WorkerView
+from hpo.worker.study_runner import StudyRunner
+from hpo.worker.trial_cache import TrialCache
 from tests.integration.trials_support import claim_one, finish, new_study, statements
 from tests.unit.study_files import study as study_table
 
@@ -29,7 +29,7 @@ class Peer:
 
     def __init__(self, storage: Storage, study_id: int, name: str) -> None:
         self.storage, self.study_id, self.name = storage, study_id, name
-        self.view = WorkerView(storage, auto_refresh=False)
+        self.cache = TrialCache(storage, auto_refresh=False)
         self.claims: list[Claim] = []
 
     def act(self, draws: random.Random) -> None:
@@ -41,53 +41,53 @@ class Peer:
     def claim(self, draws: random.Random) -> None:
         taken, _ = claims.claim(self.storage.engine, [self.study_id], self.name, draws.randint(1, 2))
         for claim in taken:
-            self.view.adopt(claim)
+            self.cache.track(claim)
             self.claims.append(claim)
             if claim.fresh:
                 for name, distribution in SPACE.items():
                     value = draws.uniform(0.01, 1) if name == "lr" else float(draws.randint(8, 64))
-                    self.view.set_trial_param(claim.trial_id, name, value, distribution)
+                    self.cache.set_trial_param(claim.trial_id, name, value, distribution)
 
     def report(self, draws: random.Random) -> None:
         trial_id = draws.choice(self.claims).trial_id
-        step = len(self.view.get_trial(trial_id).intermediate_values) + 1
+        step = len(self.cache.get_trial(trial_id).intermediate_values) + 1
         value = draws.choice([draws.random(), float("nan"), float("inf")]) if draws.random() < 0.2 else draws.random()
-        self.view.set_trial_intermediate_value(trial_id, step, value)
+        self.cache.set_trial_intermediate_value(trial_id, step, value)
 
     def note(self, draws: random.Random) -> None:
         trial_id = draws.choice(self.claims).trial_id
-        self.view.set_trial_system_attr(trial_id, f"completed_rung_{draws.randint(0, 2)}", draws.random())
-        self.view.set_trial_user_attr(trial_id, attributes.METRICS, {"value": draws.random()})
+        self.cache.set_trial_system_attr(trial_id, f"completed_rung_{draws.randint(0, 2)}", draws.random())
+        self.cache.set_trial_user_attr(trial_id, attributes.METRICS, {"value": draws.random()})
 
     def write(self, draws: random.Random | None = None) -> None:
         with self.storage.engine.begin() as connection:
-            self.view.lose(trial_writes.write(connection, self.view.take_writes()))
+            self.cache.leases.mark_lost(trial_writes.write(connection, self.cache.pending.take()))
 
     def end(self, draws: random.Random) -> None:
         claim = self.claims.pop(draws.randrange(len(self.claims)))
         state = draws.choice([TrialState.COMPLETE, TrialState.COMPLETE, TrialState.PRUNED])
         value = draws.random()
-        self.view.ended(claim.trial_id, state, value)
+        self.cache.set_ended(claim.trial_id, state, value)
         with self.storage.engine.begin() as connection:
-            writes = self.view.take_writes(claim.trial_id)[claim.trial_id]
+            writes = self.cache.pending.take_trial(claim.trial_id)
             trial_writes.finish(connection, claim.trial_id, state, value, 3, writes)
-        self.view.disown(claim.trial_id)
+        self.cache.untrack(claim.trial_id)
 
     def give_back(self, draws: random.Random) -> None:
         claim = self.claims.pop(draws.randrange(len(self.claims)))
         with self.storage.engine.begin() as connection:
-            writes = self.view.take_writes(claim.trial_id)[claim.trial_id]
+            writes = self.cache.pending.take_trial(claim.trial_id)
             retries.give_back(connection, claim.trial_id, "asked to end", writes)
-        self.view.disown(claim.trial_id)
+        self.cache.untrack(claim.trial_id)
 
     def lose(self, draws: random.Random) -> None:
         """Somebody takes this worker for dead; it finds out and drops the trial."""
         claim = self.claims.pop(draws.randrange(len(self.claims)))
         with self.storage.engine.begin() as connection:
             retries.retry_or_fail(connection, claim.trial_id, "silent", max_retries=2)
-            self.view.lose(trial_writes.beat(connection, self.view.own))
-        assert self.view.is_lost(claim.trial_id)
-        self.view.disown(claim.trial_id)
+            self.cache.leases.mark_lost(trial_writes.beat(connection, self.cache.leases.trial_ids))
+        assert self.cache.leases.is_lost(claim.trial_id)
+        self.cache.untrack(claim.trial_id)
 
 
 def in_database(storage: Storage, study_id: int) -> list[FrozenTrial]:
@@ -126,12 +126,12 @@ def test_the_view_shows_what_the_database_holds(seed: int, peers: list[Peer], st
             peer.write()
         expected = in_database(storage, peers[0].study_id)
         for peer in peers:
-            peer.view.refresh(peer.study_id)
-            seen = peer.view.get_all_trials(peer.study_id)
+            peer.cache.refresh(peer.study_id)
+            seen = peer.cache.get_all_trials(peer.study_id)
             assert [content(trial) for trial in seen] == [content(trial) for trial in expected]
             # When others began and ended, too.
             for mine, theirs in zip(seen, expected, strict=True):
-                if mine._trial_id not in peer.view.own:
+                if mine._trial_id not in peer.cache.leases.trial_ids:
                     assert (mine.datetime_start, mine.datetime_complete) == (
                         theirs.datetime_start,
                         theirs.datetime_complete,
@@ -150,11 +150,11 @@ def test_samplers_and_pruners_decide_alike(peers: list[Peer], storage: Storage) 
     peer = peers[0]
     for each in peers:
         each.write()
-    peer.view.refresh(peer.study_id)
+    peer.cache.refresh(peer.study_id)
     name = storage.get_study_name_from_id(peer.study_id)
     drawn: list[Any] = []
     decided: list[Any] = []
-    for each in (peer.view, storage):
+    for each in (peer.cache, storage):
         study = optuna.Study(name, each)
         trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state is not TrialState.FAIL]
         sampler = optuna.samplers.TPESampler(seed=5, n_startup_trials=2, multivariate=False)
@@ -179,17 +179,17 @@ def test_asking_costs_one_read_whatever_there_is(peers: list[Peer], storage: Sto
     other.claim(random.Random(0))
     other.write()
     with statements(storage.engine) as executed:
-        peer.view.refresh(peer.study_id)
+        peer.cache.refresh(peer.study_id)
         assert len(executed) == 1
         # Everything else is answered without the database.
         for _ in range(10):
-            assert len(peer.view.get_all_trials(peer.study_id)) == 20 + len(other.claims)
-            assert peer.view.get_all_trials(peer.study_id, deepcopy=False, states=(TrialState.WAITING,)) == []
-            with peer.view.reading(peer.study_id) as history:
+            assert len(peer.cache.get_all_trials(peer.study_id)) == 20 + len(other.claims)
+            assert peer.cache.get_all_trials(peer.study_id, deepcopy=False, states=(TrialState.WAITING,)) == []
+            with peer.cache.reading(peer.study_id) as history:
                 assert len(history.finished) == 20
         assert len(executed) == 1
         executed.clear()
-        peer.view.refresh(peer.study_id)
+        peer.cache.refresh(peer.study_id)
     # Finished trials never change and are not read again: only what is unfinished, and what is new.
     ((_, parameters),) = executed
     assert sorted(parameters["included"]) == sorted(claim.trial_id for claim in other.claims)
@@ -198,11 +198,11 @@ def test_asking_costs_one_read_whatever_there_is(peers: list[Peer], storage: Sto
 
 def test_an_own_trial_costs_no_statement_until_it_is_written(storage: Storage) -> None:
     study_id = new_study(storage, 2)
-    view = WorkerView(storage, auto_refresh=False)
+    view = TrialCache(storage, auto_refresh=False)
     view.refresh(study_id)
     claim = claim_one(storage, study_id)
     with statements(storage.engine) as executed:
-        view.adopt(claim)
+        view.track(claim)
         for name, distribution in SPACE.items():
             view.set_trial_param(claim.trial_id, name, 16.0 if name == "width" else 0.5, distribution)
         for step in range(1, 1001):
@@ -212,7 +212,7 @@ def test_an_own_trial_costs_no_statement_until_it_is_written(storage: Storage) -
         assert view.get_trial(claim.trial_id).params == {"lr": 0.5, "width": 16}
         assert executed == []
         with storage.engine.begin() as connection:
-            assert trial_writes.write(connection, view.take_writes()) == set()
+            assert trial_writes.write(connection, view.pending.take()) == set()
         # One to see that it still runs, and one for each of the four tables.
         assert len(executed) == 5
         executed.clear()
@@ -221,7 +221,7 @@ def test_an_own_trial_costs_no_statement_until_it_is_written(storage: Storage) -
         retry = claim_one(storage, study_id)
         executed.clear()
         # A retry holds what the lineage had, which is read.
-        assert view.adopt(retry).params == {"lr": 0.5, "width": 16}
+        assert view.track(retry).params == {"lr": 0.5, "width": 16}
         assert len(executed) == 1
     stored = storage.get_trial(claim.trial_id)
     assert len(stored.intermediate_values) == 1000
@@ -233,12 +233,12 @@ def test_proposing_reads_once_and_judging_never(sampler: str, storage: Storage) 
     space = {"lr": {"low": 1e-3, "high": 1.0, "log": True, "grid": 12}}
     table = study_table(samplers=[sampler], pruner={"name": "median", "n_startup_trials": 1}, space=space)
     experiment, _ = create_experiment(storage, parse_study_file(table, "study.toml"))
-    view = WorkerView(storage, auto_refresh=False)
-    desk = StudyDesk(view, experiment.study_file, experiment.studies[0])
+    view = TrialCache(storage, auto_refresh=False)
+    runner = StudyRunner(view, experiment.study_file, experiment.studies[0])
     for _ in range(11):
-        claim = claim_one(storage, desk.handle.study_id)
+        claim = claim_one(storage, runner.handle.study_id)
         with statements(storage.engine) as executed:
-            proposal = desk.propose(claim)
+            proposal = runner.prepare(claim)
         reads = [statement for statement, _ in executed]
         # A grid's cell is known without looking at anything.
         assert len(reads) == (0 if sampler == "grid" else 1), reads
@@ -246,77 +246,77 @@ def test_proposing_reads_once_and_judging_never(sampler: str, storage: Storage) 
         for step in range(1, 4):
             view.set_trial_intermediate_value(claim.trial_id, step, claim.lineage * 0.1)
             with statements(storage.engine) as executed:
-                view.refresh(desk.handle.study_id)
-                desk.should_prune(claim.trial_id)
-                desk.should_prune(claim.trial_id)
+                view.refresh(runner.handle.study_id)
+                runner.should_prune(claim.trial_id)
+                runner.should_prune(claim.trial_id)
             assert len(executed) == 1
-        view.ended(claim.trial_id, TrialState.COMPLETE, claim.lineage * 0.1)
+        view.set_ended(claim.trial_id, TrialState.COMPLETE, claim.lineage * 0.1)
         with storage.engine.begin() as connection:
-            writes = view.take_writes(claim.trial_id)[claim.trial_id]
+            writes = view.pending.take_trial(claim.trial_id)
             assert trial_writes.finish(connection, claim.trial_id, TrialState.COMPLETE, claim.lineage * 0.1, 3, writes)
-        view.disown(claim.trial_id)
+        view.untrack(claim.trial_id)
 
 
 def test_what_one_holds_is_not_changed_under_its_hands(storage: Storage) -> None:
     study_id = new_study(storage, 1)
-    view = WorkerView(storage, auto_refresh=False)
+    view = TrialCache(storage, auto_refresh=False)
     claim = claim_one(storage, study_id)
-    before = view.adopt(claim)
+    before = view.track(claim)
     view.set_trial_intermediate_value(claim.trial_id, 1, 0.5)
     view.set_trial_system_attr(claim.trial_id, "completed_rung_0", 0.5)
     assert (before.intermediate_values, before.system_attrs) == ({}, {})
     held = view.get_all_trials(study_id, deepcopy=False)
-    view.ended(claim.trial_id, TrialState.COMPLETE, 0.5)
+    view.set_ended(claim.trial_id, TrialState.COMPLETE, 0.5)
     assert held[0].state is TrialState.RUNNING
     assert view.get_all_trials(study_id, deepcopy=False)[0].values == [0.5]
 
 
 def test_a_later_value_wins_over_what_could_not_be_written(storage: Storage) -> None:
-    view = WorkerView(storage, auto_refresh=False)
+    view = TrialCache(storage, auto_refresh=False)
     claim = claim_one(storage, new_study(storage, 1))
-    view.adopt(claim)
+    view.track(claim)
     view.set_trial_intermediate_value(claim.trial_id, 1, 0.1)
     view.set_trial_intermediate_value(claim.trial_id, 2, 0.2)
     view.set_trial_user_attr(claim.trial_id, "note", "old")
-    failed = view.take_writes()
+    failed = view.pending.take()
     view.set_trial_intermediate_value(claim.trial_id, 2, 0.3)
     view.set_trial_user_attr(claim.trial_id, "note", "new")
     view.set_trial_param(claim.trial_id, "lr", 0.5, SPACE["lr"])
-    view.put_back(failed)
-    assert view.take_writes() == {
+    view.pending.put_back(failed)
+    assert view.pending.take() == {
         claim.trial_id: Writes({"lr": (0.5, distribution_to_json(SPACE["lr"]))}, {"note": "new"}, {}, {1: 0.1, 2: 0.3})
     }
     # What is no longer our own is not taken back.
-    view.disown(claim.trial_id)
-    view.put_back(failed)
-    assert view.take_writes() == {}
+    view.untrack(claim.trial_id)
+    view.pending.put_back(failed)
+    assert view.pending.take() == {}
 
 
 def test_of_a_deleted_study_the_own_trials_are_lost(storage: Storage) -> None:
     doomed, other = new_study(storage, 2), new_study(storage, 2)
-    view = WorkerView(storage, auto_refresh=False)
+    view = TrialCache(storage, auto_refresh=False)
     claims = [claim_one(storage, study_id) for study_id in (doomed, other)]
     for claim in claims:
-        view.adopt(claim)
+        view.track(claim)
     storage.delete_study(doomed)
     view.refresh(doomed)
     view.refresh(other)
-    assert [view.is_lost(claim.trial_id) for claim in claims] == [True, False]
+    assert [view.leases.is_lost(claim.trial_id) for claim in claims] == [True, False]
     with pytest.raises(KeyError):
-        WorkerView(storage).get_all_trials(doomed)
+        TrialCache(storage).get_all_trials(doomed)
 
 
 @pytest.fixture
-def copied(storage: Storage) -> Iterator[tuple[WorkerView, int]]:
+def copied(storage: Storage) -> Iterator[tuple[TrialCache, int]]:
     study_id = new_study(storage, 2)
-    view = WorkerView(storage, auto_refresh=False)
-    view.adopt(claim_one(storage, study_id))
+    view = TrialCache(storage, auto_refresh=False)
+    view.track(claim_one(storage, study_id))
     copy = pickle.loads(pickle.dumps(view))
     yield copy, study_id
     copy.backend.engine.dispose()
 
 
-def test_a_copy_for_another_process_owns_nothing_and_reads_anew(copied: tuple[WorkerView, int]) -> None:
+def test_a_copy_for_another_process_owns_nothing_and_reads_anew(copied: tuple[TrialCache, int]) -> None:
     copy, study_id = copied
-    assert copy.own == []
+    assert copy.leases.trial_ids == []
     assert [trial.state for trial in copy.get_all_trials(study_id)] == [TrialState.RUNNING]

@@ -1,0 +1,64 @@
+"""The signals that ask a worker to end: its trials go back to the queue, with their checkpoints.
+
+SIGINT and SIGTERM; SIGUSR1 and SIGUSR2, which batch systems send before an allocation ends; SIGHUP, if the terminal is
+gone; SIGXCPU, the batch system's limit of processor time. A launcher and its batch system may both send one, so a
+repetition is the same request: only a second SIGINT, two seconds or more after the first, ends the process at once.
+"""
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGXCPU")
+    if hasattr(signal, name)
+)
+SAME_REQUEST_SECONDS = 2.0
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the worker to end; no trainer that catches Exception swallows it."""
+
+
+class _Handler:
+    def __init__(self) -> None:
+        self._asked: float | None = None
+        self._last_interrupt: float | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if number == signal.SIGINT:
+            last, self._last_interrupt = self._last_interrupt, now
+            if last is not None and now - last >= SAME_REQUEST_SECONDS:
+                os._exit(130)
+        if self._asked is None:
+            self._asked = now
+            raise Interrupted
+
+
+@contextlib.contextmanager
+def raising_interrupted() -> Iterator[None]:
+    """Within the block the first of the signals raises :class:`Interrupted`; afterwards the handlers are as before.
+
+    A SIGHUP that is ignored when the block begins (``nohup``) stays ignored. Beside the main thread Python handles no
+    signals, so nothing changes there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = _Handler()
+    previous = {}
+    for number in SIGNALS:
+        if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        previous[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, signal.SIG_DFL if before is None else before)
