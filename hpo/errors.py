@@ -5,6 +5,7 @@ HPOError
 │   └── StudyFileError        a study file with mistakes, all of them at once; exit code 2
 ├── StorageError              the database: unreachable, refused, not ours; exit code 1
 ├── ExperimentError           an experiment: unknown, changed, failed; exit code 1
+│   ├── ConfigurationRefusedError  the trainer's configuration refuses a combination of values; exit code 1
 │   └── ExperimentDeletedError  somebody deleted it while it ran; exit code 1
 ├── CheckpointError           a checkpoint that cannot be written or read; exit code 1
 ├── DashboardError            the dashboard cannot start; exit code 1
@@ -55,6 +56,18 @@ class StorageError(HPOError):
 
 class ExperimentError(HPOError):
     """An experiment does not exist, differs from its file, or cannot go on."""
+
+
+class ConfigurationRefusedError(ExperimentError):
+    """A trainer's configuration refuses a combination of values.
+
+    Attributes:
+        reason: what the configuration says, without the values.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ExperimentDeletedError(ExperimentError):

@@ -14,6 +14,7 @@ from hpo.experiment.config_schema import changes, fingerprint, shown_changes
 from hpo.search.sampler_registry import SamplerSpec
 from hpo.studyfile.load import study_file_from_json
 from hpo.studyfile.model import StudyFile
+from hpo.studyfile.validation import near_or_all
 from hpo.trainers.registry import TRAINERS
 
 
@@ -157,18 +158,22 @@ def stored_study_file(attrs: dict[str, Any]) -> StudyFile:
     """The study file that a study's attributes hold.
 
     Raises:
-        ExperimentError: where this process's trainers do not fit it: another version, or one that was not imported.
+        ExperimentError: if its trainer was not imported here, or this version cannot read it.
     """
     name = attrs[attributes.EXPERIMENT]
     try:
-        return study_file_from_json(attrs[attributes.STUDY_FILE])
+        study_file = study_file_from_json(attrs[attributes.STUDY_FILE])
     except StudyFileError as error:
-        check_trainer(name, attrs[attributes.STUDY_FILE]["trainer"], attrs.get(attributes.TRAINER_FIELDS))
         raise ExperimentError(
-            f"the experiment {name!r} does not fit the trainers of this process (name their modules with --trainers or "
-            "HPO_TRAINERS; they must be the version that it was launched with):\n"
+            f"the experiment {name!r} was made by another version of hpo:\n"
             + "\n".join(f"  {mistake}" for mistake in error.mistakes)
         ) from None
+    if study_file.trainer not in TRAINERS:
+        raise ExperimentError(
+            f"the experiment {name!r} does not fit the trainers of this process (name their modules with --trainers or "
+            f"HPO_TRAINERS): unknown trainer {study_file.trainer!r}{near_or_all(study_file.trainer, list(TRAINERS))}"
+        )
+    return study_file
 
 
 def check_trainer(name: str, trainer: str, made_with: dict[str, str] | None) -> None:

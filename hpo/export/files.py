@@ -44,7 +44,7 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
         "value": file.value,
         "seed_libraries": file.seed_libraries,
         "work_in": file.work_in,
-        **(file.program.as_table() if file.program is not None else {}),
+        **file.program_keys(),
         "fixed": file.as_fixed(best.given),
         "provenance": without_nulls(provenance),
     }

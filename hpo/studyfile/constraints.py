@@ -20,7 +20,7 @@ def check_samplers(samplers: Sequence[SamplerSpec], space: Space, mistakes: Mist
 
 
 def check_budget(study_file: StudyFile, mistakes: Mistakes) -> None:
-    """Budgets against the number of epochs of a trial and the size of the grid."""
+    """Budgets against the epochs of a trial, the configurations to try first and the size of the grid."""
     budget, most = study_file.budget, study_file.max_epochs()
     if budget.epochs is not None and most is None:
         mistakes.add(
@@ -29,7 +29,11 @@ def check_budget(study_file: StudyFile, mistakes: Mistakes) -> None:
     elif budget.epochs is not None and most is not None and budget.epochs < most:
         what = f"{budget.epochs} is less than one trial may take; expected at least {most}"
         mistakes.add("budget.epochs", what)
-    sizes = [len(cells) for sampler in study_file.samplers if (cells := sampler.cells(study_file.space)) is not None]
+    num_first = len(study_file.try_first)
+    if budget.trials is not None and num_first > budget.trials:
+        what = f"{budget.trials} is less than the {num_first} configurations of try_first; expected at least as many"
+        mistakes.add("budget.trials", what)
+    sizes = [len(cells) for sampler in study_file.samplers if (cells := study_file.feasible_cells(sampler)) is not None]
     if sizes:
         num_cells = max(sizes)
         if budget.trials is not None and num_cells > budget.trials:

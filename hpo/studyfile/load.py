@@ -7,10 +7,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pydantic
+
 from hpo.errors import StudyFileError, UsageError
+from hpo.studyfile.hints import not_a_study_file
 from hpo.studyfile.model import StudyFile
 from hpo.studyfile.objective import with_objective
 from hpo.studyfile.parse import read_study_file
+from hpo.studyfile.validation import Mistakes
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.loading import load_trainers
 
@@ -38,13 +42,16 @@ def load_study_file(path: str | Path, trainers: str | Iterable[str] = ()) -> Stu
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise StudyFileError(str(path), [f"line {line}: byte {data[error.start]:#04x} is not UTF-8 text"]) from None
+    if (instead := not_a_study_file(path.name)) is not None:
+        raise StudyFileError(str(path), [instead])
     try:
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except RecursionError:
         raise StudyFileError(str(path), ["nested too deeply to be a study file"]) from None
     except ValueError as error:
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise StudyFileError(str(path), [f"not {kind}: {error}"]) from None
+        instead = not_a_study_file(path.name, text)
+        raise StudyFileError(str(path), [instead or f"not {kind}: {error}"]) from None
     if not isinstance(content, dict):
         raise StudyFileError(str(path), ["not a study file: expected an object with the key name and others"])
     return parse_study_file(with_objective(content, path), str(path))
@@ -71,7 +78,14 @@ def parse_study_file(data: dict[str, Any], source: str) -> StudyFile:
 def study_file_from_json(data: Mapping[str, Any]) -> StudyFile:
     """The study file that the database keeps as JSON: the inverse of :meth:`StudyFile.to_json`.
 
+    It was checked when it was launched, so nothing is checked again, and the trainer need not be there.
+
     Raises:
-        StudyFileError: if the trainers of this process do not fit the file.
+        StudyFileError: if this version does not have what the file names, such as a sampler.
     """
-    return parse_study_file(dict(data), "the stored study file")
+    try:
+        return StudyFile.model_validate(dict(data))
+    except pydantic.ValidationError as error:
+        mistakes = Mistakes()
+        mistakes.add_errors(error, data, known=list(StudyFile.model_fields))
+        raise StudyFileError("the stored study file", mistakes.lines) from None

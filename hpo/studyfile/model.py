@@ -1,122 +1,195 @@
-"""The study file as an object: what is searched, with what, for how long; and the one way to read it.
+"""The study file as an object: its keys, each declared once, and what follows from them for an experiment.
 
-An object exists only for a file without mistakes: see :mod:`hpo.studyfile.parse` for what is checked.
+:class:`StudyFile` is what the database keeps. Reading a file that a person wrote, with all its mistakes at once, stands
+above it in :mod:`hpo.studyfile.parse`. To add a key, add a field to :class:`StudyFile`.
 """
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from hpo.database import attributes
-from hpo.errors import ExperimentError
+from hpo.errors import ConfigurationRefusedError
 from hpo.search.context import SearchContext
-from hpo.search.pruner_registry import PrunerSpec
-from hpo.search.sampler_registry import SamplerSpec
+from hpo.search.pruner_registry import PRUNERS, PrunerSpec
+from hpo.search.sampler_registry import SAMPLERS, Cells, SamplerSpec
 from hpo.search.space import Categorical, Space
-from hpo.studyfile.program import Program
-from hpo.studyfile.provenance import without_nulls
-from hpo.studyfile.validation import shown
+from hpo.studyfile import configuration
+from hpo.studyfile.config_fields import ConfigFields, OpenFields, config_fields
+from hpo.studyfile.config_tree import MISSING, can_refuse
+from hpo.studyfile.sample_configs import example_values
+from hpo.studyfile.validation import Mistakes, listed, shown
+from hpo.trainers.errors import Infeasible
+from hpo.trainers.program_command import ArgumentStyle
 from hpo.trainers.protocol import Direction
-from hpo.trainers.registry import TRAINERS
+from hpo.trainers.registry import TRAINERS, TrainerEntry
 
-CHANGES_NO_TRIAL = ("target", "slots", "epoch_timeout_seconds", "max_retries", "keep_folders", "stop_grace_seconds")
-"""Keys that an experiment may change without becoming another one."""
+CHANGES_NO_TRIAL = object()
+"""Marks keys that may change when an existing experiment is relaunched."""
+
+Count = Annotated[int, pydantic.Field(ge=1, le=10**9)]
 
 
-@dataclass(frozen=True)
-class Budget:
+class Budget(pydantic.BaseModel):
     """What a study may spend: a number of trials, or of epochs."""
 
-    trials: int | None = None
-    epochs: int | None = None
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    trials: Count | None = None
+    """Number of finished trials."""
+    epochs: Count | None = None
+    """Number of epochs, over all trials."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _one_of_them(cls, table: Any) -> Any:
+        if isinstance(table, Mapping) and not table.keys() - cls.model_fields.keys():
+            given = [name for name, value in table.items() if value is not None]
+            if len(given) != 1:
+                raise ValueError(f"{shown(table)} is refused; expected either {' or '.join(cls.model_fields)}")
+        return table
 
     def times(self, factor: int) -> "Budget":
-        return Budget(self.trials and self.trials * factor, self.epochs and self.epochs * factor)
+        return Budget(**{name: value * factor for name, value in self.as_dict().items()})
 
     def as_dict(self) -> dict[str, int]:
-        return _without_none({"trials": self.trials, "epochs": self.epochs})
+        return self.model_dump(exclude_none=True)
 
 
-@dataclass(frozen=True)
-class StudyFile:
-    """A study file without mistakes.
+def _sampler(table: Any) -> Any:
+    if not isinstance(table, Mapping):
+        return table
+    name, options = table["name"], {key: value for key, value in table.items() if key not in ("name", "label")}
+    if name not in SAMPLERS:
+        raise ValueError(f"there is no sampler {name!r} in this version")
+    return SamplerSpec(name, table.get("label", name), SAMPLERS[name].options.model_validate(options))
 
-    Attributes:
-        value: which epoch's metric is a trial's value, the last or the best.
-        repeats: number of independent searches with each sampler.
-        target: value of the metric to be reached; it stops nothing, comparisons show it.
-        audit: whether some pruned trials run to their end, to see what pruning costs.
-        slots: number of trials that a worker trains at once; None lets the trainer choose.
-        keep_folders: which trials' folders stay after they have ended.
-        seed_libraries: whether random, NumPy and torch are seeded from a trial's seed before its code starts.
-        work_in: the current folder of a trial: where the experiment was launched, or the trial's own folder.
-        program: the keys of ``trainer = "program"``, else None.
-        fixed: configuration values that are not searched, and what grid search uses for parameters without grid.
-        try_first: configurations (or parts of them) of the first trials of each search but grid search.
-        provenance: what an export says of where the configuration comes from.
-    """
+
+def _pruner(table: Any) -> Any:
+    if not isinstance(table, Mapping):
+        return table
+    name, options = table["name"], {key: value for key, value in table.items() if key != "name"}
+    if name not in PRUNERS:
+        raise ValueError(f"there is no pruner {name!r} in this version")
+    if isinstance(options.get("wrapped"), Mapping):
+        options["wrapped"] = _pruner(options["wrapped"])
+    return PrunerSpec(name, PRUNERS[name].options.model_validate(options))
+
+
+def _space(table: Any, info: pydantic.ValidationInfo) -> Any:
+    """A stored space with the values that its parameters have where they are not sampled."""
+    if not isinstance(table, Mapping | Space):
+        raise ValueError(f"{shown(table)} is refused; expected a table of parameters")
+    parameters = table.parameters if isinstance(table, Space) else Space.from_table(table).parameters
+    fields = _fields(TRAINERS.get(info.data.get("trainer", "")))
+    return Space(parameters, configuration.base_values(fields, parameters, info.data.get("fixed", {})))
+
+
+def _table(value: Any) -> Any:
+    return value.as_table()
+
+
+def _fields(entry: TrainerEntry | None) -> ConfigFields:
+    return config_fields(None if entry is None else entry.config)
+
+
+Sampler = Annotated[
+    pydantic.InstanceOf[SamplerSpec], pydantic.BeforeValidator(_sampler), pydantic.PlainSerializer(_table)
+]
+Pruner = Annotated[pydantic.InstanceOf[PrunerSpec], pydantic.BeforeValidator(_pruner), pydantic.PlainSerializer(_table)]
+SearchSpace = Annotated[pydantic.InstanceOf[Space], pydantic.BeforeValidator(_space), pydantic.PlainSerializer(_table)]
+
+
+class StudyFile(pydantic.BaseModel):
+    """A study file without mistakes. The docstring of a key is its line in the reference."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        arbitrary_types_allowed=True,
+        use_attribute_docstrings=True,
+    )
 
     name: str
+    """Name of the experiment; its studies are called ``<name>/<sampler's label>/<repeat>``."""
     trainer: str
+    """Name of the trainer."""
     metric: str
+    """The metric that is optimized."""
     direction: Direction
-    samplers: list[SamplerSpec]
-    budget: Budget
+    """``"minimize"`` or ``"maximize"``; by default what the trainer says, or what the metric's name says."""
     value: Literal["last", "best"] = "last"
-    repeats: int = 1
-    pruner: PrunerSpec = field(default_factory=PrunerSpec)
-    seed: int = 0
-    target: float | None = None
+    """Which epoch's metric is a trial's value: that of the last epoch or the best one."""
+    samplers: Annotated[list[Sampler], pydantic.Field(min_length=1)] = pydantic.Field(
+        default_factory=lambda: [SamplerSpec("tpe", "tpe", SAMPLERS["tpe"].options())]
+    )
+    """Names of samplers, or tables with a name, options and a label; each searches by itself."""
+    repeats: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 1
+    """Number of independent searches with each sampler."""
+    budget: Budget
+    """What each search may spend; ``{ trials = 1 }`` if nothing is searched."""
+    pruner: Pruner = pydantic.Field(default_factory=PrunerSpec)
+    """Name of a pruner, or a table with a name and options."""
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
+    """All draws and all trainings derive their seeds from it."""
+    target: Annotated[float | None, CHANGES_NO_TRIAL] = None
+    """Value of the metric to be reached; it stops nothing, comparisons show when it was reached."""
     audit: bool = False
-    slots: int | None = None
-    epoch_timeout_seconds: float | None = None
-    max_retries: int = 3
-    keep_folders: Literal["best", "all", "none"] = "best"
+    """Whether some pruned trials run to their end, to see what pruning costs."""
+    slots: Annotated[Annotated[int, pydantic.Field(ge=1, le=100_000)] | None, CHANGES_NO_TRIAL] = None
+    """Number of trials that a worker trains at once; by default the trainer chooses."""
+    epoch_timeout_seconds: Annotated[Annotated[float, pydantic.Field(gt=0)] | None, CHANGES_NO_TRIAL] = None
+    """Longest time of an epoch, after which its worker is replaced."""
+    max_retries: Annotated[int, pydantic.Field(ge=0, le=1_000), CHANGES_NO_TRIAL] = 3
+    """How often a trial is tried again after its worker died or its trainer failed."""
+    keep_folders: Annotated[Literal["best", "all", "none"], CHANGES_NO_TRIAL] = "best"
+    """Which trials' folders stay after they have ended."""
     seed_libraries: bool = True
+    """Whether random, NumPy and torch are seeded from a trial's seed before its code starts."""
     work_in: Literal["launch", "trial"] = "launch"
-    program: Program | None = None
-    fixed: dict[str, Any] = field(default_factory=dict)
-    space: Space = field(default_factory=lambda: Space({}))
-    try_first: list[dict[str, Any]] = field(default_factory=list)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    """The current folder of a trial: where the experiment was launched, or the trial's own folder."""
+    command: list[str] | None = None
+    """The program of ``trainer = "program"`` with its arguments, a list or text; ``{name}`` stands for a parameter."""
+    args: ArgumentStyle | None = None
+    """How a program gets the parameters that its command does not name: ``--name=value``, ``name=value`` or not."""
+    metrics: dict[str, str] | None = None
+    """Regular expressions with a group that find metrics in the output of a program."""
+    stop_grace_seconds: Annotated[Annotated[float, pydantic.Field(ge=0, le=3600)] | None, CHANGES_NO_TRIAL] = None
+    """How long a program may take to end after SIGTERM; 10 by default."""
+    fixed: dict[str, Any] = {}
+    """Values of the configuration that are not searched, by their names; what grid search takes for parameters without
+    grid values."""
+    space: SearchSpace = pydantic.Field(default_factory=lambda: Space({}))
+    """The parameters that are searched."""
+    try_first: list[dict[str, Any]] = []
+    """Configurations, or parts of them, of the first trials of each search but grid search."""
+    provenance: dict[str, Any] = {}
+    """Where an exported configuration comes from."""
 
     def to_json(self) -> dict[str, Any]:
         """The file with every default written out, as JSON can hold it: what the database keeps."""
-        return _without_none(
-            {
-                "name": self.name,
-                "trainer": self.trainer,
-                "metric": self.metric,
-                "direction": self.direction,
-                "value": self.value,
-                "samplers": [sampler.as_table() for sampler in self.samplers],
-                "repeats": self.repeats,
-                "budget": self.budget.as_dict(),
-                "pruner": self.pruner.as_table(),
-                "seed": self.seed,
-                "target": self.target,
-                "audit": self.audit,
-                "slots": self.slots,
-                "epoch_timeout_seconds": self.epoch_timeout_seconds,
-                "max_retries": self.max_retries,
-                "keep_folders": self.keep_folders,
-                "seed_libraries": self.seed_libraries,
-                "work_in": self.work_in,
-                **(self.program.as_table() if self.program is not None else {}),
-                "fixed": self.fixed,
-                "space": self.space.as_table(),
-                "try_first": self.try_first,
-                "provenance": self.provenance,
-            }
-        )
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @classmethod
+    def keys_that_change_no_trial(cls) -> list[str]:
+        return [name for name, field in cls.model_fields.items() if CHANGES_NO_TRIAL in field.metadata]
+
+    # What changes from one file to another.
 
     def differences(self, other: "StudyFile") -> list[str]:
-        """What this file says otherwise than ``other``, as ``path: other -> this``; provenance does not count."""
+        """Where this file differs from ``other``, as ``path: other -> this``; provenance does not count."""
         lines = []
-        theirs, ours = (dict(_flat(file._comparable())) for file in (other, self))
+        theirs, ours = (
+            {path: value for leaves in file._flat().values() for path, value in leaves.items()}
+            for file in (other, self)
+        )
         for path in dict.fromkeys([*theirs, *ours]):
             if theirs.get(path) != ours.get(path):
                 lines.append(f"{path}: {theirs.get(path, 'not given')} -> {ours.get(path, 'not given')}")
@@ -125,26 +198,27 @@ class StudyFile:
             lines.append(f"order of [space]: {', '.join(before)} -> {', '.join(after)}")
         return lines
 
-    def _comparable(self) -> dict[str, Any]:
-        data = self.to_json()
-        del data["provenance"]
-        samplers = {entry["label"]: entry for entry in data["samplers"]}
-        return {**data, "samplers": samplers}
-
     def is_extension_of(self, old: "StudyFile") -> bool:
         """Whether trials of ``old`` are trials of this file: it only adds budget, repeats or samplers to it."""
-        grown = (
-            _at_least(self.budget.trials, old.budget.trials)
-            and _at_least(self.budget.epochs, old.budget.epochs)
+        mine, theirs = self._flat(), old._flat()
+        may_differ = {"budget", "repeats", "samplers", *self.keys_that_change_no_trial()}
+        budget, old_budget = self.budget.as_dict(), old.budget.as_dict()
+        return (
+            budget.keys() == old_budget.keys()
+            and all(value >= old_budget[name] for name, value in budget.items())
             and self.repeats >= old.repeats
             and all(sampler in self.samplers for sampler in old.samplers)
+            and all(mine.get(key) == theirs.get(key) for key in {*mine, *theirs} - may_differ)
+            and list(self.space.parameters) == list(old.space.parameters)
         )
-        may_differ = {"budget", "repeats", "samplers", *CHANGES_NO_TRIAL}
-        same = all(
-            self._comparable().get(key) == old._comparable().get(key)
-            for key in {*self._comparable(), *old._comparable()} - may_differ
-        )
-        return grown and same and list(self.space.parameters) == list(old.space.parameters)
+
+    def _flat(self) -> dict[str, dict[str, str]]:
+        """Key -> the leaves of its tables by their paths, as text."""
+        data = self.to_json()
+        data["samplers"] = {entry["label"]: entry for entry in data["samplers"]}
+        return {key: dict(_leaves(value, key)) for key, value in data.items() if key != "provenance"}
+
+    # What follows for the experiment.
 
     def study_names(self) -> list[tuple[str, SamplerSpec, int]]:
         """``<experiment>/<label>/<repeat>``, sampler and repeat of each study, repeat by repeat."""
@@ -154,45 +228,84 @@ class StudyFile:
             for sampler in self.samplers
         ]
 
+    @functools.cached_property
+    def fields(self) -> ConfigFields:
+        """The fields of the trainer's configuration."""
+        return _fields(TRAINERS.get(self.trainer))
+
+    def program_options(self) -> dict[str, Any]:
+        """What the trainer ``program`` is built with; empty for every other trainer."""
+        return {} if self.command is None else {**self.program_keys(), "objective": self.metric}
+
+    def program_keys(self) -> dict[str, Any]:
+        """The file's keys for a program; empty for every other trainer."""
+        if self.command is None:
+            return {}
+        grace = 10.0 if self.stop_grace_seconds is None else self.stop_grace_seconds
+        return {
+            "command": self.command,
+            "args": self.args,
+            "metrics": self.metrics or {},
+            "stop_grace_seconds": grace,
+        }
+
     def max_epochs(self) -> int | None:
-        """The most epochs that a configuration can have; None if the trainer does not say, or it is no whole number."""
-        entry = TRAINERS[self.trainer]
-        if isinstance(entry.max_epochs, int):
+        """The most epochs that a configuration can have; None if the trainer does not say, or not as whole numbers.
+
+        A text, a negative number or a fraction among the possible values means that the number is not known.
+        """
+        entry = TRAINERS.get(self.trainer)
+        if entry is not None and isinstance(entry.max_epochs, int):
             return entry.max_epochs
-        name = entry.epochs_field
+        name = "epochs" if entry is None else entry.epochs_field
         if name is None:
             return None
+        name = field.name if (field := self.fields.find(name)) is not None else name
         parameter = self.space.parameters.get(name)
         values: list[Any] = [given[name] for given in self.try_first if name in given]
         if isinstance(parameter, Categorical):
             values += parameter.choices
         elif parameter is not None:
             values.append(parameter.high)
-        # What is not searched, not active, or not in the grid has its fixed value or default.
+        # A parameter that is not searched, not active, or not in the grid has its fixed value or default.
         has_cells = any(sampler.entry.cells is not None for sampler in self.samplers)
         if parameter is None or parameter.when or (has_cells and parameter.grid is None):
-            from hpo.studyfile.config_fields import Fields
-
-            if name in self.fixed:
-                values.append(self.fixed[name])
-            elif entry.config is not None and name in (fields := Fields(entry.config)):
-                values.append(fields.default(name))
-        whole = [int(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-        return max((value for value in whole if value >= 1), default=None)
+            default = self.fixed.get(name, self.fields.default(name))
+            values += [] if default is MISSING and parameter is not None else [default]
+        if not values or not all(_is_count(value) for value in values):
+            return None
+        return max(int(value) for value in values)
 
     def search_context(self) -> SearchContext:
-        """What samplers and pruners need of this file."""
+        """The facts about this file that samplers and pruners are built from."""
         return SearchContext(self.space, self.seed, self.name, len(self.try_first), self.max_epochs())
 
     def budget_for(self, sampler: SamplerSpec) -> Budget:
         """The budget of one study: the number of cells for a sampler that has cells, else the file's times a factor."""
-        if (cells := sampler.cells(self.space)) is not None:
-            return Budget(trials=len(cells))
+        if (cells := self.feasible_cells(sampler)) is not None:
+            return Budget(trials=max(1, len(cells)))
         return self.budget.times(sampler.entry.budget_factor)
 
-    def merge(self, sampled: Mapping[str, Any]) -> dict[str, Any]:
-        """The given values of a trial: fixed and sampled ones; a sampled one goes before a fixed one."""
-        return {**self.fixed, **sampled}
+    def feasible_cells(self, sampler: SamplerSpec) -> Cells | None:
+        """The cells of a sampler that has cells, without those that the configuration refuses; None for the others."""
+        if sampler.entry.cells is None:
+            return None
+        if sampler.name not in self._feasible_cells:
+            cells = sampler.cells(self.space) or []
+            if not isinstance(self.fields, OpenFields) and can_refuse(self.fields.config):
+                cells = [cell for cell in cells if self.refusal(cell) is None]
+            self._feasible_cells[sampler.name] = cells
+        return self._feasible_cells[sampler.name]
+
+    @functools.cached_property
+    def _feasible_cells(self) -> dict[str, Cells]:
+        return {}
+
+    # Configurations.
+
+    def merge(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The given values of a trial: the fixed ones and ``values``, which go before them, as nested tables."""
+        return configuration.merge(self.fields, self.fixed, values)
 
     def given_of(self, attrs: Mapping[str, Any]) -> dict[str, Any] | None:
         """The given values in a trial's user attributes; None if the trial has no configuration yet.
@@ -202,87 +315,81 @@ class StudyFile:
         if (given := attrs.get(attributes.GIVEN)) is not None:
             return dict(given)
         dump = attrs.get(attributes.CONFIG)
-        return None if dump is None else self.merge(dump)
-
-    def program_options(self) -> dict[str, Any]:
-        """What the trainer ``program`` is built with; empty for every other trainer."""
-        return {} if self.program is None else {**self.program.as_table(), "objective": self.metric}
+        return None if dump is None else {**self.merge({}), **dump}
 
     def configure(self, given: Mapping[str, Any]) -> Any:
-        """The trainer's configuration of given values.
+        """The trainer's configuration of given values; a dict for a trainer without a model of its configuration.
 
         Raises:
-            ExperimentError: if the trainer's configuration refuses the combination.
+            ConfigurationRefusedError: if the configuration refuses the combination.
+            hpo.Infeasible: if a validator of the configuration raises it.
         """
-        return configure(self, given)
+        try:
+            return self.fields.build(given)
+        except Infeasible:
+            raise
+        except pydantic.ValidationError as error:
+            mistakes = Mistakes()
+            mistakes.add_errors(error, given, known=self.fields.names)
+            reason = "; ".join(mistakes.lines)
+        except Exception as error:  # a validator of the user's own
+            reason = f"its validator raised {type(error).__name__}: {error}"
+        own = {name: value for name, value in flat_values(given).items() if self.fixed.get(name, MISSING) != value}
+        values = listed(own) or "the fixed values"
+        raise ConfigurationRefusedError(
+            f"the trainer {self.trainer!r} refuses a configuration of {self.name!r} ({values}): {reason}", reason
+        )
+
+    def refusal(self, values: Mapping[str, Any]) -> str | None:
+        """Why the configuration refuses sampled values, or None."""
+        try:
+            self.configure(self.merge(values))
+        except ConfigurationRefusedError as error:
+            return error.reason
+        except Infeasible as error:
+            return error.reason
+        return None
+
+    def accepts(self, values: Mapping[str, Any]) -> bool:
+        """Whether the configuration accepts sampled values."""
+        return self.refusal(values) is None
 
     def as_fixed(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The table ``[fixed]`` of a study file that trains with these given values."""
-        dumped = self.configure(given)
-        if isinstance(dumped, dict):
-            return without_nulls(dumped)
-        full = {name: value for name, value in dumped.model_dump(mode="json").items() if name not in given}
-        try:
-            same = self.configure({**full, **given}) == dumped
-        except ExperimentError:
-            same = False
-        return without_nulls({**full, **given} if same else dict(given))
+        """The table ``[fixed]`` of a study file that trains with these given values, the other defaults written out."""
+        return configuration.as_fixed(self.fields, given)
 
-    def example_configs(self) -> list[pydantic.BaseModel]:
+    def example_configs(self) -> list[Any]:
         """A few configurations in which each choice of the space occurs, the first with all numbers at their highest.
 
         For a trainer's probe of memory and speed, and for the check of the data sets.
         """
-        from hpo.studyfile.sample_configs import covering
-
-        def build(values: Mapping[str, Any]) -> Any:
-            try:
-                return configure(self, values)
-            except ExperimentError:
-                return None
-
-        return covering(self.space, build)
+        examples: list[dict[str, Any]] = example_values(self.space, self.accepts)
+        for sampler in self.samplers if not examples else ():
+            examples += (self.feasible_cells(sampler) or [])[:1]
+        return [self.configure(self.merge(values)) for values in examples]
 
 
-def configure(study_file: StudyFile, sampled: Mapping[str, Any]) -> Any:
-    """The configuration of fixed and sampled values; a sampled one goes before a fixed one. A dict without a model.
-
-    Raises:
-        ExperimentError: where the trainer's configuration refuses the combination.
-    """
-    config = TRAINERS[study_file.trainer].config
-    values = {**study_file.fixed, **sampled}
-    if config is None:
-        return values
-    try:
-        return config.model_validate(values)
-    except pydantic.ValidationError as error:
-        from hpo.studyfile.validation import Mistakes
-
-        mistakes = Mistakes()
-        mistakes.add_errors(error, values, known=list(config.model_fields))
-        given = ", ".join(f"{name} = {shown(value)}" for name, value in sampled.items()) or "the fixed values"
-        raise ExperimentError(
-            f"the trainer {study_file.trainer!r} refuses a configuration of {study_file.name!r} ({given}): "
-            + "; ".join(mistakes.lines)
-        ) from None
+def flat_values(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested given values by dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            flat.update(flat_values(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
-def _at_least(new: int | None, old: int | None) -> bool:
-    return new is None if old is None else new is not None and new >= old
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == int(value)
 
 
-def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if value is not None}
-
-
-def _flat(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The leaves of nested tables by their paths, as text."""
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         for key, item in value.items():
-            yield from _flat(item, f"{path}.{key}" if path else str(key))
+            yield from _leaves(item, f"{path}.{key}")
     elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         for index, item in enumerate(value):
-            yield from _flat(item, f"{path}[{index}]")
+            yield from _leaves(item, f"{path}[{index}]")
     else:
         yield path, json.dumps(value, ensure_ascii=False)

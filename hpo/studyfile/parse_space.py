@@ -1,5 +1,6 @@
 """Reads ``[space]``: each entry becomes a parameter that fits the trainer's field, or the mistakes that it has."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -7,12 +8,17 @@ from typing import Annotated, Any
 import pydantic
 
 from hpo.errors import near_miss
-from hpo.search.space import Categorical, Choice, Float, Int, Parameter, is_number, parents_first
-from hpo.studyfile.config_fields import Fields
-from hpo.studyfile.validation import Mistakes, shown, toml_path
+from hpo.search.space import Categorical, Choice, Float, Int, Parameter, is_among, is_choice, is_number, parents_first
+from hpo.studyfile import hints
+from hpo.studyfile.config_fields import ConfigFields, OpenFields
+from hpo.studyfile.json_values import parameter_name_mistake
+from hpo.studyfile.parse_values import add_unknown
+from hpo.studyfile.validation import Mistakes, extent, shown, toml_path
 
 MOST_POINTS = 10_000
 """Most grid values of one parameter."""
+
+CHOICE = "expected text, a finite number, true or false"
 
 
 def _number(value: Any) -> Any:
@@ -21,14 +27,7 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _choice(value: Any) -> Any:
-    if not isinstance(value, str | bool) and not is_number(value):
-        raise ValueError(f"{shown(value)} is refused; expected text, a finite number, true or false")
-    return value
-
-
 Number = Annotated[Any, pydantic.BeforeValidator(_number)]
-OneChoice = Annotated[Any, pydantic.BeforeValidator(_choice)]
 
 
 class _Table(pydantic.BaseModel):
@@ -50,107 +49,155 @@ class RangeTable(_Table):
 class ChoiceTable(_Table):
     """``{ choices, grid, when }``; a list alone is short for the choices."""
 
-    choices: list[OneChoice]
+    choices: list[Any]
 
 
-def read_space(table: Mapping[str, Any], fields: Fields | None, mistakes: Mistakes) -> dict[str, Parameter]:
-    """The parameters without mistakes, in the file's order; ``fields`` is None where the trainer is not known."""
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """An entry of ``[space]``: the parameter's name, the path at which the file has it, and what it says."""
+
+    name: str
+    path: tuple[str, ...]
+    raw: Any
+
+    def at(self, *more: str | int) -> str:
+        return toml_path(*self.path, *more)
+
+
+def read_space(
+    table: Mapping[str, Any], fields: ConfigFields, mistakes: Mistakes
+) -> tuple[dict[str, Parameter], set[str]]:
+    """The parameters without mistakes, in the file's order, and the names of those with mistakes."""
+    entries = _entries(table, fields, mistakes)
     found: dict[str, Parameter] = {}
-    for name, raw in table.items():
-        if fields is not None and name not in fields:
-            mistakes.unknown(toml_path("space", name), "parameter of the trainer's configuration:", name, fields.names)
+    for entry in entries.values():
+        if (parameter := _read(entry, fields, mistakes)) is not None:
+            found[entry.name] = parameter
+    kept = _check_conditions(found, entries, fields, mistakes)
+    return kept, entries.keys() - kept.keys()
+
+
+def _entries(
+    table: Mapping[str, Any],
+    fields: ConfigFields,
+    mistakes: Mistakes,
+    path: tuple[str, ...] = ("space",),
+    prefix: str = "",
+) -> dict[str, Entry]:
+    """The entries by their dotted names, whether spelled with dots or as nested tables."""
+    entries: dict[str, Entry] = {}
+    for key, raw in table.items():
+        name, here = prefix + key, (*path, key)
+        field = fields.find(name)
+        if field is None:
+            add_unknown(name, fields, here, mistakes)
             continue
-        parameter = _read(name, raw, fields, mistakes)
-        if parameter is not None:
-            found[name] = parameter
-    return _check_conditions(found, table, fields, mistakes)
+        if isinstance(fields, OpenFields):
+            if (wrong := parameter_name_mistake(name)) is not None:
+                mistakes.add(toml_path(*here), wrong)
+                continue
+            is_group = isinstance(raw, Mapping) and all(isinstance(value, list | Mapping) for value in raw.values())
+        else:
+            is_group = isinstance(raw, Mapping) and (field.models != () or field.is_mapping)
+        if (
+            is_group
+            and raw
+            and not raw.keys() & {"low", "high", "choices", "grid"}
+            and hints.instead_of_entry("", raw) is None
+        ):
+            inner = _entries(raw, fields, mistakes, here, f"{field.name}.")
+        else:
+            inner = {field.name: Entry(field.name, here, raw)}
+        for inner_name, entry in inner.items():
+            if inner_name in entries:
+                mistakes.add(entry.at(), f"is given twice; it is the same as {entries[inner_name].at()}")
+            entries.setdefault(inner_name, entry)
+    return entries
 
 
-def _read(name: str, raw: Any, fields: Fields | None, mistakes: Mistakes) -> Parameter | None:
+def _read(entry: Entry, fields: ConfigFields, mistakes: Mistakes) -> Parameter | None:
     before = len(mistakes)
-    path = ("space", name)
+    raw = entry.raw
     parameter: Parameter | None = None
     if isinstance(raw, list):
         raw = {"choices": raw}
     if not isinstance(raw, Mapping):
         mistakes.add(
-            toml_path(*path),
+            entry.at(),
             f"{shown(raw)} is no range; expected a list of choices or a table with low and high "
             "(a single value belongs in [fixed])",
         )
+    elif (instead := hints.instead_of_entry(entry.name, raw)) is not None:
+        mistakes.add(entry.at(), instead)
     elif "choices" in raw:
-        choices = mistakes.validate(ChoiceTable, raw, *path)
+        choices = mistakes.validate(ChoiceTable, raw, *entry.path)
         if isinstance(choices, ChoiceTable):
-            parameter = _choices(name, choices, fields, mistakes)
+            parameter = _choices(entry, choices, fields, mistakes)
     else:
         known = [*RangeTable.model_fields, "choices"]
-        bounds = mistakes.validate(RangeTable, raw, *path, known=known)
+        bounds = mistakes.validate(RangeTable, raw, *entry.path, known=known)
         if isinstance(bounds, RangeTable):
-            parameter = _range(name, bounds, fields, mistakes)
+            parameter = _range(entry, bounds, fields, mistakes)
     return parameter if len(mistakes) == before else None
 
 
-def _choices(name: str, table: ChoiceTable, fields: Fields | None, mistakes: Mistakes) -> Categorical | None:
+def _choices(entry: Entry, table: ChoiceTable, fields: ConfigFields, mistakes: Mistakes) -> Categorical | None:
     before = len(mistakes)
-    choices = _values(("space", name, "choices"), name, table.choices, fields, mistakes)
-    when = _when(name, table.when, mistakes)
+    choices = _values(entry, "choices", table.choices, fields, mistakes)
+    when = _when(entry, table.when, fields, mistakes)
     if len(mistakes) > before:
         return None
     grid: tuple[Choice, ...] | None = None
-    path = toml_path("space", name, "grid")
+    path = entry.at("grid")
     if table.grid is True:
         grid = choices
     elif isinstance(table.grid, list):
-        grid = _values(("space", name, "grid"), name, table.grid, fields, mistakes)
+        grid = _values(entry, "grid", table.grid, fields, mistakes)
         for value in grid:
-            if value not in choices:
+            if not is_among(value, choices):
                 mistakes.add(path, f"{shown(value)} is not among the choices {shown(choices)}")
     elif table.grid is not None and table.grid is not False:
         mistakes.add(path, f"{shown(table.grid)} is refused; expected true (all choices) or a list of choices")
     return Categorical(choices, grid, when)
 
 
-def _values(
-    path: tuple[str, ...], name: str, raw: list[Any], fields: Fields | None, mistakes: Mistakes
-) -> tuple[Choice, ...]:
-    """Listed values that the field takes; a whole number for a real field becomes a real one."""
+def _values(entry: Entry, key: str, raw: list[Any], fields: ConfigFields, mistakes: Mistakes) -> tuple[Choice, ...]:
+    """Listed values that the field accepts; a whole number for a real field becomes a real one."""
     if not raw:
-        mistakes.add(toml_path(*path), "is empty; expected at least one value")
+        mistakes.add(entry.at(key), "is empty; expected at least one value")
     values: list[Choice] = []
-    for index, value in enumerate(raw):
-        where = toml_path(*path, index)
-        if not isinstance(value, str | bool) and not is_number(value):
-            mistakes.add(where, f"{shown(value)} is refused; expected text, a finite number, true or false")
+    for index, listed in enumerate(raw):
+        where = entry.at(key, index)
+        if not is_choice(listed):
+            mistakes.add(where, f"{shown(listed)} is refused; {CHOICE}")
             continue
-        if fields is not None:
-            held, wrong = fields.check(name, value)
-            if wrong is not None:
-                mistakes.add(where, wrong)
-                continue
-            value = held if isinstance(held, float) and not isinstance(value, bool) else value
-        if value in values:
+        value, wrong = fields.read(entry.name, listed)
+        if wrong is not None or not is_choice(value):
+            mistakes.add(where, wrong or f"{shown(listed)} is refused; {CHOICE}")
+            continue
+        if is_number(value) and isinstance(fields.held(entry.name, value), float):
+            value = float(value)
+        if is_among(value, values):
             mistakes.add(where, f"{shown(value)} is there twice; each value once")
         values.append(value)
     return tuple(values)
 
 
-def _range(name: str, table: RangeTable, fields: Fields | None, mistakes: Mistakes) -> Float | Int | None:
+def _range(entry: Entry, table: RangeTable, fields: ConfigFields, mistakes: Mistakes) -> Float | Int | None:
     before = len(mistakes)
-    when = _when(name, table.when, mistakes)
-    is_whole = _is_whole(name, table, fields, mistakes)
+    when = _when(entry, table.when, fields, mistakes)
+    is_whole = _is_whole(entry, table, fields, mistakes)
     if is_whole and table.step is not None and not isinstance(table.step, int):
-        mistakes.add(toml_path("space", name, "step"), f"{shown(table.step)} is refused; expected a whole number")
+        mistakes.add(entry.at("step"), f"{shown(table.step)} is refused; expected a whole number")
     if table.low > table.high:
-        mistakes.add(toml_path("space", name), f"low {shown(table.low)} is above high {shown(table.high)}")
+        mistakes.add(entry.at(), f"low {shown(table.low)} is above high {shown(table.high)}")
     if table.log and table.low <= 0:
         least = "1" if is_whole else "a small number above 0"
-        mistakes.add(
-            toml_path("space", name, "low"), f"a log range cannot start at {shown(table.low)}; expected {least}"
-        )
+        mistakes.add(entry.at("low"), f"a log range cannot start at {shown(table.low)}; expected {least}")
     if table.log and table.step is not None and not (is_whole and table.step == 1):
-        mistakes.add(toml_path("space", name, "step"), "a log range has no step; give one of the two")
+        mistakes.add(entry.at("step"), "a log range has no step; give one of the two")
     elif table.step is not None and table.step <= 0:
-        mistakes.add(toml_path("space", name, "step"), f"{shown(table.step)} is refused; expected a number above 0")
+        mistakes.add(entry.at("step"), f"{shown(table.step)} is refused; expected a number above 0")
     if len(mistakes) > before:
         return None
     parameter: Float | Int
@@ -163,40 +210,36 @@ def _range(name: str, table: RangeTable, fields: Fields | None, mistakes: Mistak
         step = parameter.step or 1
         last = parameter.low + step * math.floor((parameter.high - parameter.low) / step)
         mistakes.add(
-            toml_path("space", name, "high"),
+            entry.at("high"),
             f"{shown(parameter.high)} is not reached from {shown(parameter.low)} in steps of {shown(step)}; "
             f"expected {last:.10g} or {last + step:.10g}",
         )
         return None
-    grid = _points(name, parameter, table.grid, mistakes)
-    return type(parameter)(**{**vars(parameter), "grid": grid})
+    return dataclasses.replace(parameter, grid=_points(entry, parameter, table.grid, mistakes))
 
 
-def _is_whole(name: str, table: RangeTable, fields: Fields | None, mistakes: Mistakes) -> bool:
-    """Whether the parameter is an Int, by its field; without a known field, by how the bounds are written."""
+def _is_whole(entry: Entry, table: RangeTable, fields: ConfigFields, mistakes: Mistakes) -> bool:
+    """Whether the parameter is an Int: by its field, or as the bounds are written if the field accepts both."""
     written_whole = isinstance(table.low, int) and isinstance(table.high, int)
-    if fields is None:
-        return written_whole
-    if (listed := fields.literals(name)) is not None:
-        mistakes.add(
-            toml_path("space", name), f"takes listed values only, no range; expected a list of {shown(listed)}"
-        )
+    if (listed := fields.literals(entry.name)) is not None:
+        mistakes.add(entry.at(), f"takes listed values only, no range; expected a list of {shown(listed)}")
         return written_whole
     held: dict[str, Any] = {}
     for key in ("low", "high"):
         value = getattr(table, key)
-        held[key], wrong = fields.check(name, value)
+        wrong = fields.read(entry.name, value)[1]
+        held[key] = fields.held(entry.name, value)
         if wrong is None and isinstance(held[key], int) and isinstance(value, float):
-            wrong = f"{shown(value)} is refused; {name} is a whole number, so expected {value:.0f}"
+            wrong = f"{shown(value)} is refused; {entry.name} is a whole number, so expected {value:.0f}"
         if wrong is None and not is_number(held[key]):
-            wrong = f"{shown(value)} is refused; {name} is no number, so expected a list of choices"
+            wrong = f"{shown(value)} is refused; {entry.name} is no number, so expected a list of choices"
         if wrong is not None:
-            mistakes.add(toml_path("space", name, key), wrong)
+            mistakes.add(entry.at(key), wrong)
     return written_whole and isinstance(held["low"], int) and isinstance(held["high"], int)
 
 
-def _points(name: str, parameter: Float | Int, grid: Any, mistakes: Mistakes) -> tuple[Any, ...] | None:
-    path = toml_path("space", name, "grid")
+def _points(entry: Entry, parameter: Float | Int, grid: Any, mistakes: Mistakes) -> tuple[Any, ...] | None:
+    path = entry.at("grid")
     if grid is None or grid is False:
         return None
     if grid is True:
@@ -214,44 +257,50 @@ def _points(name: str, parameter: Float | Int, grid: Any, mistakes: Mistakes) ->
         return None
     values: list[Any] = []
     for index, value in enumerate(grid):
-        where = toml_path("space", name, "grid", index)
+        where = entry.at("grid", index)
         if not parameter.contains(value):
-            kind = "a whole number" if isinstance(parameter, Int) else "a number"
-            steps = f" in steps of {parameter.step}" if parameter.step not in (None, 1) else ""
-            within = f"{kind} from {shown(parameter.low)} to {shown(parameter.high)}{steps}"
-            mistakes.add(where, f"{shown(value)} is refused; expected {within}")
+            mistakes.add(where, f"{shown(value)} is refused; expected {extent(parameter)}")
             continue
-        value = float(value) if isinstance(parameter, Float) else value
+        value = parameter.on_step(value) if isinstance(parameter, Float) else value
         if value in values:
             mistakes.add(where, f"{shown(value)} is there twice; each value once")
         values.append(value)
     return tuple(values)
 
 
-def _when(name: str, raw: Mapping[str, Any], mistakes: Mistakes) -> dict[str, tuple[Choice, ...]]:
+def _when(
+    entry: Entry, raw: Mapping[str, Any], fields: ConfigFields, mistakes: Mistakes, path: tuple[str, ...] = ()
+) -> dict[str, tuple[Choice, ...]]:
+    """Parent -> the values under which the parameter is active; parents may be spelled with dots or as tables."""
     when: dict[str, tuple[Choice, ...]] = {}
-    for parent, allowed in raw.items():
+    for key, allowed in raw.items():
+        here = (*path, key)
+        if isinstance(allowed, Mapping):
+            when.update(_when(entry, allowed, fields, mistakes, here))
+            continue
+        spelled = ".".join(here)
+        parent = spelled if (field := fields.find(spelled)) is None else field.name
         values = allowed if isinstance(allowed, list) else [allowed]
-        path = toml_path("space", name, "when", parent)
+        place = entry.at("when", *here)
         if not values:
-            mistakes.add(path, "is empty; expected a value or a list of values")
+            mistakes.add(place, "is empty; expected a value or a list of values")
         for value in values:
-            if not isinstance(value, str | bool) and not is_number(value):
-                mistakes.add(path, f"{shown(value)} is refused; expected a value of {parent}")
-        when[parent] = tuple(value for value in values if isinstance(value, str | bool) or is_number(value))
+            if not is_choice(value):
+                mistakes.add(place, f"{shown(value)} is refused; expected a value of {parent}")
+        when[parent] = tuple(fields.read(parent, value)[0] for value in values if is_choice(value))
     return when
 
 
 def _check_conditions(
-    found: Mapping[str, Parameter], table: Mapping[str, Any], fields: Fields | None, mistakes: Mistakes
+    found: Mapping[str, Parameter], entries: Mapping[str, Entry], fields: ConfigFields, mistakes: Mistakes
 ) -> dict[str, Parameter]:
     """Checks what conditions name; returns the parameters whose conditions and parents make sense."""
     broken: set[str] = set()
     for name, parameter in found.items():
         for parent, allowed in parameter.when.items():
-            path = toml_path("space", name, "when", parent)
-            if parent not in table:
-                known = [*table, *(fields.names if fields else ())]
+            path = entries[name].at("when", parent)
+            if parent not in entries:
+                known = [*entries, *fields.names]
                 hint = "" if parent in known else near_miss(parent, known)
                 mistakes.add(path, f"{parent} is not in [space]{hint}; a condition names another searched parameter")
                 broken.add(name)
@@ -267,29 +316,38 @@ def _check_conditions(
     for name in found:
         if name not in placed:
             mistakes.add(
-                toml_path("space", name, "when"),
+                entries[name].at("when"),
                 f"the conditions go round in a circle ({_circle(name, parents)}); leave one of them out",
             )
     kept: dict[str, Parameter] = {}
     for name in placed:
         if name not in broken and all(parent in kept for parent in parents[name]):
-            kept[name] = found[name]
-    return {name: parameter for name, parameter in found.items() if name in kept}
+            kept[name] = _with_conditions_on_steps(found[name], found)
+    return {name: kept[name] for name in found if name in kept}
+
+
+def _with_conditions_on_steps(parameter: Parameter, found: Mapping[str, Parameter]) -> Parameter:
+    """The parameter with the values of its conditions as its parents spell them."""
+    when = {}
+    for name, allowed in parameter.when.items():
+        parent = found[name]
+        is_real = isinstance(parent, Float)
+        when[name] = tuple(parent.on_step(value) if is_real else value for value in allowed)  # type: ignore[union-attr, arg-type]
+    return dataclasses.replace(parameter, when=when)
 
 
 def _impossible(parent: Parameter, name: str, value: Choice) -> str | None:
+    """Why a condition's value is never one of its parent's, or None."""
     if isinstance(parent, Float) and parent.step is None:
         return f"{name} is a range of real numbers, which never equals {shown(value)}; name a list or a whole number"
     if parent.contains(value):
         return None
-    if isinstance(parent, Categorical):
-        texts = [choice for choice in parent.choices if isinstance(choice, str)]
-        return f"{name} is never {shown(value)}{near_miss(str(value), texts)}; it is one of {shown(parent.choices)}"
-    return f"{name} is never {shown(value)}; it goes from {shown(parent.low)} to {shown(parent.high)}"
+    texts = [choice for choice in parent.choices if isinstance(choice, str)] if isinstance(parent, Categorical) else []
+    return f"{name} is never {shown(value)}{near_miss(str(value), texts)}; it is {extent(parent)}"
 
 
 def _circle(start: str, parents: Mapping[str, tuple[str, ...]]) -> str:
-    """A cycle that can be reached from a name, as ``a -> b -> a``."""
+    """A cycle that leads back to or is reached from a name, as ``a -> b -> a``."""
     placed = set(parents_first(parents))
     trail = [start]
     while True:

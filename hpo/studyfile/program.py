@@ -2,34 +2,14 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from hpo.errors import near_miss
 from hpo.studyfile.validation import Mistakes, shown, toml_path
-from hpo.trainers.program_command import RESERVED, ArgumentStyle, default_style, placeholders, split_command
+from hpo.trainers.program_command import RESERVED, default_style, placeholders, split_command
 
 TRAINER = "program"
 KEYS = ("command", "args", "metrics", "stop_grace_seconds")
-
-
-@dataclass(frozen=True)
-class Program:
-    """What a study file says about its program; see :class:`hpo.trainers.program.ProgramOptions`."""
-
-    command: tuple[str, ...]
-    args: ArgumentStyle
-    metrics: Mapping[str, str] = field(default_factory=dict)
-    stop_grace_seconds: float = 10.0
-
-    def as_table(self) -> dict[str, Any]:
-        """The keys as a study file has them."""
-        return {
-            "command": list(self.command),
-            "args": self.args,
-            "metrics": dict(self.metrics),
-            "stop_grace_seconds": self.stop_grace_seconds,
-        }
 
 
 def read_program(
@@ -38,8 +18,8 @@ def read_program(
     searched: Iterable[str],
     parameters: Iterable[str],
     mistakes: Mistakes,
-) -> Program | None:
-    """The program of a study file; None if its trainer is another one, or after mistakes.
+) -> dict[str, Any] | None:
+    """The keys of a program as the study file's model holds them; None for another trainer, or after mistakes.
 
     ``given`` holds the keys that the file has; ``parameters`` are the names of all its parameters, ``searched`` those
     of its space.
@@ -51,7 +31,9 @@ def read_program(
         return None
     before = len(mistakes)
     command = _command(given.get("command"), mistakes)
-    metrics = _metrics(given.get("metrics", {}), mistakes)
+    metrics = given.get("metrics", {})
+    if isinstance(metrics, Mapping):
+        metrics = _metrics(metrics, mistakes)
     args = given.get("args") or default_style(command)
     known = list(parameters)
     is_export = bool(given.get("provenance"))  # of it, parameters that are not active are missing
@@ -70,7 +52,7 @@ def read_program(
         )
     if len(mistakes) > before:
         return None
-    return Program(tuple(command), args, metrics, float(given.get("stop_grace_seconds", 10.0)))
+    return {"command": command, "args": args, "metrics": metrics}
 
 
 def _command(given: Any, mistakes: Mistakes) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pydantic
 
 from hpo.errors import near_miss
+from hpo.search.space import Categorical, Int, Parameter
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -46,8 +47,13 @@ def shown(value: Any, depth: int = 0) -> str:
     elif isinstance(value, datetime.date | datetime.time):
         text = value.isoformat()
     else:
-        text = repr(value)
+        text = "none" if value is None else repr(value)
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def listed(values: Mapping[str, Any]) -> str:
+    """``lr = 0.1, scheduler = 'step'``."""
+    return ", ".join(f"{name} = {shown(value)}" for name, value in values.items())
 
 
 class Mistakes:
@@ -82,7 +88,20 @@ class Mistakes:
     ) -> None:
         """Adds each of pydantic's errors about ``data``, which stands at ``path``."""
         for item in error.errors(include_url=False):
-            self.add(toml_path(*path, *location(item, data)), explain(item, known))
+            self.add_error(item, data, *path, known=known)
+
+    def add_error(self, item: Any, data: Any, *path: str | int, known: Sequence[str] = ()) -> None:
+        """Adds one of pydantic's errors about ``data``, which stands at ``path``."""
+        self.add(toml_path(*path, *location(item, data)), explain(item, known))
+
+
+def extent(parameter: Parameter) -> str:
+    """The values of a parameter in words: ``a whole number from 1 to 8 in steps of 2``."""
+    if isinstance(parameter, Categorical):
+        return f"one of {shown(parameter.choices)}"
+    steps = f" in steps of {parameter.step}" if parameter.step not in (None, 1) else ""
+    kind = "a whole number" if isinstance(parameter, Int) else "a number"
+    return f"{kind} from {shown(parameter.low)} to {shown(parameter.high)}{steps}"
 
 
 def near_or_all(name: str, known: Sequence[str]) -> str:

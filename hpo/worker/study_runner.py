@@ -57,7 +57,7 @@ class StudyRunner:
         self.cache = cache
         self.study_file = study_file
         self.handle = handle
-        self.cells = handle.sampler.cells(study_file.space)
+        self.cells = study_file.feasible_cells(handle.sampler)
         self.context = study_file.search_context()
         self.decision_epochs = decision_epochs(study_file.pruner, self.context.max_epochs)
         cache.preload(handle.study_id, handle.name, optuna.study.StudyDirection[study_file.direction.upper()])

@@ -95,5 +95,10 @@ def mistakes(**changes: Any) -> list[str]:
     return caught.value.mistakes
 
 
+def configure(study_file: StudyFile, values: dict[str, Any]) -> Any:
+    """The configuration of sampled values."""
+    return study_file.configure(study_file.merge(values))
+
+
 def fields(config: pydantic.BaseModel) -> dict[str, Any]:
     return config.model_dump()

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import pydantic
 import pytest
 
+from hpo.studyfile.model import Budget
 from hpo.studyfile.validation import Mistakes
 from hpo.trainers.generator import trainer
 from hpo.trainers.protocol import Config, Run
-from tests.unit.study_files import ToyConfig, mistakes
+from tests.unit.study_files import ToyConfig, mistakes, read
 
 LR = {"low": 1e-3, "high": 1.0}
 
@@ -35,7 +36,7 @@ def test_conditions():
         "space.step_size.when.scheduler: is empty; expected a value or a list of values"
     ]
     assert conditional({"depth": 9}, depth={"low": 1, "high": 3}) == [
-        "space.step_size.when.depth: depth is never 9; it goes from 1 to 3"
+        "space.step_size.when.depth: depth is never 9; it is a whole number from 1 to 3"
     ]
     assert conditional({"lr": 0.5}) == [
         "space.step_size.when.lr: lr is a range of real numbers, which never equals 0.5; name a list or a whole number"
@@ -69,9 +70,9 @@ def test_conditions_that_exclude_each_other():
 
 def test_try_first():
     assert mistakes(try_first=[{"lr": 0.1}, {"lr": 2.0, "scheduler": "cosine", "betta": 1, "width": 0}]) == [
+        "try_first[1].betta: unknown parameter 'betta' (did you mean 'beta'?)",
         "try_first[1].lr: 2.0 is outside the space; expected a number from 0.001 to 1.0",
         "try_first[1].scheduler: 'cosine' is outside the space; expected one of ['constant', 'step']",
-        "try_first[1].betta: unknown parameter 'betta' (did you mean 'beta'?)",
         "try_first[1].width: 0 is refused; expected greater than or equal to 1",
     ]
     assert mistakes(try_first=[{"scheduler": "constant", "step_size": 2}]) == [
@@ -87,16 +88,30 @@ def test_whole_configurations():
     assert mistakes(try_first=[{"milestones": [9]}]) == [
         "try_first[0]: milestones [9] are not before the last epoch, 8"
     ]
-    assert mistakes(space={"lr": LR, "epochs": {"low": 2, "high": 20}}, fixed={"milestones": [5]}) == [
-        "space.epochs: with epochs = 2: milestones [5] are not before the last epoch, 2"
+    assert mistakes(space={"lr": LR, "epochs": {"low": 2, "high": 4}}, fixed={"milestones": [5]}) == [
+        "fixed: milestones [5] are not before the last epoch, 3",
+        "space.epochs: with epochs = 2: milestones [5] are not before the last epoch, 2",
+        "space.epochs: with epochs = 4: milestones [5] are not before the last epoch, 4",
     ]
-    assert mistakes(
+
+
+def test_a_space_is_judged_by_whether_anything_fits_not_by_its_ends():
+    assert read(space={"lr": LR, "epochs": {"low": 2, "high": 20}}, fixed={"milestones": [5]})
+    assert read(
         space={
             "lr": LR,
             "scheduler": ["constant", "step"],
             "step_size": {"low": 1, "high": 9, "when": {"scheduler": "step"}},
         }
-    ) == ["space.step_size: with scheduler = 'step', step_size = 9: step_size 9 is not before the last epoch, 8"]
+    )
+
+
+def test_a_first_configuration_is_refused_if_no_completion_of_it_fits():
+    space = {"lr": LR, "epochs": {"low": 2, "high": 20}}
+    assert read(space=space, fixed={}, try_first=[{"milestones": [18]}])
+    assert mistakes(space=space, fixed={}, try_first=[{"milestones": [25]}]) == [
+        "try_first[0]: milestones [25] are not before the last epoch, 10"
+    ]
 
 
 def test_grids():
@@ -119,7 +134,10 @@ def test_grids():
         samplers=grid,
         space={"lr": lr, "depth": {"low": 1, "high": 3, "grid": 2}},
         fixed={"depth": 2, "epochs": 2, "milestones": [2]},
-    ) == ["fixed: milestones [2] are not before the last epoch, 2"]
+    ) == [
+        "space: the trainer's configuration refuses each of the grid's 4 cells; "
+        "the first one, lr = 0.01, depth = 1: milestones [2] are not before the last epoch, 2"
+    ]
     cells = {"lr": lr, "epochs": {"low": 4, "high": 9, "grid": [4, 9]}, "milestones": ["60/120"]}
     assert mistakes(samplers=grid, space=cells)[0].startswith("space.milestones.choices[0]: '60/120' is refused")
     many = {name: {"low": 1, "high": 1000, "grid": 1000} for name in ("width", "step_size", "epochs")}
@@ -128,17 +146,38 @@ def test_grids():
     ]
 
 
-def test_a_grid_cell_that_no_corner_shows():
-    assert mistakes(
-        samplers=["grid"],
-        budget={"trials": 99},
-        fixed={"lr": 0.1, "scheduler": "constant"},
-        space={
+def test_a_grid_leaves_out_the_cells_that_the_configuration_refuses():
+    grid = {
+        "samplers": ["grid"],
+        "fixed": {"lr": 0.1, "scheduler": "constant"},
+        "space": {
             "scheduler": {"choices": ["constant", "step"], "grid": True},
             "step_size": {"low": 1, "high": 8, "grid": [4, 8]},
             "epochs": {"low": 5, "high": 20, "grid": [5, 20]},
         },
-    ) == ["space: grid cell scheduler = 'step', step_size = 8, epochs = 5: step_size 8 is not before the last epoch, 5"]
+    }
+    study_file = read(**grid, budget={"trials": 7})
+    (sampler,) = study_file.samplers
+    assert study_file.space.size() == 8
+    assert study_file.budget_for(sampler) == Budget(trials=7)
+    cells = study_file.feasible_cells(sampler)
+    assert len(cells) == 7
+    assert {"scheduler": "step", "step_size": 8, "epochs": 5} not in cells
+    assert mistakes(**grid, budget={"trials": 6}) == [
+        "budget.trials: 6 is less than the grid's 7 cells; expected at least 7, or fewer grid values"
+    ]
+
+
+def test_a_grid_of_which_no_cell_fits():
+    (line,) = mistakes(
+        samplers=["grid"],
+        fixed={"lr": 0.1, "milestones": [30]},
+        space={"epochs": {"low": 5, "high": 20, "grid": [5, 20]}},
+    )
+    assert line == (
+        "space: the trainer's configuration refuses each of the grid's 2 cells; "
+        "the first one, epochs = 5: milestones [30] are not before the last epoch, 5"
+    )
 
 
 def test_hyperband_and_epoch_budgets_need_epochs():
@@ -178,6 +217,7 @@ def moody(config: MoodyConfig, run: Run) -> Iterator[dict[str, float]]:
 
 
 def test_a_validator_that_raises_something_else_is_shown():
-    assert mistakes(trainer="moody", metric="loss", fixed={}, space={"x": {"low": 0, "high": 2}}) == [
-        "space.x: with x = 2.0: the configuration's validator raised KeyError: 'its author has slipped'"
-    ]
+    assert mistakes(trainer="moody", metric="loss", fixed={}, space={"x": [2.0, 3.0]})[0] == (
+        "fixed: the configuration's validator raised KeyError: 'its author has slipped'"
+    )
+    assert read(trainer="moody", metric="loss", fixed={}, space={"x": {"low": 0, "high": 2}})

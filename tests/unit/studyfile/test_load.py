@@ -10,8 +10,8 @@ from hpo.search.pruner_registry import PrunerSpec
 from hpo.search.sampler_registry import SamplerSpec
 from hpo.search.space import Categorical, Float, Int
 from hpo.studyfile.load import load_study_file, study_file_from_json
-from hpo.studyfile.model import Budget, configure
-from tests.unit.study_files import fields, read
+from hpo.studyfile.model import Budget
+from tests.unit.study_files import configure, fields, read
 
 STUDIES = Path(__file__).parents[3] / "studies"
 
@@ -75,6 +75,7 @@ def test_everything_that_a_file_says(full):
         "group": False,
         "constant_liar": True,
         "max_observations": 1000,
+        "pruned": "worse",
     }
     assert full.pruner.as_table() == {
         "name": "patient",

@@ -73,4 +73,4 @@ def test_mistakes(changes: dict[str, Any], expected: str):
 
 def test_an_export_may_lack_a_parameter_that_was_not_active():
     file = {**FILE, "command": "t {lr} {momentum}", "space": {}, "fixed": {"lr": 1}, "provenance": {"seed": 1}}
-    assert parse_study_file(file, "file").program is not None
+    assert parse_study_file(file, "file").command is not None
