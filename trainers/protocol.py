@@ -223,4 +223,5 @@ class BuildOptions:
     configs: tuple[Any, ...] = ()
     data_dir: Path | None = None
     download: bool = False
+    memory_bytes: int | None = None
     program: Mapping[str, Any] = field(default_factory=dict)

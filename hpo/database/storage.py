@@ -17,6 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database.address import masked, resolve_address
+from hpo.database.embedded import restart_when_gone
 from hpo.database.explain import explained
 from hpo.database.read_trials import READ_TRIALS, frozen_trial
 from hpo.database.schema import OWN_TABLES, create_own_tables, has_own_columns, optuna_tables
@@ -80,6 +81,7 @@ class Storage(RDBStorage):
         self._listen()
 
     def _listen(self) -> None:
+        restart_when_gone(self.engine)
         sa.event.listen(self.engine, "handle_error", self._refused)
 
     def _refused(self, context: sa.engine.ExceptionContext) -> None:

@@ -75,6 +75,10 @@ class LocalFleet:
     def describe(self, place: int) -> str:
         return self.slots[place].description
 
+    def command(self, place: int) -> list[str]:
+        """What runs at a place."""
+        return worker_command(self.experiment_name)
+
     def start(self, place: int) -> None:
         """Starts a worker at a place; what it writes is added to the log."""
         slot = self.slots[place]
@@ -83,7 +87,7 @@ class LocalFleet:
         slot.worker_id = new_worker_id()
         slot.memory_kills = self.cgroups.memory_kills()
         slot.process = subprocess.Popen(
-            worker_command(self.experiment_name),
+            self.command(place),
             env={**slot.environment, WORKER_ID_VARIABLE: slot.worker_id},
             stdin=subprocess.DEVNULL,
             stdout=slot.log,
@@ -192,7 +196,7 @@ def plan_slots(experiment_name: str, settings: Settings, options: LocalOptions) 
         places = [(f"worker {index}", "") for index in range(count)]
         devices = [{"CUDA_VISIBLE_DEVICES": "", "HPO_DEVICE": "cpu"}] * count
     threads = str(max(1, usable_cores() // count))
-    share = {"HPO_THREADS": threads, "OMP_NUM_THREADS": threads}
+    share = {"HPO_THREADS": threads, "OMP_NUM_THREADS": threads, "HPO_NUM_WORKERS": str(count)}
     settings.logs.mkdir(parents=True, exist_ok=True)
     stem = f"{log_name(experiment_name)}@{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     return [

@@ -222,7 +222,8 @@ class Supervision:
             place.start_at = time.monotonic() + 2.0 ** (place.failures - 1) - 1.0
             self.progress.line(f"{report}\nanother takes its place" if end.last_lines else report)
             return
-        if not any(other.running or other.start_at is not None for other in self.places):
+        others = any(other.running or other.start_at is not None for other in self.places)
+        if not others and not is_finished(read_status(self.experiment)):
             raise ExperimentError(self.first_failure)
         self.progress.line(f"{report}\nits place is left out: {place.failures} workers in a row could not work there")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from hpo.machine import (
     WORKER_ID_VARIABLE,
     GpuClaim,
+    available_memory,
     default_device,
     gpu_indices,
     new_worker_id,
@@ -38,6 +39,7 @@ class WorkerOptions:
         memory_limit_mb: a worker that has grown past this gives its trials back and ends, to be replaced.
         launcher_pid: the worker ends when this process is no longer its parent.
         name: how the database knows the worker.
+        memory_bytes: this worker's share of the memory that is free here.
     """
 
     checkpoints: str
@@ -52,6 +54,7 @@ class WorkerOptions:
     memory_limit_mb: int | None = None
     launcher_pid: int | None = None
     name: str = field(default_factory=own_worker_name)
+    memory_bytes: int | None = None
 
 
 def worker_options(settings: Settings) -> WorkerOptions:
@@ -72,6 +75,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
         grace_seconds=settings.grace_seconds,
         memory_limit_mb=settings.memory_limit_mb,
         launcher_pid=None if launcher_pid is None else int(launcher_pid),
+        memory_bytes=available_memory() // int(os.environ.get("HPO_NUM_WORKERS") or 1),
     )
 
 

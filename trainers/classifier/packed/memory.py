@@ -25,11 +25,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in TEXTS)
 
 
-def available_bytes(device: str) -> int:
-    """Memory of the device that nobody uses."""
-    if torch.device(device).type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)
+def available_bytes(options: BuildOptions) -> int:
+    """Memory of the device that this worker may use."""
+    if torch.device(options.device).type == "cuda":
+        return int(torch.cuda.mem_get_info(options.device)[0])
+    free = int(psutil.virtual_memory().available)
+    return free if options.memory_bytes is None else min(free, options.memory_bytes)
 
 
 def slot_bytes(config: ClassifierConfig) -> int:
@@ -57,7 +58,7 @@ def most_slots(options: BuildOptions) -> int | None:
     packable = [config for config in options.configs if shape.why_not(config) is None]
     if not packable:
         return None
-    return max(1, int(SHARE * available_bytes(options.device)) // max(map(slot_bytes, packable)))
+    return max(1, int(SHARE * available_bytes(options)) // max(map(slot_bytes, packable)))
 
 
 def check_slots(options: BuildOptions, slots: int) -> None:
@@ -70,7 +71,7 @@ def check_slots(options: BuildOptions, slots: int) -> None:
         raise TrainerError(f"slots must be at least 1, not {slots}")
     most = most_slots(options)
     if most is not None and slots > most:
-        free = available_bytes(options.device) / 2**30
+        free = available_bytes(options) / 2**30
         raise TrainerError(
             f"slots = {slots} is more than memory holds: {options.device} has {free:.1f} GiB free, which is room for "
             f"{most} of the study's largest trials; take at most {most}, or leave slots out to have them measured"
