@@ -215,6 +215,7 @@ class BuildOptions:
         configs: a few configurations of the study to be trained, for the trainer's probe.
         data_dir, download: as in :class:`Run`.
         program: the study file's keys for a trainer that runs a program; empty for every other.
+        memory_bytes: this worker's share of the machine's memory that is free; None: not known.
     """
 
     device: str = "cpu"
@@ -223,5 +224,5 @@ class BuildOptions:
     configs: tuple[Any, ...] = ()
     data_dir: Path | None = None
     download: bool = False
-    memory_bytes: int | None = None
     program: Mapping[str, Any] = field(default_factory=dict)
+    memory_bytes: int | None = None

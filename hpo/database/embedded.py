@@ -74,13 +74,17 @@ def restart_when_gone(engine: sa.Engine) -> None:
     def connect(dialect: Any, record: Any, arguments: Any, keywords: Any) -> Any:
         try:
             return dialect.connect(*arguments, **keywords)
-        except dialect.loaded_dbapi.OperationalError:
+        except dialect.loaded_dbapi.OperationalError as refused:
             # One that is starting, stopping or recovering still holds its lock, and is waited for.
             if server.is_released or server.lock.is_running():
                 raise
             log.warning("the embedded Postgres in %s is gone; it is started again", server.data_folder)
-            with _lock:
-                server.attach()
+            try:
+                with _lock:
+                    server.attach()
+            except HPOError as error:
+                log.error("%s", error)
+                raise refused from None
             return dialect.connect(*arguments, **keywords)
 
 
@@ -164,9 +168,11 @@ class EmbeddedServer:
             if is_new:
                 with (self.data_folder / "postgresql.conf").open("a") as configuration:
                     configuration.write(SETTINGS)
-            if self.lock.read() is not None:
+            if (dead := self.lock.read()) is not None:
                 # Its server held the lock and is dead, whatever has its process id today.
                 (self.data_folder / "postmaster.pid").unlink(missing_ok=True)
+                for name in (SOCKET_NAME, f"{SOCKET_NAME}.lock"):
+                    (Path(dead.socket_folder) / name).unlink(missing_ok=True)
             socket_folder = find_suitable_socket_dir(self.data_folder, server.runtime_path)
             if server.system_user is not None and socket_folder != self.data_folder:
                 socket_folder.chmod(0o777)

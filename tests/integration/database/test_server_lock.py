@@ -142,9 +142,11 @@ def test_the_last_user_stops_a_server_of_another_namespace(home: Path) -> None:
 def test_a_server_that_was_killed_is_started_again_by_who_uses_it(home: Path, whole: bool) -> None:
     with user(home) as first, user(home) as second:
         process = server(home)
-        for child in process.children() if whole else []:
-            child.kill()
+        children = process.children() if whole else []
         process.kill()
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
         answers = {second.ask(), first.ask()}
         assert len(answers) == 1
         assert first.answer not in answers
@@ -180,7 +182,7 @@ class TestAnotherMachine:
     def test_its_server_is_left_alone(self, home: Path) -> None:
         self.record(home)
         with user(home) as refused:
-            assert refused.answer.startswith(f"refused: the embedded Postgres of {home} runs on node-7, seen 0 s ago")
+            assert refused.answer.startswith(f"refused: the embedded Postgres of {home} runs on node-7, seen ")
             assert "HPO_STORAGE=postgresql://user:password@host/database" in refused.answer
         assert not (home / "postgres").exists()
         assert json.loads((home / "postgres.json").read_text())["host"] == "node-7"
