@@ -147,6 +147,11 @@ def test_a_server_that_was_killed_is_started_again_by_who_uses_it(home: Path, wh
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
+        # The connections' processes end a moment after the server.
+        deadline = time.monotonic() + 30
+        while ServerLock(home).is_running():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
         answers = {second.ask(), first.ask()}
         assert len(answers) == 1
         assert first.answer not in answers
