@@ -146,7 +146,7 @@ class EmbeddedServer:
                 raise StorageError(
                     f"the embedded Postgres of {self.home} runs on {where}, and only processes there can use it; "
                     f"give all of them one database with {SHARE}",
-                    passing=record is not None and record.is_in_this_namespace,
+                    transient=record is not None and record.is_in_this_namespace,
                 )
             time.sleep(0.1)
 
@@ -160,7 +160,7 @@ class EmbeddedServer:
 
         running = self.lock.claim()
         if running is None:
-            raise StorageError(f"the embedded Postgres of {self.home} is being started elsewhere", passing=True)
+            raise StorageError(f"the embedded Postgres of {self.home} is being started elsewhere", transient=True)
         try:
             server = get_server(self.data_folder, start=False)
             is_new = not (self.data_folder / "PG_VERSION").exists()

@@ -110,7 +110,7 @@ class ServerLock:
                     raise StorageError(
                         f"another process has been starting or stopping the embedded Postgres of {self.home} for "
                         f"{START_SECONDS:g} s",
-                        passing=True,
+                        transient=True,
                     )
                 time.sleep(0.02)
             yield
@@ -140,7 +140,7 @@ class ServerLock:
                 f"the embedded Postgres of {self.home} runs on {record.place}, seen {silent:.0f} s ago, and can only "
                 f"be used there; give all machines one database with {SHARE} (if that machine is gone, try again "
                 f"in {SILENCE_SECONDS - silent:.0f} s)",
-                passing=True,
+                transient=True,
             )
         return descriptor
 
