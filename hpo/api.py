@@ -2,26 +2,29 @@
 
 import functools
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 
+from hpo.database.retries import retry_failed
 from hpo.database.retrying import persistently
 from hpo.database.storage import open_storage
-from hpo.errors import UsageError
-from hpo.experiment.experiment import Experiment, create_experiment, load_experiment
+from hpo.errors import StudyFileError, UsageError
+from hpo.experiment.experiment import Experiment, check_trainer, create_experiment, load_experiment
+from hpo.experiment.results import BestTrial, best_trials
 from hpo.experiment.status import snapshot
-from hpo.export.best import BestTrial, best_trials
-from hpo.export.files import as_text, exported
+from hpo.export.files import as_text, exported, load_if_possible
 from hpo.export.retrain import train_file
 from hpo.launchers.launch import check_launch
 from hpo.launchers.launch import launch as run_launcher
 from hpo.launchers.progress import PlainProgress
 from hpo.launchers.registry import LaunchOptions, Progress, make_options
 from hpo.settings import Settings
-from hpo.studyfile.load import load_study_file
+from hpo.studyfile.load import load_study_file, read_table
+from hpo.studyfile.model import StudyFile
 from hpo.trainers.loading import load_trainers
 from hpo.trainers.registry import TRAINERS
 
@@ -59,11 +62,15 @@ class LoadedExperiment:
         return best_trials(self._experiment, sampler)[0]
 
     def exported_texts(self, *, sampler: str | None = None, top: int = 1, form: str = "toml") -> list[str]:
-        """The best ``top`` configurations, each as the text of a file."""
-        found = best_trials(self._experiment, sampler, top)
+        """The best ``top`` configurations, each as the text of a file. Needs none of the trainers."""
+        return [text for text, _ in self._exported(sampler, top, form)]
+
+    def _exported(self, sampler: str | None, top: int, form: str) -> list[tuple[str, BestTrial]]:
+        """Text and trial of each configuration, from one look at the database."""
+        load_if_possible(self._settings.trainers)
         return [
-            as_text(exported(self._experiment, best, self._settings, rank), form)
-            for rank, best in enumerate(found, start=1)
+            (as_text(exported(self._experiment, best, self._settings, rank), form), best)
+            for rank, best in enumerate(best_trials(self._experiment, sampler, top), start=1)
         ]
 
     def export(
@@ -77,16 +84,18 @@ class LoadedExperiment:
         if not path.parent.is_dir():
             raise UsageError(f"there is no folder {path.parent} to write {path.name} in")
         form = form or ("json" if path.suffix == ".json" else "toml")
-        texts = self.exported_texts(sampler=sampler, top=top, form=form)
-        found = best_trials(self._experiment, sampler, top)
         written = []
-        for rank, (text, best) in enumerate(zip(texts, found, strict=True), start=1):
+        for rank, (text, best) in enumerate(self._exported(sampler, top, form), start=1):
             target = path if rank == 1 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
             aside = target.with_name(f".{target.name}.{os.getpid()}")
             aside.write_text(text)
             os.replace(aside, target)
             written.append((target, best))
         return written
+
+    def retry_failed(self) -> int:
+        """Queues every failed lineage again, for the next launch; returns how many there were."""
+        return retry_failed(self._experiment.storage.engine, self._experiment.study_ids)
 
 
 def launch(
@@ -123,29 +132,62 @@ def launch_with(
         for config in parsed.example_configs():
             check(config, settings.data_dir, settings.download)
     storage = open_storage(settings.storage, home=settings.home)
-    experiment, changes = persistently(lambda: create_experiment(storage, parsed))
+    experiment, changes = persistently(lambda: create_experiment(storage, parsed, settings.trainers))
     for change in changes:
         progress.line(f"{experiment.name} extended: {change}")
-    ran = run_launcher(launcher, experiment, settings, options, progress)
-    if ran:
+    return _run(experiment, launcher, settings, options, progress)
+
+
+def retry(
+    name: str,
+    *,
+    launcher: str = "local",
+    settings: Settings | None = None,
+    options: LaunchOptions | None = None,
+    progress: Progress | None = None,
+) -> LoadedExperiment:
+    """Runs the failed trials of an experiment again, and what else its budget has left, as ``hpo retry`` does.
+
+    Raises:
+        ExperimentError: if there is no such experiment, or this process does not have its trainer.
+        HPOError: if the experiment cannot be finished.
+    """
+    settings = settings or Settings()
+    options = options or LaunchOptions()
+    check_launch(launcher, settings, options)
+    load_trainers(settings.trainers)
+    storage = open_storage(settings.storage, home=settings.home)
+    experiment = load_experiment(storage, name)
+    check_trainer(name, experiment.study_file.trainer, experiment.trainer_fields)
+    return _run(experiment, launcher, settings, options, progress or PlainProgress())
+
+
+def _run(
+    experiment: Experiment, launcher: str, settings: Settings, options: LaunchOptions, progress: Progress
+) -> LoadedExperiment:
+    """Queues what failed, runs the experiment to its end and publishes the comparison."""
+    if again := persistently(lambda: retry_failed(experiment.storage.engine, experiment.study_ids)):
+        progress.line(f"{experiment.name}: {again} failed trials are tried again")
+    if run_launcher(launcher, experiment, settings, options, progress):
         _publish(experiment, progress)
     return LoadedExperiment(experiment, settings)
 
 
 def _publish(experiment: Experiment, progress: Progress) -> None:
-    """Puts the comparison into Optuna's own pages. What was searched stands without it, so a failure is only told."""
+    """Puts the comparison into Optuna's own pages. The results stand without it, so a failure is only a line."""
     from hpo.compare.publish import publish
 
     try:
-        publish(optuna.storages.get_storage(experiment.storage), experiment.name)
+        for study in publish(experiment.storage, experiment.name):
+            progress.line(f"the note of {study} is a person's and stays as it is")
     except Exception as error:
         progress.line(f"the comparison could not be put into Optuna's pages: {type(error).__name__}: {error}")
 
 
 def load(name: str, *, settings: Settings | None = None) -> LoadedExperiment:
-    """The experiment of that name. Raises ExperimentError, with the near miss, where there is none."""
+    """The experiment of that name; needs none of its trainers. Raises ExperimentError, with the near miss, if there is
+    none."""
     settings = settings or Settings()
-    load_trainers(settings.trainers)
     return LoadedExperiment(load_experiment(open_storage(settings.storage, home=settings.home), name), settings)
 
 
@@ -165,7 +207,7 @@ def train(
     """
     settings = settings or Settings()
     load_trainers(settings.trainers)
-    study_file = load_study_file(file)
+    study_file = _load_exported(file)
     if (check := TRAINERS[study_file.trainer].check) is not None:
         for config in study_file.example_configs():
             check(config, settings.data_dir, settings.download)
@@ -183,3 +225,19 @@ def train(
     if attach:
         attach_diagnosis(study_file, settings, folder)
     return result
+
+
+def _load_exported(file: str | Path) -> StudyFile:
+    """The study file; if it was exported and its trainer is not among those of this process, says what to give."""
+    try:
+        return load_study_file(file)
+    except StudyFileError as error:
+        content = read_table(file)
+        provenance, trainer = content.get("provenance"), content.get("trainer")
+        modules = provenance.get("trainers") if isinstance(provenance, dict) else None
+        if isinstance(modules, str) and isinstance(trainer, str) and trainer not in TRAINERS:
+            raise UsageError(
+                f"{file} trains with {trainer!r}, which this process does not have; it was launched with its modules: "
+                f"hpo train {shlex.quote(str(file))} --trainers {shlex.quote(modules)}"
+            ) from error
+        raise

@@ -97,6 +97,11 @@ class Settings:
         return self.checkpoint_dir or str(self.home_path / "checkpoints")
 
     @property
+    def artifact_root(self) -> str:
+        """Folder or address of new artifacts: beside the checkpoints where those are shared, else in the home."""
+        return f"{self.checkpoint_dir.rstrip('/')}/artifacts" if self.checkpoint_dir else str(self.artifacts)
+
+    @property
     def artifacts(self) -> Path:
         """Folder of the artifacts."""
         return self.home_path / "artifacts"

@@ -11,6 +11,8 @@ import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.storages._rdb import models
 
+from hpo.database import claims
+
 SPACE = {
     "lr": FloatDistribution(1e-4, 1.0, log=True),
     "beta": FloatDistribution(0.8, 0.99),
@@ -32,7 +34,8 @@ def study_file(name, samplers, repeats, trials, **more):
         "name": name,
         "trainer": "classifier",
         "metric": "val_accuracy",
-        "samplers": list(samplers),
+        "samplers": [{"name": sampler, "label": sampler} for sampler in samplers],
+        "direction": "maximize",
         "repeats": repeats,
         "budget": {"trials": trials},
         "space": {
@@ -76,6 +79,7 @@ def fill(
                 "hpo:key": f"key{study_id}",
             }
             _insert(connection, models.StudyUserAttributeModel, _attributes("study_id", study_id, attrs))
+            claims.set_budget(connection, study_id, trials, None, epochs)
             done = trials if finished is None else finished
             _search(connection, study_id, sampler, repeat, done, epochs, seed, running=finished is not None)
     return ids
@@ -132,6 +136,15 @@ def _search(connection, study_id, sampler, repeat, trials, epochs, seed, running
         )
         attrs.append({"lineage": trials, "attempt": 0})
     ids = _insert(connection, models.TrialModel, rows)
+    # As the workers' claims and ends leave it.
+    ours = [{"t": i, "s": study_id, "l": content["lineage"]} for i, content in zip(ids, attrs, strict=True)]
+    insert = "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt) VALUES (:t, :s, :l, 0)"
+    if ours:
+        connection.execute(sa.text(insert), ours)
+    connection.execute(
+        sa.text("UPDATE hpo_studies SET next_lineage = :n, epochs_spent = :e WHERE study_id = :s"),
+        {"n": len(ids), "e": sum(content.get("epochs", 0) for content in attrs), "s": study_id},
+    )
     scores = [
         {"trial_id": i, "objective": 0, "value": value, "value_type": "FINITE"}
         for i, value in zip(ids, values, strict=False)

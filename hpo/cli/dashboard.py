@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo.cli.options import DataOption, HomeOption, StorageOption, TrainersOption
+from hpo.cli.options import CheckpointOption, DataOption, HomeOption, StorageOption, TrainersOption
 
 if TYPE_CHECKING:
     from hpo.dashboard.pages import Exporter
@@ -52,21 +52,25 @@ def dashboard(
     home: HomeOption = None,
     data_dir: DataOption = None,
     trainers: TrainersOption = None,
+    checkpoint_dir: CheckpointOption = None,
 ) -> None:
     """Serve Optuna's dashboard, and the comparison and the best configurations beside it."""
     import signal
     import sys
 
-    from hpo.dashboard.server import Server, make_access, make_app
+    from hpo.dashboard.server import THREADS, Server, make_access, make_app
     from hpo.database.storage import open_storage
     from hpo.settings import Settings
 
     access = make_access(
         host, password=password(password_file), read_only=read_only, allowed_hosts=allowed_host or (), https=https
     )
-    settings = Settings.given(storage=storage, home=home, data_dir=data_dir, trainers=trainers)
-    opened = open_storage(settings.storage, home=settings.home)
-    server = Server(make_app(opened, settings.artifacts, access, exporter(opened, settings)), host, port)
+    settings = Settings.given(
+        storage=storage, home=home, data_dir=data_dir, trainers=trainers, checkpoint_dir=checkpoint_dir
+    )
+    opened = open_storage(settings.storage, home=settings.home, connections=THREADS)
+    places = (settings.artifact_root, settings.artifacts)
+    server = Server(make_app(opened, places, access, exporter(opened, settings)), host, port)
     # What `docker stop` sends: end as with Ctrl-C, so that the embedded server is let go of.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"dashboard: {server.url}  (Ctrl-C ends it)", flush=True)
@@ -99,11 +103,10 @@ def exporter(storage: "Storage", settings: "Settings") -> "Exporter":
 
     def export(experiment: str, sampler: str, form: str) -> str:
         from hpo.experiment.experiment import load_experiment
-        from hpo.export.best import best_trials
-        from hpo.export.files import as_text, exported
-        from hpo.trainers.loading import load_trainers
+        from hpo.experiment.results import best_trials
+        from hpo.export.files import as_text, exported, load_if_possible
 
-        load_trainers(settings.trainers)
+        load_if_possible(settings.trainers)
         found = load_experiment(storage, experiment)
         return as_text(exported(found, best_trials(found, sampler or None)[0], settings), form)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import json
 import logging
 import os
 from pathlib import Path
@@ -23,7 +22,7 @@ from hpo.cli.options import (
     StorageOption,
     TrainersOption,
 )
-from hpo.cli.support import command_for, load_named, show
+from hpo.cli.support import load_named, show_end
 from hpo.errors import InterruptedRunError
 from hpo.launchers.registry import LAUNCHERS, all_options, launcher_entry, make_options
 
@@ -49,7 +48,7 @@ def launch(
 ) -> None:
     """Run a study file to its end; run it again to go on after an interruption."""
     from hpo import api
-    from hpo.launchers.progress import choose_progress, status_table
+    from hpo.launchers.progress import choose_progress
     from hpo.settings import Settings
 
     options = make_options(launcher, **_options_for(context, launcher, launcher_options))
@@ -70,14 +69,8 @@ def launch(
             loaded = api.launch_with(study_file, launcher, settings, options, progress)
     except KeyboardInterrupt:
         raise InterruptedRunError("interrupted; what was done is kept, the same command goes on") from None
-    status = loaded.status()
-    if as_json:
-        print(json.dumps(status))
-        return
-    show(status_table(status))
-    show(f"\nbest configuration:  {command_for(settings, 'export', loaded.name, '--output', 'best.toml')}")
-    show(f"comparison:          {command_for(settings, 'compare', loaded.name)}")
-    show(f"dashboard:           {command_for(settings, 'dashboard')}")
+    if code := show_end(loaded, settings, as_json=as_json):
+        raise SystemExit(code)
 
 
 def _options_for(context: typer.Context, launcher: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +130,7 @@ def worker(
     """Run one worker in the foreground: what Docker, Slurm or Kubernetes starts."""
     from hpo.database.retrying import persistently
     from hpo.settings import Settings
+    from hpo.trainers.loading import load_trainers
     from hpo.worker.options import prepare_process, worker_options
     from hpo.worker.process_end import end_own_children, has_successor, leave
     from hpo.worker.worker import Worker
@@ -161,6 +155,7 @@ def worker(
     prepare_process(settings, supervise=launcher is None if supervise is None else supervise)
     # A worker may find the database away for a moment when it starts, as at any other time: while the launcher that
     # started it lives, it waits.
+    load_trainers(settings.trainers)
     found = persistently(lambda: load_named(settings, experiment), lambda: launcher != str(os.getppid()))
     try:
         code = Worker(found, worker_options(settings)).run()

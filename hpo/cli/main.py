@@ -1,10 +1,9 @@
 """The commands, each as thin as its Python call. Nothing heavy is imported before a command needs it."""
 
-import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -20,7 +19,8 @@ from hpo.cli.options import (
     StorageOption,
     TrainersOption,
 )
-from hpo.cli.support import load_named, open_storage_of, print_json, show
+from hpo.cli.retry import retry
+from hpo.cli.support import failure_lines, load_named, open_storage_of, print_json, runs_note, show, study_notes
 from hpo.errors import ExperimentError, HPOError, UsageError
 
 app = typer.Typer(
@@ -49,10 +49,10 @@ def status(
     """Show where an experiment stands."""
     import time
 
+    from hpo.database.retrying import persistently
     from hpo.experiment.experiment import experiment_names
-    from hpo.experiment.status import snapshot
+    from hpo.experiment.status import is_finished, snapshot
     from hpo.launchers.progress import choose_progress, status_table
-    from hpo.launchers.supervise import is_finished
     from hpo.settings import Settings
 
     settings = Settings.given(storage=storage, home=home, trainers=trainers, checkpoint_dir=checkpoint_dir)
@@ -66,15 +66,20 @@ def status(
     found = load_named(settings, experiment)
     if watch:
         with choose_progress(as_json=as_json) as progress:
-            while not is_finished(now := snapshot(found)):
+            while not is_finished(now := persistently(lambda: snapshot(found))):
                 progress.update(now)
                 time.sleep(1.0)
-    now = snapshot(found, settings.checkpoints)
+    now = persistently(lambda: snapshot(found, settings.checkpoints), lambda: not watch)
     if as_json:
         # After lines of JSON it is one more of them.
-        print(json.dumps(now, indent=None if watch else 2))
+        print_json(now, indent=None if watch else 2)
         return
     show(status_table(now))
+    for study in now["studies"]:
+        for line in study_notes(study):
+            show(line)
+    for line in failure_lines(now, settings):
+        show(line)
     if now["checkpoint_bytes"]:
         show(f"checkpoints: {now['checkpoint_bytes'] / 1e6:.1f} MB in {settings.checkpoints}")
 
@@ -112,7 +117,7 @@ def export(
         sys.stdout.write("\n".join(loaded.exported_texts(sampler=sampler, top=top, form=form or "toml")))
         return
     for path, best in loaded.export(output, sampler=sampler, top=top, form=form):
-        show(f"{path}: {best.value:.6g} by {best.sampler}, trial {best.number} of {best.study}")
+        show(f"{path}: {best.value:.6g} by {best.sampler}, trial {best.number} of {best.study}{runs_note(best)}")
 
 
 @app.command()
@@ -205,19 +210,23 @@ def delete(
     checkpoint_dir: CheckpointOption = None,
 ) -> None:
     """Delete an experiment: its studies, checkpoints and artifacts."""
-    from hpo.experiment.deletion import delete_experiment, find
+    from hpo.experiment.deletion import contents, delete_experiment
     from hpo.settings import Settings
 
     settings = Settings.given(storage=storage, home=home, trainers=trainers, checkpoint_dir=checkpoint_dir)
-    found = find(open_storage_of(settings), experiment)
-    question = f"delete {experiment!r} with {len(found.study_ids)} studies and {found.num_trials} trials?"
+    found = contents(open_storage_of(settings), experiment)
+    by_hand = f" ({found.num_imported} added by hand)" if found.num_imported else ""
+    question = f"delete {experiment!r} with {len(found.study_ids)} studies and {found.num_trials} trials{by_hand}?"
     if not yes and not typer.confirm(question, err=True):
         raise ExperimentError("nothing was deleted")
-    delete_experiment(found, settings)
+    for host, count in delete_experiment(found, settings).items():
+        where = f"on the machine {host}" if host else "on the machine of the worker that made them"
+        show(f"{count} artifacts are not here: they lie in the home of hpo {where}")
     show(f"deleted {experiment!r}")
 
 
 app.command()(worker)
+app.command()(retry)
 app.command()(compare)
 app.command()(dashboard)
 
@@ -240,22 +249,52 @@ def main() -> NoReturn:
     """Runs the command line; expected failures are one message and an exit code, surprises keep their traceback."""
     from hpo.trainers.errors import TrainerError
 
+    code: Any
     _hide_password_from_process_list()
     try:
         app(standalone_mode=True)
+        code = 0
+    except SystemExit as ended:
+        # Typer ends the process itself, with 1 where the reader of the output has closed the pipe.
+        code = _pipe_closed() if isinstance(ended.__context__, BrokenPipeError) else ended.code
     except HPOError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
+        code = _failed(str(error), error.exit_code)
     except TrainerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code = _failed(str(error), 2)
+    except Exception as error:
+        if (message := _database_message(error)) is None:
+            raise
+        code = _failed(message, 1)
+    try:
+        sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    else:
-        code = 0
-    sys.stdout.flush()
+        code = _pipe_closed()
     raise SystemExit(code)
+
+
+def _failed(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _pipe_closed() -> int:
+    """Whoever read the output has seen enough, as ``head`` does: no failure. What is left is written to nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _database_message(error: Exception) -> str | None:
+    """One line for an error of the database; None for any other error."""
+    if "sqlalchemy" not in sys.modules:
+        return None
+    import optuna
+    import sqlalchemy as sa
+
+    from hpo.database.explain import explained
+
+    if isinstance(error, sa.exc.DBAPIError | sa.exc.TimeoutError | optuna.exceptions.StorageInternalError):
+        return f"{explained(error, 'the given address')}; the same command can be given again"
+    return None
 
 
 if __name__ == "__main__":

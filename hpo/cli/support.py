@@ -1,14 +1,18 @@
 """What the commands have in common: opening what a person names, and showing what was found."""
 
-import json
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
+from hpo import strict_json
+
 if TYPE_CHECKING:
+    from hpo.api import LoadedExperiment
     from hpo.database.storage import Storage
     from hpo.experiment.experiment import Experiment
     from hpo.settings import Settings
+
+MOST_REASONS = 5
 
 
 def open_storage_of(settings: "Settings") -> "Storage":
@@ -19,11 +23,9 @@ def open_storage_of(settings: "Settings") -> "Storage":
 
 
 def load_named(settings: "Settings", name: str) -> "Experiment":
-    """The experiment of that name, its trainers imported; raises ExperimentError with the near miss."""
+    """The experiment of that name; needs none of its trainers. Raises ExperimentError with the near miss."""
     from hpo.experiment.experiment import load_experiment
-    from hpo.trainers.loading import load_trainers
 
-    load_trainers(settings.trainers)
     return load_experiment(open_storage_of(settings), name)
 
 
@@ -37,8 +39,8 @@ def show(content: Any) -> None:
     Console(width=None if sys.stdout.isatty() else 160).print(content)
 
 
-def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=2))
+def print_json(content: Any, indent: int | None = 2) -> None:
+    print(strict_json.dumps(content, indent=indent))
 
 
 def command_for(settings: "Settings", *words: str) -> str:
@@ -50,7 +52,7 @@ def command_for(settings: "Settings", *words: str) -> str:
     from hpo.settings import Settings
 
     own = Settings()
-    takes_trainers = words[0] not in ("compare", "delete")
+    takes_trainers = words[0] in ("launch", "retry", "worker", "train")
     options: list[str] = []
     if (
         settings.storage is not None
@@ -67,3 +69,75 @@ def command_for(settings: "Settings", *words: str) -> str:
         # Options first, so that nothing after it is taken for one.
         return shlex.join(["hpo", command, *arguments[1:], *options, "--", arguments[0]])
     return shlex.join(["hpo", command, *arguments, *options])
+
+
+def study_notes(study: dict[str, Any]) -> list[str]:
+    """What the table has no column for: trials that cost no budget, a deleted study."""
+    notes = []
+    if study["infeasible"]:
+        notes.append(f"{study['infeasible']} infeasible configurations were drawn again")
+    if study["imported"]:
+        notes.append(f"{study['imported']} finished trials were added by hand and count for nothing")
+    if study["deleted"]:
+        notes.append("somebody has deleted the study: the next launch makes it again")
+    return [f"{study['name']}: {'; '.join(notes)}"] if notes else []
+
+
+def runs_note(best: Any) -> str:
+    """How sure the value of an exported configuration is: a mean over seeds, or one run."""
+    if best.runs == 1:
+        return ""
+    return f"; mean {best.mean:.6g} over {best.runs} seeds, of which this run is the nearest"
+
+
+def failure_lines(status: dict[str, Any], settings: "Settings") -> list[str]:
+    """What failed, why, where its log is and how to run it again; [] if nothing did."""
+    from hpo.experiment.status import num_failed
+
+    total = num_failed(status)
+    if not total:
+        return []
+    reasons: dict[str, list[tuple[str, dict[str, Any]]]] = {}
+    for study in status["studies"]:
+        for failure in study["failures"]:
+            place = f"{study['sampler']}/{study['repeat']}"
+            reasons.setdefault(failure["reason"], []).append((place, failure))
+    lines = [f"{total} of the budget's trials failed and gave no result:"]
+    for reason, failed in list(reasons.items())[:MOST_REASONS]:
+        place, last = failed[-1]
+        more = f", {len(failed)} trials with this reason" if len(failed) > 1 else ""
+        first, *others = reason.splitlines() or ["no reason was recorded"]
+        lines.append(f"  {first}{' …' if others else ''}")
+        log = last["log"] or f"that of the worker {last['worker']}, in the folder logs of its home"
+        lines.append(f"    {place}, trial {last['trial']}{more}; log: {log}")
+    if len(reasons) > MOST_REASONS:
+        lines.append(f"  and {len(reasons) - MOST_REASONS} other reasons: hpo status --json has them")
+    lines.append("once their cause is mended, the same launch runs them again, or")
+    lines.append(f"  {command_for(settings, 'retry', status['experiment'])}")
+    return lines
+
+
+def show_end(loaded: "LoadedExperiment", settings: "Settings", *, as_json: bool) -> int:
+    """What a launch ends with: the table, what failed, what to do next. Returns the exit code.
+
+    1 if trials of the budget failed or nothing can be exported: a script then does not go on as if it had a result.
+    """
+    from hpo.experiment.status import has_result, is_finished, num_failed
+    from hpo.launchers.progress import status_table
+
+    status = loaded.status()
+    code = 1 if num_failed(status) or not has_result(status) else 0
+    if as_json:
+        print_json(status, indent=None)
+        return code
+    show(status_table(status))
+    print()
+    for line in failure_lines(status, settings):
+        print(line)
+    if code == 0:
+        show(f"best configuration:  {command_for(settings, 'export', loaded.name, '--output', 'best.toml')}")
+    elif not num_failed(status) and is_finished(status):
+        show("no trial has completed: there is no best configuration")
+    show(f"comparison:          {command_for(settings, 'compare', loaded.name)}")
+    show(f"dashboard:           {command_for(settings, 'dashboard')}")
+    return code

@@ -1,8 +1,9 @@
 """Everything that is said about one experiment, computed from its records alone."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hpo.compare.significance import Probability, SignedRank, Verdict
 from hpo.compare.spending import Cost, Noise, cost, noise_within, pooled_spread
 from hpo.compare.stats import CONFIDENCE, Interval, mean_interval, median_interval
 from hpo.errors import ExperimentError
+from hpo.experiment.results import BestTrial, ranked
 
 BASELINE = "random"
 
@@ -44,27 +46,17 @@ def summarize(values: Sequence[float], confidence: float = CONFIDENCE) -> Summar
 
 
 @dataclass(frozen=True)
-class BestTrial:
-    """The best complete trial of a sampler over its repeats."""
-
-    study: str
-    study_id: int | None
-    trial: int
-    repeat: int
-    value: float
-    config: Mapping[str, Any]
-    params: Mapping[str, Any]
-    given: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Retrained:
-    """A sampler's best configuration trained again: ``reported`` is what the search said of it."""
+    """A sampler's best configuration trained again: ``reported`` is what the search said of it.
+
+    The summaries are those of the seeds that gave a finite value; ``diverged`` counts the others.
+    """
 
     reported: float
     validation: Summary
     test: Summary | None
     seeds: tuple[int, ...]
+    diverged: int = 0
 
 
 @dataclass(frozen=True)
@@ -141,7 +133,7 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
     paths = {name: [steps(study) for study in group] for name, group in by_sampler.items()}
     everything = [path for group in paths.values() for path in group]
     points = {axis: grid(max(path.total(axis) for path in everything), axis != "seconds") for axis in AXES}
-    again = [study.retrained["validation"] for study in studies if study.retrained]
+    again = [finite(study.retrained["validation"]) for study in studies if study.retrained]
     noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(studies)
     target = first.study_file.get("target")
     samplers = {}
@@ -164,7 +156,7 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
             best=_best(group),
             retrained=_retrained(group, _best(group), confidence),
         )
-    finished = all(study.is_finished() for study in studies)
+    finished = all(study.finished for study in studies)
     return Comparison(
         experiment=first.experiment,
         metric=first.metric,
@@ -175,7 +167,7 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
         pairs=compare_pairs(samplers, maximize, noise, confidence),
         importance={name: importance(group) for name, group in by_sampler.items()},
         noise=noise,
-        notes=_notes(samplers, finished),
+        notes=(*_notes(samplers, finished), *_record_notes(studies)),
         studies={study.name: study.study_id for study in studies if study.study_id is not None},
         study_file=first.study_file,
     )
@@ -303,28 +295,50 @@ def _speed_up(
 
 
 def _best(studies: Sequence[StudyRecord]) -> BestTrial | None:
-    best: BestTrial | None = None
-    for study in studies:
-        trial = study.best()
-        if trial is None or trial.value is None:
-            continue
-        if best is None or (trial.value > best.value if study.maximize else trial.value < best.value):
-            given = trial.given or trial.config or trial.params
-            best = BestTrial(
-                study.name, study.study_id, trial.number, study.repeat, trial.value, trial.config, trial.params, given
-            )
-    return best
+    """The best configuration of one sampler over its repeats; None if no trial is complete."""
+    candidates = [replace(o, study_id=index) for index, study in enumerate(studies) for o in study.outcomes()]
+    found = ranked(candidates, studies[0].maximize)
+    if not found:
+        return None
+    result = found[0]
+    study = studies[result.outcome.study_id]
+    trial = study.trial(result.outcome.number)
+    return BestTrial(
+        study=study.name,
+        sampler=study.sampler,
+        number=trial.number,
+        value=result.outcome.value,
+        given=trial.given or trial.config or trial.params,
+        config=trial.config or trial.given,
+        seed=trial.seed or 0,
+        attrs={},
+        mean=result.mean,
+        std=result.std,
+        runs=result.runs,
+        study_id=study.study_id or 0,
+        repeat=study.repeat,
+        params=trial.params,
+    )
 
 
 def _retrained(studies: Sequence[StudyRecord], best: BestTrial | None, confidence: float) -> Retrained | None:
-    """What came of training the best trial again; None where it was not done, or another trial is the best by now."""
+    """What training the best trial again gave; None if that was not done, if another trial is the best by now, or if
+    every run diverged."""
     for study in studies:
         again = study.retrained
-        if best is not None and again and (study.name, again["trial"]) == (best.study, best.trial):
-            validation = summarize(again["validation"], confidence)
-            assert validation is not None
-            return Retrained(best.value, validation, summarize(again["test"] or [], confidence), tuple(again["seeds"]))
+        if best is not None and again and (study.name, again["trial"]) == (best.study, best.number):
+            validation = summarize(finite(again["validation"]), confidence)
+            if validation is None:
+                return None
+            diverged = len(again["seeds"]) - validation.n
+            test = summarize(finite(again["test"] or []), confidence)
+            return Retrained(best.value, validation, test, tuple(again["seeds"]), diverged)
     return None
+
+
+def finite(values: Sequence[float | None]) -> list[float]:
+    """The values that are finite numbers."""
+    return [value for value in values if value is not None and math.isfinite(value)]
 
 
 def _notes(samplers: Mapping[str, SamplerComparison], finished: bool) -> tuple[str, ...]:
@@ -342,3 +356,24 @@ def _notes(samplers: Mapping[str, SamplerComparison], finished: bool) -> tuple[s
             "A study file with more repeats shows what is more than chance."
         )
     return tuple(notes)
+
+
+def _record_notes(studies: Sequence[StudyRecord]) -> list[str]:
+    """What a reader has to know of the record behind the numbers."""
+    notes = []
+    failed = sum(trial.state == "failed" for study in studies for trial in study.last_attempts())
+    if failed:
+        notes.append(f"{_count(failed, 'trial')} of the budget failed and gave no result: hpo status says why.")
+    imported = sum(study.imported for study in studies)
+    if imported:
+        notes.append(f"{_count(imported, 'finished trial')} added by hand: not part of this comparison.")
+    if any(trial.counts_slots for study in studies for trial in study.trials):
+        notes.append(
+            "Seconds of trials that an older version trained side by side are the time in their slots, not "
+            "worker-seconds: they are too large by up to the number of slots."
+        )
+    return notes
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

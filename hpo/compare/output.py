@@ -52,6 +52,18 @@ def to_json(report: Report | Comparison) -> dict[str, Any]:
 
 def _sampler(s: SamplerComparison) -> dict[str, Any]:
     content: dict[str, Any] = _plain(s)
+    if s.best is not None:
+        content["best"] = {
+            "study": s.best.study,
+            "study_id": s.best.study_id,
+            "trial": s.best.number,
+            "repeat": s.best.repeat,
+            "value": s.best.value,
+            "mean": s.best.mean,
+            "runs": s.best.runs,
+            "config": _plain(s.best.config),
+            "params": _plain(s.best.params),
+        }
     summary = content.pop("summary") or {}
     content["final"] = {"values": content["final"], **summary}
     return content

@@ -1,23 +1,26 @@
 """Sends the comparison into Optuna's own pages: figures with fixed ids and a note on each study of the experiment.
 
 The dashboard reads a study's attributes at every poll, so figures are few and small. What has not changed is not
-written again, and a second publication replaces the first.
+written again, and a second publication replaces the first. A note that a person has written or changed stays as it is:
+only a note whose digest we have recorded is replaced.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
 import optuna
-from optuna.storages import BaseStorage
 from optuna_dashboard import get_note, save_note, save_plotly_graph_object  # type: ignore[import-untyped]
 
 from hpo.compare import figures, tables
 from hpo.compare.comparison import Comparison, compare_studies
 from hpo.compare.load import Loader
 from hpo.compare.records import AXES
-from hpo.search.optuna_internals import dashboard_figures
+from hpo.database import attributes
+from hpo.database.storage import Storage
+from hpo.search.optuna_internals import dashboard_figures, storage_of, study_id_of
 
 LARGEST_FIGURE = 50_000  # bytes
 IDS = {"curve_trials_median": "hpo-curves-trials", "curve_epochs_median": "hpo-curves-epochs", "final": "hpo-final"}
@@ -29,26 +32,49 @@ TITLES = {
 MOST_POINTS = 60
 
 
-def publish(storage: BaseStorage, experiment: str | Comparison) -> Comparison:
-    """Publishes the comparison of an experiment on each of its studies; returns it. May be repeated.
+def publish(storage: Storage, experiment: str | Comparison) -> list[str]:
+    """Publishes the comparison of an experiment on each of its studies. May be repeated.
+
+    Returns the studies whose note a person has written or changed; that note is left as it is.
 
     Raises:
         ExperimentError: for an unknown experiment.
-        StorageError: where the database does not answer.
+        StorageError: if the database does not answer.
     """
-    comparison = compare_studies(Loader(storage).load(experiment)) if isinstance(experiment, str) else experiment
+    loader = Loader(storage)
+    comparison = compare_studies(loader.load(experiment)) if isinstance(experiment, str) else experiment
     drawn = {key: figure_json(comparison, key) for key in IDS}
+    skipped = []
     for name, study_id in comparison.studies.items():
-        study = optuna.load_study(study_name=name, storage=storage)
-        stored = dashboard_figures(storage.get_study_system_attrs(study_id))
+        study = optuna.load_study(study_name=name, storage=loader.storage, pruner=optuna.pruners.NopPruner())
+        stored = dashboard_figures(loader.storage.get_study_system_attrs(study_id))
         for key, graph_id in IDS.items():
             figure = drawn[key]
             if stored.get(graph_id) != figure.to_json():
                 save_plotly_graph_object(study, figure, graph_object_id=graph_id)
-        text = note(comparison, name)
-        if get_note(study) != text:
-            save_note(study, text)
-    return comparison
+        if not _write_note(study, note(comparison, name)):
+            skipped.append(name)
+    return skipped
+
+
+def _write_note(study: optuna.Study, text: str) -> bool:
+    """Writes our note if there is none, or one of ours; returns whether the study has our note now."""
+    present = get_note(study)
+    if present == text:
+        return True
+    storage, study_id = storage_of(study), study_id_of(study)
+    digests = storage.get_study_system_attrs(study_id).get(attributes.NOTE_DIGESTS) or []
+    if present and _digest(present) not in digests:
+        return False
+    # Recorded before the note is written, and the one before it stays recorded: whoever dies in between leaves a note
+    # that is known to be ours, whichever it is.
+    storage.set_study_system_attr(study_id, attributes.NOTE_DIGESTS, [*digests[-1:], _digest(text)])
+    save_note(study, text)
+    return True
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def figure_json(comparison: Comparison, key: str) -> Any:

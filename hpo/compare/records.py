@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hpo.experiment.results import Outcome, ranked
+from hpo.experiment.status import State
 from hpo.trainers.protocol import Direction
 
-TrialState = Literal["complete", "pruned", "failed", "running", "waiting"]
 Axis = Literal["trials", "epochs", "seconds"]
 
 AXES: dict[Axis, str] = {
@@ -26,17 +27,20 @@ class TrialRecord:
         lineage: the unit of the budget; the attempts of a lineage share it, and the last of them counts.
         attempt: from 0.
         state: how it stands.
-        value: the final value of a complete trial; of a pruned one the value where it stopped; else None.
+        value: the final value of a complete trial; of a pruned one the value where it stopped; None if it has none, or
+            one that is not finite.
         params: what the sampler chose.
         distributions: what each parameter was chosen from (``optuna.distributions``); only the importance looks at it.
         config: the whole configuration, or {} where none was stored.
         epochs: epochs that the lineage had finished when this attempt ended.
         start_epoch: epochs that it had finished before this attempt.
-        given: the configuration as it was given to the trainer; {} for trials of older versions and foreign ones.
-        seconds: worker-seconds of this attempt.
+        given: the configuration as it was given to the trainer; {} for trials of older versions.
+        seconds: worker-seconds of this attempt: in a pack, its share of the worker's time.
+        counts_slots: whether ``seconds`` is the whole time in a slot of a pack instead, as older versions recorded it.
         start, end: POSIX timestamps, or None.
         intermediate: value by epoch.
         reason: why it was pruned or failed.
+        worker, log: who trained it, and where that worker's log is; None if not recorded.
         audited: the epoch after which it would have been pruned, had it not been continued for the audit.
         seed: the training seed, or None.
         trial_id: the storage's own identity, or None.
@@ -44,7 +48,7 @@ class TrialRecord:
 
     number: int
     lineage: int
-    state: TrialState
+    state: State
     value: float | None = None
     attempt: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -54,10 +58,13 @@ class TrialRecord:
     epochs: int = 0
     start_epoch: int = 0
     seconds: float = 0.0
+    counts_slots: bool = False
     start: float | None = None
     end: float | None = None
     intermediate: Mapping[int, float] = field(default_factory=dict)
     reason: str | None = None
+    worker: str | None = None
+    log: str | None = None
     audited: int | None = None
     seed: int | None = None
     trial_id: int | None = None
@@ -84,7 +91,10 @@ class StudyRecord:
         budget: ``{"trials": n}`` or ``{"epochs": n}``; {} where it is not known.
         metric: what is optimized, as the study file calls it.
         study_file: the stored study file as JSON; {} where there is none.
-        trials: all attempts, by number.
+        trials: all attempts of ours, by number.
+        finished: whether its budget is spent and nothing runs or waits, as :mod:`hpo.experiment.status` has it.
+        imported: finished trials that a person added; they are none of the ``trials``.
+        infeasible: draws that were refused; they are none of the ``trials``.
         study_id: the storage's own identity, or None.
         epochs_per_trial: most epochs that one trial can take.
         retrained: what came of training one of its trials again: ``trial``, ``seeds``, and ``validation`` and ``test``
@@ -103,6 +113,9 @@ class StudyRecord:
     name: str = ""
     epochs_per_trial: int = 1
     retrained: Mapping[str, Any] = field(default_factory=dict)
+    finished: bool = True
+    imported: int = 0
+    infeasible: int = 0
 
     @property
     def maximize(self) -> bool:
@@ -117,19 +130,18 @@ class StudyRecord:
                 last[trial.lineage] = trial
         return [last[lineage] for lineage in sorted(last)]
 
-    def is_finished(self) -> bool:
-        """Whether its budget is used up: nothing runs and no further trial is to begin."""
-        last = self.last_attempts()
-        if not last or any(trial.state in ("running", "waiting") for trial in last):
-            return False
-        spent = sum(trial.epochs for trial in last)
-        budget = self.budget.get("epochs")
-        return len(last) >= self.budget.get("trials", 0) and (budget is None or spent + self.epochs_per_trial > budget)
+    def outcomes(self) -> list[Outcome]:
+        """Its candidates for the best configuration."""
+        return [
+            Outcome(t.trial_id or 0, self.study_id or 0, t.number, t.value, t.identity(), t.seed)
+            for t in self.last_attempts()
+            if t.state == "complete" and t.value is not None
+        ]
 
     def best(self) -> TrialRecord | None:
-        """The best complete trial, the earliest of equals; None where none is complete."""
-        complete = [t for t in self.last_attempts() if t.state == "complete" and t.value is not None]
-        if not complete:
-            return None
-        sign = -1.0 if self.maximize else 1.0
-        return min(complete, key=lambda trial: (sign * (trial.value or 0.0), trial.number))
+        """The trial of its best configuration, see :func:`hpo.experiment.results.ranked`; None if none is complete."""
+        found = ranked(self.outcomes(), self.maximize)
+        return self.trial(found[0].outcome.number) if found else None
+
+    def trial(self, number: int) -> TrialRecord:
+        return next(trial for trial in self.trials if trial.number == number)

@@ -1,15 +1,15 @@
 """A comparison for people and machines: terminal, JSON, CSV, one self-contained page."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from optuna.storages import BaseStorage
 
 from hpo.compare.comparison import Comparison, compare_studies
 from hpo.compare.load import Loader
 from hpo.compare.tasks import TaskComparison, compare_tasks
 from hpo.database import attributes
+from hpo.database.storage import Storage
 from hpo.errors import UsageError
 
 # Trains a configuration of an experiment once for each seed and returns the metrics of each run.
@@ -26,7 +26,7 @@ class Report:
 
 
 def compare(
-    storage: BaseStorage | Loader, experiments: Sequence[str], *, retrain: int = 0, train: Train | None = None
+    storage: Storage | Loader, experiments: Sequence[str], *, retrain: int = 0, train: Train | None = None
 ) -> Report:
     """Compares the samplers of each experiment, and ranks them over the experiments where there are several.
 
@@ -61,12 +61,17 @@ def retrain_best(loader: Loader, experiment: str, num_seeds: int, train: Train) 
             continue
         runs = train(experiment, best.given, seeds)
         kept = {
-            "trial": best.trial,
+            "trial": best.number,
             "seeds": seeds,
-            "validation": [run[comparison.metric] for run in runs],
-            "test": [run[tested] for run in runs] if tested is not None and tested in runs[0] else None,
+            "validation": [_finite(run[comparison.metric]) for run in runs],
+            "test": [_finite(run[tested]) for run in runs] if tested is not None and tested in runs[0] else None,
         }
         loader.storage.set_study_user_attr(best.study_id, attributes.RETRAINED, kept)
+
+
+def _finite(value: float) -> float | None:
+    """None for a run that diverged: JSON has no other number for it, and a page that reads it would break for good."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _test_metric(metric: str) -> str | None:

@@ -7,15 +7,16 @@ readers get the last numbers in the meantime.
 import hashlib
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from optuna.storages import BaseStorage
-
 from hpo.compare.comparison import Comparison, compare_studies
 from hpo.compare.load import Loader, StudyEntry
+from hpo.compare.records import TrialRecord
 from hpo.database import attributes
-from hpo.errors import ExperimentError, near_miss
+from hpo.database.storage import Storage
+from hpo.experiment import results, stored
 
 LIST_SECONDS = 0.5  # several readers' polls within this share one query
 PAUSE_FACTOR = 3.0  # of the time that a comparison takes, before the next one of the same experiment
@@ -23,7 +24,7 @@ PAUSE_FACTOR = 3.0  # of the time that a comparison takes, before the next one o
 
 @dataclass(frozen=True)
 class ExperimentRow:
-    """One line of the list of experiments."""
+    """One line of the list of experiments; ``finished``, ``running`` and ``failed`` count lineages."""
 
     name: str
     samplers: tuple[str, ...]
@@ -47,11 +48,13 @@ class ExperimentRow:
 
 @dataclass(frozen=True)
 class Current:
-    """A comparison and the token of the numbers that it was made from."""
+    """A comparison and the token of the numbers that it was made from; ``failed``: study and trial of each lineage
+    that failed, with the reason."""
 
     token: str
     comparison: Comparison
     entries: tuple[StudyEntry, ...]
+    failed: tuple[tuple[str, TrialRecord], ...] = ()
 
 
 @dataclass
@@ -65,7 +68,7 @@ class _Slot:
 class Live:
     """What the pages read; safe to use from the server's threads."""
 
-    def __init__(self, storage: BaseStorage) -> None:
+    def __init__(self, storage: Storage) -> None:
         self.loader = Loader(storage)
         self._slots: dict[str, _Slot] = {}
         self._lock = threading.Lock()
@@ -97,7 +100,7 @@ class Live:
         """
         known = self.entries()
         if name not in known:
-            raise ExperimentError(f"There is no experiment {name!r}{near_miss(name, known)}.")
+            raise stored.unknown_experiment(name, known)
         entries, token = known[name], _token(known[name])
         with self._lock:
             slot = self._slots.setdefault(name, _Slot())
@@ -105,8 +108,14 @@ class Live:
             now = time.monotonic()
             fresh = slot.current is not None and slot.current.token == token
             if slot.current is None or (not fresh and now - slot.made >= PAUSE_FACTOR * slot.took):
-                comparison = compare_studies(self.loader.studies(entries))
-                slot.current = Current(token, comparison, tuple(entries))
+                records = self.loader.studies(entries)
+                failed = tuple(
+                    (record.name, trial)
+                    for record in records
+                    for trial in record.last_attempts()
+                    if trial.state == "failed"
+                )
+                slot.current = Current(token, compare_studies(records), tuple(entries), failed)
                 slot.made = time.monotonic()
                 slot.took = slot.made - now
             return slot.current
@@ -114,38 +123,39 @@ class Live:
 
 def row(name: str, entries: Sequence[StudyEntry]) -> ExperimentRow:
     """Adds up the studies of one experiment."""
-    counts: dict[str, int] = {}
-    best: dict[str, float] = {}
+    counts: Counter[str] = Counter()
+    outcomes: dict[str, list[results.Outcome]] = {}
     for entry in entries:
-        for state, count in entry.counts.items():
-            counts[state] = counts.get(state, 0) + count
-        sampler = str(entry.attrs.get(attributes.SAMPLER, ""))
-        if entry.best is not None:
-            known = best.get(sampler, entry.best)
-            best[sampler] = max(known, entry.best) if entry.maximize else min(known, entry.best)
-    finished = counts.get("COMPLETE", 0) + counts.get("PRUNED", 0)
-    running = counts.get("RUNNING", 0)
+        counts.update(entry.counts.states)
+        outcomes.setdefault(entry.sampler, []).extend(entry.outcomes)
+    best = {
+        sampler: results.ranked(found, entries[0].maximize)[0].outcome.value
+        for sampler, found in outcomes.items()
+        if found
+    }
     budgets = [entry.budget.get("trials") for entry in entries]
-    budget = sum(b for b in budgets if b is not None) if all(b is not None for b in budgets) else None
-    state = "running" if running or counts.get("WAITING") else "not started" if not counts else "stopped"
-    if state == "stopped" and budget is not None and finished + counts.get("FAIL", 0) >= budget:
-        state = "finished"
-    elif state == "stopped" and budget is None:
-        state = "idle"
     study_file = entries[0].attrs.get(attributes.STUDY_FILE) or {}
     return ExperimentRow(
         name=name,
-        samplers=tuple(dict.fromkeys(str(entry.attrs.get(attributes.SAMPLER, "")) for entry in entries)),
+        samplers=tuple(outcomes),
         repeats=len({entry.attrs.get(attributes.REPEAT) for entry in entries}),
-        state=state,
-        finished=finished,
-        running=running,
-        failed=counts.get("FAIL", 0),
-        budget=budget,
+        state=_state(entries, counts),
+        finished=counts["complete"] + counts["pruned"],
+        running=counts["running"],
+        failed=counts["failed"],
+        budget=sum(b for b in budgets if b is not None) if all(b is not None for b in budgets) else None,
         best=best,
         metric=str(study_file.get("metric", "value")),
         study_ids=tuple(entry.study_id for entry in entries),
     )
+
+
+def _state(entries: Sequence[StudyEntry], counts: Counter[str]) -> str:
+    if all(entry.finished for entry in entries):
+        return "finished"
+    if counts["running"]:
+        return "running"
+    return "stopped" if counts.total() else "not started"
 
 
 def _token(entries: Sequence[StudyEntry]) -> str:

@@ -15,7 +15,6 @@ from hpo.compare.output import dumps
 from hpo.compare.render import environment, experiment_view, plotly_script, static_text
 from hpo.dashboard.guard import PREFIX, Access, cookie_header, session_cookie
 from hpo.dashboard.live import Current, Live
-from hpo.database import attributes
 from hpo.errors import ExperimentError, HPOError, StorageError, UsageError
 
 # Writes the best configuration of an experiment: (experiment, sampler, "toml" or "json") -> text.
@@ -259,10 +258,10 @@ def _study_table(current: Current) -> list[dict[str, Any]]:
         {
             "id": entry.study_id,
             "name": entry.name,
-            "finished": entry.counts.get("COMPLETE", 0) + entry.counts.get("PRUNED", 0),
-            "running": entry.counts.get("RUNNING", 0),
-            "failed": entry.counts.get("FAIL", 0),
-            "sampler": entry.attrs.get(attributes.SAMPLER, ""),
+            "finished": entry.counts.states["complete"] + entry.counts.states["pruned"],
+            "running": entry.counts.states["running"],
+            "failed": entry.counts.states["failed"],
+            "sampler": entry.sampler,
             "best": tables.text(entry.best),
         }
         for entry in current.entries

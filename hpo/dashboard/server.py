@@ -1,47 +1,80 @@
 """Puts the dashboard together and serves it with waitress, a production WSGI server of threads."""
 
 import errno
+import json
 import os
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 import bottle  # type: ignore[import-untyped]
 import optuna_dashboard  # type: ignore[import-untyped]
+import sqlalchemy as sa
 import waitress  # type: ignore[import-untyped]
 import waitress.wasyncore  # type: ignore[import-untyped]
-from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.storages import BaseStorage
 
 from hpo.compare.render import environment, static_text
 from hpo.dashboard.guard import PREFIX, Access, Guard, is_loopback
 from hpo.dashboard.live import Live
 from hpo.dashboard.login import Login
+from hpo.dashboard.optuna_pages import OptunaPages
 from hpo.dashboard.pages import Exporter, Pages
+from hpo.database import attributes
+from hpo.database.storage import Storage
 from hpo.errors import DashboardError
+from hpo.files.artifacts import PREFIX as PREFIX_OF_ARTIFACTS
+from hpo.files.artifacts import ArtifactFolder
 
 THREADS = 8
 
 
-class Artifacts(FileSystemArtifactStore):
-    """The folder of artifacts; a file that is gone is an ordinary 404."""
+class Artifacts(ArtifactFolder):
+    """The artifacts that this machine reaches; for another one, a page that says on which machine it lies."""
 
-    def open_reader(self, artifact_id: str) -> Any:
+    def __init__(self, storage: Storage, *places: str | Path) -> None:
+        super().__init__(*places)
+        self._engine = storage.engine
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
         try:
             return super().open_reader(artifact_id)
         except ArtifactNotFound:
-            raise bottle.HTTPResponse("Not Found", 404) from None
+            host = self._host(artifact_id)
+            where = f"on the machine {host}, in the home of hpo there" if host else "on the machine of its worker"
+            text = (
+                f"Not found on this machine ({socket.gethostname()}): the file lies {where}, or was removed.\n"
+                "Workers and dashboard that share a --checkpoint-dir (a folder or an address) share such files too.\n"
+            )
+            headers = {"Content-Type": "text/plain; charset=utf-8"}
+            raise bottle.HTTPResponse(text, 404, headers) from None
+
+    def _host(self, artifact_id: str) -> str:
+        """The machine of the worker that attached it; "" if that is not recorded."""
+        query = (
+            "SELECT w.value_json FROM trial_system_attributes a JOIN trial_user_attributes w USING (trial_id) "
+            "WHERE a.key = :key AND w.key = :worker LIMIT 1"
+        )
+        parameters = {"key": PREFIX_OF_ARTIFACTS + artifact_id, "worker": attributes.WORKER}
+        with self._engine.connect() as connection:
+            worker = connection.execute(sa.text(query), parameters).scalar()
+        return "" if worker is None else str(json.loads(worker)).partition(":")[0]
 
 
-def make_app(storage: BaseStorage, artifacts: Path, access: Access, export: Exporter) -> WSGIApplication:
-    """Optuna's dashboard at ``/``, ours under ``/hpo/``, one guard before both."""
+def make_app(
+    storage: Storage, artifacts: str | Path | Sequence[str | Path], access: Access, export: Exporter
+) -> WSGIApplication:
+    """Optuna's dashboard at ``/``, ours under ``/hpo/``, one guard before both.
+
+    ``artifacts``: the folder or address of artifacts; of several, new ones go into the first.
+    """
     live = Live(storage)
-    artifacts.mkdir(parents=True, exist_ok=True)
-    optuna_app: WSGIApplication = optuna_dashboard.wsgi(live.loader.storage, artifact_store=Artifacts(str(artifacts)))
+    places = [artifacts] if isinstance(artifacts, str | Path) else artifacts
+    optuna_app: WSGIApplication = optuna_dashboard.wsgi(live.loader.storage, artifact_store=Artifacts(storage, *places))
+    optuna_pages = OptunaPages(optuna_app, storage)
     our_app: WSGIApplication = Pages(live, access, export).app
     environment(), static_text("app.css")
 
@@ -51,7 +84,7 @@ def make_app(storage: BaseStorage, artifacts: Path, access: Access, export: Expo
             start_response("302 Found", [("Location", f"{PREFIX}/"), ("Content-Length", "0")])
             return []
         ours = path == PREFIX or path.startswith(f"{PREFIX}/")
-        return (our_app if ours else optuna_app)(environ, start_response)
+        return (our_app if ours else optuna_pages)(environ, start_response)
 
     return Guard(dispatch, access)
 

@@ -11,7 +11,11 @@ REPEAT = "hpo:repeat"  # int from 0
 STUDY_FILE = "hpo:study_file"  # dict, hpo.studyfile.model.StudyFile.to_json()
 RETRAINED = "hpo:retrained"  # dict, what came of training its best trial again: trial, seeds, validation, test
 TRAINER_FIELDS = "hpo:trainer_fields"  # dict, config_schema of the trainer's configuration that it was made with
+TRAINER_MODULES = "hpo:trainer_modules"  # str, --trainers of the launch; only ever shown, never imported from here
 KEY = "hpo:key"  # str, names the study's checkpoints; random, so that a study made again finds none of the old one
+
+# Of a study, among Optuna's system attributes, which its dashboard does not show.
+NOTE_DIGESTS = "hpo:note"  # list of str, SHA-256 of the notes that we wrote; another note is a person's
 
 # Of a trial.
 LINEAGE = "lineage"  # int from 0; for grid search the cell's index, below len(try_first) the index of a tried-first one
@@ -29,5 +33,6 @@ INFEASIBLE = "hpo:infeasible"  # dict with lineage and draw: this configuration 
 METRICS = "metrics"  # dict, all metrics of the epoch that gave the value
 REASON = "reason"  # str, why it was pruned, failed or was given back
 WORKER = "worker"  # str, host:pid
+LOG = "log"  # str, host and path of the log that the worker of this attempt wrote
 AUDITED = "audited"  # int, the epoch after which the pruner would have pruned a trial that was continued for the audit
 TRAINED_ON = "trained_on"  # dict, what the last digits depend on: device, threads, slots, processor, torch's version

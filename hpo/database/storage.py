@@ -24,7 +24,10 @@ from hpo.database.schema import OWN_TABLES, create_own_tables, has_own_columns, 
 from hpo.errors import StorageError
 
 # Two connections serve a worker: one for claims, reports and results, one for heartbeats.
-ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 1}
+POOL_SIZE = 2
+CONNECTIONS = 3
+"""With one more for a moment in which both are taken."""
+ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_size": POOL_SIZE}
 CONNECT_OPTIONS: dict[str, Any] = {
     "options": "-c timezone=UTC",
     "application_name": "hpo",
@@ -35,22 +38,26 @@ CONNECT_OPTIONS: dict[str, Any] = {
 }
 
 
-def open_storage(address: str | None = None, *, home: str | Path | None = None) -> "Storage":
+def open_storage(
+    address: str | None = None, *, home: str | Path | None = None, connections: int = CONNECTIONS
+) -> "Storage":
     """Opens the storage that ``address`` names (see :func:`resolve_address`); makes the tables where there are none.
+
+    ``connections``: the most that are open at a time; a process whose threads read at once wants one for each.
 
     Raises:
         StorageError: one line on a server that cannot be reached or refuses us, a database that is not ours or that
             another version of Optuna made.
     """
-    return Storage(resolve_address(address, home))
+    return Storage(resolve_address(address, home), connections)
 
 
 class Storage(RDBStorage):
     """Optuna's storage on Postgres, reading trials fast. ``optuna.storages.get_storage`` puts its cache before it."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, connections: int = CONNECTIONS) -> None:
         self.address = masked(address)
-        engine_options = {**ENGINE_OPTIONS, "connect_args": CONNECT_OPTIONS}
+        engine_options = {**ENGINE_OPTIONS, "connect_args": CONNECT_OPTIONS, "max_overflow": connections - POOL_SIZE}
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:

@@ -1,6 +1,11 @@
-"""Deleting an experiment: its studies, its checkpoints and its artifacts. Needs none of its trainers."""
+"""Deleting an experiment: its studies, its checkpoints and its artifacts. Needs none of its trainers.
+
+Only what is ours is deleted: the studies by our own table, so that a copy that a person made stays, with the artifacts
+that it shows; and files by keys and ids that look as we make them, so that no text of the database becomes a path.
+"""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,54 +14,76 @@ import sqlalchemy as sa
 from hpo.database import attributes
 from hpo.database.schema import optuna_tables
 from hpo.database.storage import Storage
-from hpo.errors import ExperimentError, near_miss
-from hpo.experiment.experiment import experiment_names, experiment_rows
-from hpo.files.artifacts import PREFIX
-from hpo.files.checkpoints import CheckpointFolder
+from hpo.experiment import stored
+from hpo.files.artifacts import PREFIX, ArtifactFolder, is_artifact_id
+from hpo.files.checkpoints import CheckpointFolder, is_study_key
 from hpo.settings import Settings
 
 
 @dataclass(frozen=True)
-class Found:
-    """What would be deleted."""
+class Contents:
+    """What would be deleted.
+
+    Attributes:
+        num_trials: all trials; ``num_imported`` of them were added by a person.
+        artifact_hosts: for each artifact the machine of the worker that attached it; "" if that is not recorded.
+    """
 
     storage: Storage
     study_ids: list[int]
     keys: list[str]
     num_trials: int
-    artifact_ids: list[str]
+    num_imported: int
+    artifact_hosts: dict[str, str]
 
 
-def find(storage: Storage, name: str) -> Found:
-    """Raises ExperimentError where there is no such experiment."""
-    rows = experiment_rows(storage, name)
-    if not rows:
-        raise ExperimentError(
-            f"there is no experiment {name!r} at {storage.address}{near_miss(name, experiment_names(storage))}"
-        )
-    ids = [study_id for study_id, _, _ in rows]
+NOTES = f"""
+SELECT a.key, w.value_json FROM trial_system_attributes a JOIN trials t USING (trial_id)
+LEFT JOIN trial_user_attributes w ON w.trial_id = a.trial_id AND w.key = '{attributes.WORKER}'
+WHERE t.study_id = ANY(:ids) AND a.key LIKE :like AND a.value_json NOT IN ('null', '"null"')
+UNION ALL SELECT key, NULL FROM study_system_attributes
+WHERE study_id = ANY(:ids) AND key LIKE :like AND value_json NOT IN ('null', '"null"')
+"""
+NOTED_ELSEWHERE = """
+SELECT a.key FROM trial_system_attributes a JOIN trials t USING (trial_id)
+WHERE NOT t.study_id = ANY(:ids) AND a.key = ANY(:keys)
+UNION SELECT key FROM study_system_attributes WHERE NOT study_id = ANY(:ids) AND key = ANY(:keys)
+"""
+COUNTS = """
+SELECT count(*), count(*) FILTER (WHERE h.trial_id IS NULL)
+FROM trials t LEFT JOIN hpo_trials h USING (trial_id) WHERE t.study_id = ANY(:ids)
+"""
+
+
+def contents(storage: Storage, name: str) -> Contents:
+    """What an experiment consists of. Raises ExperimentError if there is none of that name."""
     with storage.engine.connect() as connection:
+        rows = stored.study_rows(connection, name)
+        if not rows:
+            raise stored.unknown_experiment(name, stored.names(connection), storage.address)
+        ids = [study_id for study_id, _, _ in rows]
+        num_trials, num_imported = connection.execute(sa.text(COUNTS), {"ids": ids}).one()
+        hosts: dict[str, str] = {}
+        for key, worker in connection.execute(sa.text(NOTES), {"ids": ids, "like": PREFIX + "%"}):
+            hosts[key.removeprefix(PREFIX)] = str(json.loads(worker)).partition(":")[0] if worker else ""
+        keys = [PREFIX + artifact_id for artifact_id in hosts]
+        for (key,) in connection.execute(sa.text(NOTED_ELSEWHERE), {"ids": ids, "keys": keys}):
+            del hosts[key.removeprefix(PREFIX)]
+    checkpoint_keys = [str(attrs[attributes.KEY]) for _, _, attrs in rows if is_study_key(attrs.get(attributes.KEY))]
+    hosts = {artifact_id: host for artifact_id, host in hosts.items() if is_artifact_id(artifact_id)}
+    return Contents(storage, ids, checkpoint_keys, num_trials, num_imported, hosts)
 
-        def scalars(sql: str) -> list[str]:
-            return [row[0] for row in connection.execute(sa.text(sql), {"ids": ids, "like": PREFIX + "%"})]
 
-        num_trials = int(scalars("SELECT count(*) FROM trials WHERE study_id = ANY(:ids)")[0])
-        notes = scalars(
-            "SELECT a.value_json FROM trial_system_attributes a JOIN trials USING (trial_id) "
-            "WHERE study_id = ANY(:ids) AND key LIKE :like UNION ALL "
-            "SELECT value_json FROM study_system_attributes WHERE study_id = ANY(:ids) AND key LIKE :like"
-        )
-    artifact_ids = [json.loads(json.loads(note))["artifact_id"] for note in notes if json.loads(note)]
-    return Found(storage, ids, [attrs[attributes.KEY] for _, _, attrs in rows], num_trials, artifact_ids)
+def delete_experiment(found: Contents, settings: Settings) -> Counter[str]:
+    """Deletes what :func:`contents` has listed; workers that still run on it end by themselves.
 
-
-def delete_experiment(found: Found, settings: Settings) -> None:
-    """Deletes what was found; workers that still run on it end by themselves."""
+    Returns how many artifacts are not reached from this machine, by the name of the machine that they were made on.
+    """
     delete_studies(found.storage.engine, found.study_ids)
     for key in found.keys:
         CheckpointFolder(settings.checkpoints, key).remove_all()
-    for artifact_id in found.artifact_ids:
-        (settings.artifacts / artifact_id).unlink(missing_ok=True)
+    folder = ArtifactFolder(settings.artifact_root, settings.artifacts)
+    return Counter(host for artifact_id, host in found.artifact_hosts.items() if not folder.discard(artifact_id))
 
 
 def delete_studies(engine: sa.Engine, study_ids: Sequence[int]) -> None:

@@ -1,20 +1,24 @@
 """An experiment: the Optuna studies of one study file, one for each sampler and repeat, made together or not at all."""
 
+import functools
 import json
 import secrets
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
 
 from hpo.database import attributes, claims
 from hpo.database.storage import Storage
-from hpo.errors import ExperimentError, StudyFileError, near_miss
+from hpo.errors import ExperimentError, StudyFileError
+from hpo.experiment import stored
 from hpo.experiment.config_schema import changes, fingerprint, shown_changes
-from hpo.search.sampler_registry import SamplerSpec
+from hpo.search.sampler_registry import SAMPLERS, SamplerSpec
 from hpo.studyfile.load import study_file_from_json
 from hpo.studyfile.model import StudyFile
-from hpo.studyfile.validation import near_or_all
+from hpo.trainers.protocol import Direction
 from hpo.trainers.registry import TRAINERS
 
 
@@ -29,85 +33,139 @@ class StudyHandle:
     key: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Experiment:
-    """A study file and its studies in a storage.
+    """An experiment in a storage.
 
-    ``trainer_fields``: the trainer's configuration that it was made with, see :mod:`hpo.experiment.config_schema`.
+    Everything but :attr:`study_file` comes from the database alone, so it is there without the trainer's code.
+
+    Attributes:
+        content: the stored study file as JSON.
+        trainer_fields: the trainer's configuration that it was made with, see :mod:`hpo.experiment.config_schema`.
+        trainer_modules: ``--trainers`` of the launch that made it, a suggestion for a person; "" if not recorded.
+        cache: what :mod:`hpo.experiment.status` keeps between two looks.
     """
 
     storage: Storage
-    study_file: StudyFile
+    content: Mapping[str, Any]
     studies: tuple[StudyHandle, ...]
     trainer_fields: dict[str, str] | None = None
+    trainer_modules: str = ""
+    cache: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
-        return self.study_file.name
+        return str(self.content["name"])
+
+    @property
+    def trainer(self) -> str:
+        return str(self.content["trainer"])
+
+    @property
+    def metric(self) -> str:
+        return str(self.content["metric"])
+
+    @property
+    def direction(self) -> Direction:
+        return "maximize" if self.content["direction"] == "maximize" else "minimize"
+
+    @property
+    def maximize(self) -> bool:
+        return self.direction == "maximize"
 
     @property
     def study_ids(self) -> list[int]:
         return [study.study_id for study in self.studies]
 
+    @functools.cached_property
+    def study_file(self) -> StudyFile:
+        """The study file as an object, checked with this process's trainers.
 
-STUDIES = """
-SELECT s.study_id, s.study_name, json_object_agg(a.key, a.value_json)::text
-FROM studies s JOIN study_user_attributes a USING (study_id)
-WHERE a.key LIKE 'hpo:%' AND s.study_id IN (
-    SELECT study_id FROM study_user_attributes
-    WHERE key = :experiment_key AND (CAST(:name_json AS text) IS NULL OR value_json = :name_json))
-GROUP BY s.study_id, s.study_name ORDER BY s.study_id
-"""
-
-
-def _read(connection: sa.Connection, name: str | None) -> list[tuple[int, str, dict[str, Any]]]:
-    parameters = {
-        "experiment_key": attributes.EXPERIMENT,
-        "name_json": None if name is None else json.dumps(name),
-    }
-    rows = connection.execute(sa.text(STUDIES), parameters)
-    return [
-        (study_id, study_name, {key: json.loads(value) for key, value in json.loads(attrs).items()})
-        for study_id, study_name, attrs in rows
-    ]
+        Raises:
+            ExperimentError: if they do not fit it (another version, or one that was not imported), with the modules
+                that the experiment was launched with.
+        """
+        return read_stored_file(self.content, self.trainer_fields, self.trainer_modules)
 
 
 def experiment_names(storage: Storage) -> list[str]:
     """The experiments in the storage, in the order in which they were made."""
     with storage.engine.connect() as connection:
-        return list(dict.fromkeys(attrs[attributes.EXPERIMENT] for _, _, attrs in _read(connection, None)))
+        return stored.names(connection)
 
 
-def create_experiment(storage: Storage, study_file: StudyFile) -> tuple[Experiment, list[str]]:
-    """Makes the experiment's studies, or those that a larger budget adds, in one transaction; may be repeated.
-
-    Returns the experiment and what changed against the stored study file, as lines; [] for a new or equal one.
+def load_experiment(storage: Storage, name: str) -> Experiment:
+    """The experiment of that name. Needs none of its trainers.
 
     Raises:
-        ExperimentError: where an experiment of that name was made from another study file or with another version
-            of the trainer, or where the name of a study is taken by one that is not ours.
+        ExperimentError: if there is no such experiment, with the near miss.
+    """
+    with storage.engine.connect() as connection:
+        rows = stored.study_rows(connection, name)
+        if not rows:
+            raise stored.unknown_experiment(name, stored.names(connection), storage.address)
+    attrs = rows[0][2]
+    content = attrs[attributes.STUDY_FILE]
+    samplers = {entry["label"]: _sampler(entry) for entry in content["samplers"]}
+    order = {label: index for index, label in enumerate(samplers)}
+    studies = [
+        StudyHandle(study_id, study_name, samplers[of[attributes.SAMPLER]], of[attributes.REPEAT], of[attributes.KEY])
+        for study_id, study_name, of in rows
+        if of.get(attributes.SAMPLER) in samplers
+    ]
+    studies.sort(key=lambda study: (study.repeat, order[study.sampler.label]))
+    return Experiment(
+        storage, content, tuple(studies), attrs.get(attributes.TRAINER_FIELDS), stored.trainer_modules(attrs)
+    )
+
+
+def _sampler(entry: Mapping[str, Any]) -> SamplerSpec:
+    options = {key: value for key, value in entry.items() if key not in ("name", "label")}
+    return SamplerSpec(entry["name"], entry["label"], SAMPLERS[entry["name"]].options.model_validate(options))
+
+
+def create_experiment(
+    storage: Storage, study_file: StudyFile, trainer_modules: str = ""
+) -> tuple[Experiment, list[str]]:
+    """Makes the experiment's studies, or those that a larger budget adds, in one transaction; may be repeated.
+
+    ``trainer_modules`` is what ``--trainers`` named. Returns the experiment and what changed against the stored study
+    file, as lines; [] for a new or equal one.
+
+    Raises:
+        ExperimentError: if an experiment of that name was made from another study file or with another version of the
+            trainer, or if the name of a study is taken by one that is not ours.
     """
     with storage.engine.begin() as connection:
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305199, hashtext(:name))"), {"name": study_file.name})
-        rows = _read(connection, study_file.name)
+        rows = stored.study_rows(connection, study_file.name)
         differences: list[str] = []
         if rows:
-            stored = stored_study_file(rows[0][2])
-            differences = study_file.differences(stored)
-            if differences and not study_file.is_extension_of(stored):
+            attrs = rows[0][2]
+            before = read_stored_file(
+                attrs[attributes.STUDY_FILE],
+                attrs.get(attributes.TRAINER_FIELDS),
+                stored.trainer_modules(attrs),
+            )
+            differences = study_file.differences(before)
+            if differences and not study_file.is_extension_of(before):
                 raise ExperimentError(
                     f"the experiment {study_file.name!r} was made from another study file:\n"
                     + "\n".join(f"  {line}" for line in differences)
-                    + f"\ngive this one another name, or delete that one first: hpo delete {study_file.name}"
+                    + "\ngive this one another name, or delete that one first: hpo delete "
+                    + shlex.quote(study_file.name)
                 )
-            check_trainer(study_file.name, study_file.trainer, rows[0][2].get(attributes.TRAINER_FIELDS))
-        known = {study_name: study_id for study_id, study_name, _ in rows}
+            check_trainer(study_file.name, study_file.trainer, attrs.get(attributes.TRAINER_FIELDS))
+        # By sampler and repeat: a study that got another name in the database is still the same study.
+        known = {(of.get(attributes.SAMPLER), of.get(attributes.REPEAT)): study_id for study_id, _, of in rows}
         for study_name, sampler, repeat in study_file.study_names():
-            study_id = known.get(study_name)
+            study_id = known.get((sampler.label, repeat))
             if study_id is None:
                 study_id = _insert_study(connection, study_name, study_file, sampler, repeat)
             elif differences:
                 _set_attribute(connection, study_id, attributes.STUDY_FILE, study_file.to_json())
+            if trainer_modules:
+                _set_attribute(connection, study_id, attributes.TRAINER_MODULES, trainer_modules)
             budget = study_file.budget_for(sampler)
             claims.set_budget(connection, study_id, budget.trials, budget.epochs, study_file.max_epochs() or 1)
     return load_experiment(storage, study_file.name), differences
@@ -154,33 +212,44 @@ def _set_attribute(connection: sa.Connection, study_id: int, key: str, value: An
     )
 
 
-def stored_study_file(attrs: dict[str, Any]) -> StudyFile:
-    """The study file that a study's attributes hold.
+def read_stored_file(
+    content: Mapping[str, Any], trainer_fields: dict[str, str] | None, trainer_modules: str = ""
+) -> StudyFile:
+    """The study file that the database holds, checked with the trainers of this process.
 
     Raises:
         ExperimentError: if its trainer was not imported here, or this version cannot read it.
     """
-    name = attrs[attributes.EXPERIMENT]
+    name = str(content["name"])
     try:
-        study_file = study_file_from_json(attrs[attributes.STUDY_FILE])
+        study_file = study_file_from_json(content)
     except StudyFileError as error:
         raise ExperimentError(
             f"the experiment {name!r} was made by another version of hpo:\n"
             + "\n".join(f"  {mistake}" for mistake in error.mistakes)
         ) from None
     if study_file.trainer not in TRAINERS:
-        raise ExperimentError(
-            f"the experiment {name!r} does not fit the trainers of this process (name their modules with --trainers or "
-            f"HPO_TRAINERS): unknown trainer {study_file.trainer!r}{near_or_all(study_file.trainer, list(TRAINERS))}"
-        )
+        raise missing_trainer(name, study_file.trainer, trainer_modules)
     return study_file
 
 
+def missing_trainer(name: str, trainer: str, modules: str) -> ExperimentError:
+    """The error for an experiment whose trainer this process has not imported."""
+    where = (
+        f"it was launched with --trainers {shlex.quote(modules)} (not imported from there by itself): give the same"
+        if modules
+        else "name its module with --trainers, or set HPO_TRAINERS"
+    )
+    return ExperimentError(
+        f"the experiment {name!r} trains with {trainer!r}, which this process does not have; {where}"
+    )
+
+
 def check_trainer(name: str, trainer: str, made_with: dict[str, str] | None) -> None:
-    """Whether what is trained here belongs to the same experiment: the configurations must mean the same.
+    """Checks that what is trained here belongs to the same experiment: the configurations must mean the same.
 
     Raises:
-        ExperimentError: where this process's trainer has another configuration than the one ``made_with``.
+        ExperimentError: if this process's trainer has another configuration than the one ``made_with``.
     """
     if made_with is None or trainer not in TRAINERS:
         return
@@ -189,31 +258,3 @@ def check_trainer(name: str, trainer: str, made_with: dict[str, str] | None) -> 
             f"the trainer {trainer!r} here is another version than the one that the experiment {name!r} was made with: "
             f"{shown_changes(lines)}; take that version, or launch under another name"
         )
-
-
-def load_experiment(storage: Storage, name: str) -> Experiment:
-    """Raises ExperimentError where there is no such experiment, with the near miss."""
-    with storage.engine.connect() as connection:
-        rows = _read(connection, name)
-    if not rows:
-        known = experiment_names(storage)
-        hint = near_miss(name, known) or (f"; there are {', '.join(known[:8])}" if known else "; there is none yet")
-        raise ExperimentError(f"there is no experiment {name!r} at {storage.address}{hint}")
-    study_file = stored_study_file(rows[0][2])
-    labels = {sampler.label: sampler for sampler in study_file.samplers}
-    studies = [
-        StudyHandle(
-            study_id, study_name, labels[attrs[attributes.SAMPLER]], attrs[attributes.REPEAT], attrs[attributes.KEY]
-        )
-        for study_id, study_name, attrs in rows
-        if attrs[attributes.SAMPLER] in labels
-    ]
-    order = {study_name: index for index, (study_name, _, _) in enumerate(study_file.study_names())}
-    ordered = tuple(sorted(studies, key=lambda study: order.get(study.name, 0)))
-    return Experiment(storage, study_file, ordered, rows[0][2].get(attributes.TRAINER_FIELDS))
-
-
-def experiment_rows(storage: Storage, name: str) -> list[tuple[int, str, dict[str, Any]]]:
-    """(study id, study name, our attributes) of each study of the experiment; [] where there is none."""
-    with storage.engine.connect() as connection:
-        return _read(connection, name)

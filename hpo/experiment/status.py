@@ -1,83 +1,220 @@
-"""Where an experiment stands, in a few queries whatever its size."""
+"""Where an experiment stands: finished or not, how its lineages ended, what failed and why, the best result.
 
-import json
-from typing import Any
+Every view uses these definitions: ``hpo status``, a launch, the comparison, the dashboard.
+
+- A lineage counts once, by its last attempt. It is *complete*, *pruned*, *failed* (it will not be tried again by
+  itself), *running* or *waiting*.
+- A study is *finished* if its budget is given out and none of its lineages runs or waits
+  (:attr:`hpo.database.claims.StudyBudget.finished`). A study that somebody deleted has nothing left to do.
+- *Imported* trials were added by a person with Optuna, *infeasible* ones were refused draws; neither costs budget.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from hpo.database import attributes
-from hpo.database.claims import read_budgets
-from hpo.experiment.experiment import Experiment
+from hpo.database.claims import StudyBudget, read_budgets
+from hpo.experiment import results
+from hpo.experiment.experiment import Experiment, StudyHandle
 from hpo.files.checkpoints import CheckpointFolder
 
-STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "RUNNING": "running", "WAITING": "waiting", "FAIL": "failed"}
+State = Literal["complete", "pruned", "failed", "running", "waiting"]
+STATES: dict[str, State] = {
+    "COMPLETE": "complete",
+    "PRUNED": "pruned",
+    "RUNNING": "running",
+    "WAITING": "waiting",
+    "FAIL": "failed",
+}
+MOST_FAILURES = 20
+"""Failed lineages that are listed with their reason, for each study."""
+PAUSE_FACTOR = 10.0
+"""While trials keep ending, what reads every trial is read again after this multiple of the time that it took."""
 
 COUNTS = """
-SELECT t.study_id, t.state::text, h.retried, count(*) FROM trials t JOIN hpo_trials h USING (trial_id)
-WHERE t.study_id = ANY(:study_ids) AND NOT h.infeasible GROUP BY 1, 2, 3
+SELECT t.study_id, t.state::text,
+  CASE WHEN h.trial_id IS NULL THEN 'imported' WHEN h.infeasible THEN 'infeasible' WHEN h.retried THEN 'retried'
+    ELSE 'counts' END, count(*)
+FROM trials t LEFT JOIN hpo_trials h USING (trial_id) WHERE t.study_id = ANY(:study_ids) GROUP BY 1, 2, 3
 """
-EPOCHS = """
-SELECT h.study_id, count(*) FROM hpo_trials h JOIN trial_intermediate_values v USING (trial_id)
-WHERE h.study_id = ANY(:study_ids) AND NOT h.retried GROUP BY 1
+ACTIVE_EPOCHS = """
+SELECT t.study_id, count(*) FROM trials t JOIN hpo_trials h USING (trial_id)
+JOIN trial_intermediate_values v USING (trial_id)
+WHERE t.study_id = ANY(:study_ids) AND t.state IN ('RUNNING', 'WAITING') GROUP BY 1
 """
 SECONDS = """
 SELECT h.study_id, sum(CAST(a.value_json AS float8)) FROM hpo_trials h JOIN trial_user_attributes a USING (trial_id)
 WHERE h.study_id = ANY(:study_ids) AND a.key = :key GROUP BY 1
 """
-BEST = """
-SELECT DISTINCT ON (t.study_id) t.study_id, t.number, v.value,
-  (SELECT value_json FROM trial_user_attributes WHERE trial_id = t.trial_id AND key = :key)
-FROM trials t JOIN trial_values v USING (trial_id)
-WHERE t.study_id = ANY(:study_ids) AND t.state = 'COMPLETE' AND v.value IS NOT NULL
-ORDER BY t.study_id, v.value {}, t.number
+FAILURES = """
+SELECT study_id, trial_id, number, lineage, attempt FROM (
+  SELECT t.study_id, t.trial_id, t.number, h.lineage, h.attempt,
+    row_number() OVER (PARTITION BY t.study_id ORDER BY t.number DESC) AS place
+  FROM trials t JOIN hpo_trials h USING (trial_id)
+  WHERE t.study_id = ANY(:study_ids) AND t.state = 'FAIL' AND NOT h.retried
+) AS failed WHERE place <= :most ORDER BY study_id, number
 """
+ENDED: tuple[State, ...] = ("complete", "pruned", "failed")
+
+
+class Counts:
+    """The trials of one study by state and by whether they count."""
+
+    def __init__(self) -> None:
+        self.states: dict[State, int] = dict.fromkeys(STATES.values(), 0)
+        self.retried = self.imported = self.infeasible = 0
+
+    def add(self, state: str, kind: str, count: int) -> None:
+        if kind == "counts":
+            self.states[STATES[state]] += count
+        elif kind == "retried":
+            self.retried += count
+        elif kind == "infeasible":
+            self.infeasible += count
+        elif STATES[state] in ENDED:
+            self.imported += count
+
+    def key(self) -> tuple[int, ...]:
+        """Changes whenever a trial begins, ends, or is tried again."""
+        return (*self.states.values(), self.retried, self.imported, self.infeasible)
+
+    @property
+    def ended(self) -> int:
+        return sum(self.states[state] for state in ENDED)
+
+
+def count_trials(connection: sa.Connection, study_ids: Sequence[int]) -> dict[int, Counts]:
+    """The counts of each of the studies."""
+    counts = {study_id: Counts() for study_id in study_ids}
+    for study_id, state, kind, number in connection.execute(sa.text(COUNTS), {"study_ids": list(study_ids)}):
+        counts[study_id].add(state, kind, number)
+    return counts
+
+
+def failures(connection: sa.Connection, study_ids: Sequence[int]) -> dict[int, list[dict[str, Any]]]:
+    """The newest failed lineages of each study, with the reason, the worker and where its log is."""
+    rows = connection.execute(sa.text(FAILURES), {"study_ids": list(study_ids), "most": MOST_FAILURES}).all()
+    attrs = results.trial_attributes(connection, [row[1] for row in rows])
+    found: dict[int, list[dict[str, Any]]] = {study_id: [] for study_id in study_ids}
+    for study_id, trial_id, number, lineage, attempt in rows:
+        of = attrs[trial_id]
+        found[study_id].append(
+            {
+                "trial": number,
+                "lineage": lineage,
+                "attempts": attempt + 1,
+                "reason": str(of.get(attributes.REASON, "no reason was recorded")),
+                "worker": of.get(attributes.WORKER),
+                "log": of.get(attributes.LOG),
+            }
+        )
+    return found
 
 
 def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict[str, Any]:
-    """What ``hpo status --json`` prints: states count lineages, so a retried trial counts once.
+    """What ``hpo status --json`` prints; needs none of the experiment's trainers.
 
     With ``checkpoint_root`` also ``checkpoint_bytes``, the disk that the experiment's checkpoints take.
     """
     ids = experiment.study_ids
-    direction = "DESC" if experiment.study_file.direction == "maximize" else "ASC"
     with experiment.storage.engine.connect() as connection:
-
-        def rows(sql: str, **parameters: Any) -> list[Any]:
-            return list(connection.execute(sa.text(sql), {"study_ids": ids, **parameters}))
-
-        counts = rows(COUNTS)
-        epochs = dict(map(tuple, rows(EPOCHS)))
-        seconds = dict(map(tuple, rows(SECONDS, key=attributes.SECONDS)))
-        best = {row[0]: row for row in rows(BEST.format(direction), key=attributes.CONFIG)}
-        budgets = {budget.study_id: budget for budget in read_budgets(connection, ids)}
-    studies = []
-    for handle in experiment.studies:
-        states = dict.fromkeys(STATES.values(), 0)
-        retried = 0
-        for study_id, state, was_retried, count in counts:
-            if study_id == handle.study_id:
-                if was_retried:
-                    retried += count
-                else:
-                    states[STATES[state]] += count
-        entry: dict[str, Any] = {
-            "name": handle.name,
-            "sampler": handle.sampler.label,
-            "repeat": handle.repeat,
-            "budget": experiment.study_file.budget_for(handle.sampler).as_dict(),
-            "states": states,
-            "retried": retried,
-            "finished": handle.study_id in budgets and budgets[handle.study_id].finished,
-            "epochs": epochs.get(handle.study_id, 0),
-            "seconds": round(seconds.get(handle.study_id) or 0.0, 1),
-            "best": None,
-        }
-        if (row := best.get(handle.study_id)) is not None:
-            entry["best"] = {"trial": row[1], "value": row[2], "config": json.loads(row[3]) if row[3] else {}}
-        studies.append(entry)
+        budgets = {b.study_id: b for b in read_budgets(connection, ids)}
+        counts = count_trials(connection, ids)
+        active = _by_study(connection, ACTIVE_EPOCHS, study_ids=ids)
+        is_over = all(_is_finished(budgets.get(study_id)) for study_id in ids)
+        totals = _totals(experiment, connection, counts, fresh=is_over)
+    studies = [
+        _entry(handle, budgets.get(handle.study_id), counts[handle.study_id], active.get(handle.study_id, 0), totals)
+        for handle in experiment.studies
+    ]
     result: dict[str, Any] = {"experiment": experiment.name, "studies": studies}
     if checkpoint_root is not None:
         result["checkpoint_bytes"] = sum(
             CheckpointFolder(checkpoint_root, handle.key).size_bytes() for handle in experiment.studies
         )
     return result
+
+
+def _entry(
+    handle: StudyHandle, spent: StudyBudget | None, counts: Counts, active_epochs: int, totals: Mapping[str, Any]
+) -> dict[str, Any]:
+    budget = {} if spent is None else {"trials": spent.num_lineages, "epochs": spent.num_epochs}
+    return {
+        "name": handle.name,
+        "sampler": handle.sampler.label,
+        "repeat": handle.repeat,
+        "budget": {unit: count for unit, count in budget.items() if count is not None},
+        "states": counts.states,
+        "retried": counts.retried,
+        "infeasible": counts.infeasible,
+        "imported": counts.imported,
+        "finished": _is_finished(spent),
+        "deleted": spent is None,
+        "epochs": (0 if spent is None else spent.epochs_spent) + active_epochs,
+        "seconds": round(totals["seconds"].get(handle.study_id) or 0.0, 1),
+        "best": totals["best"].get(handle.study_id),
+        "failures": totals["failures"][handle.study_id],
+    }
+
+
+def _is_finished(spent: StudyBudget | None) -> bool:
+    return spent is None or spent.finished
+
+
+def _totals(
+    experiment: Experiment, connection: sa.Connection, counts: Mapping[int, Counts], *, fresh: bool
+) -> dict[str, Any]:
+    """What reads every trial that has ended: read again only if more have ended, and not all the time."""
+    key = [(study_id, count.retried, count.ended) for study_id, count in counts.items()]
+    kept = experiment.cache.get("totals")
+    if kept is not None:
+        is_recent = not fresh and time.monotonic() - kept["at"] < PAUSE_FACTOR * kept["took"]
+        if kept["key"] == key or is_recent:
+            return dict(kept["totals"])
+    started = time.monotonic()
+    ids = list(counts)
+    outcomes: dict[int, list[results.Outcome]] = {}
+    for outcome in results.outcomes(connection, ids):
+        outcomes.setdefault(outcome.study_id, []).append(outcome)
+    best = {study_id: results.ranked(found, experiment.maximize) for study_id, found in outcomes.items()}
+    attrs = results.trial_attributes(connection, [found[0].outcome.trial_id for found in best.values() if found])
+    totals = {
+        "best": {
+            study_id: {
+                "trial": found[0].outcome.number,
+                "value": found[0].outcome.value,
+                "config": results.configuration(attrs[found[0].outcome.trial_id]),
+                "mean": found[0].mean,
+                "runs": found[0].runs,
+            }
+            for study_id, found in best.items()
+            if found
+        },
+        "seconds": _by_study(connection, SECONDS, study_ids=ids, key=attributes.SECONDS),
+        "failures": failures(connection, ids),
+    }
+    now = time.monotonic()
+    experiment.cache["totals"] = {"key": key, "at": now, "took": now - started, "totals": totals}
+    return totals
+
+
+def _by_study(connection: sa.Connection, sql: str, **parameters: Any) -> dict[int, Any]:
+    return {row[0]: row[1] for row in connection.execute(sa.text(sql), parameters)}
+
+
+def is_finished(status: Mapping[str, Any]) -> bool:
+    """Whether every study of a :func:`snapshot` has spent its budget and nothing runs or waits."""
+    return all(study["finished"] for study in status["studies"])
+
+
+def num_failed(status: Mapping[str, Any]) -> int:
+    """How many lineages of a :func:`snapshot` have failed: they are in the budget, and no results."""
+    return sum(int(study["states"]["failed"]) for study in status["studies"])
+
+
+def has_result(status: Mapping[str, Any]) -> bool:
+    """Whether a :func:`snapshot` has a configuration to export."""
+    return any(study["best"] is not None for study in status["studies"])

@@ -87,7 +87,7 @@ def attach_diagnosis(study_file: StudyFile, settings: Settings, folder: Path) ->
     study = _source(study_file, settings)
     for path in sorted(folder.iterdir()):
         if path.suffix == ".png" or path.name == "diagnostics.json":
-            attach_to_study(study, path, settings.artifacts)
+            attach_to_study(study, path, settings.artifact_root)
     return study.study_name
 
 

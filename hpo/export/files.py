@@ -3,25 +3,42 @@
 import datetime
 import importlib.metadata
 import json
+import logging
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from hpo.database import attributes
-from hpo.errors import UsageError
+from hpo.errors import HPOError, UsageError
 from hpo.experiment.experiment import Experiment
-from hpo.export.best import BestTrial
+from hpo.experiment.results import BestTrial
 from hpo.settings import Settings
-from hpo.studyfile.model import StudyFile
 from hpo.studyfile.provenance import without_nulls
+from hpo.trainers.errors import TrainerError
+from hpo.trainers.loading import load_trainers
 from hpo.trainers.registry import TRAINERS
+
+log = logging.getLogger("hpo")
+
+
+OF_THE_SEARCH = frozenset(
+    {
+        *("name", "samplers", "repeats", "budget", "pruner", "seed", "target", "audit", "slots", "fixed", "space"),
+        *("epoch_timeout_seconds", "max_retries", "try_first", "provenance"),
+    }
+)
+"""Keys of a study file that say how to search. All others say how to train, and are exported as they are."""
 
 
 def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: int = 1) -> dict[str, Any]:
-    """The study file of one configuration, as a dict that TOML and JSON can hold."""
-    file = experiment.study_file
+    """The study file of one configuration, as a dict that TOML and JSON can hold. Needs none of its trainers.
+
+    The data's fingerprint is added if the trainer is among those of this process.
+    """
+    content = experiment.content
     provenance: dict[str, Any] = {
         "experiment": experiment.name,
         "study": best.study,
@@ -31,21 +48,19 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
         "seed": best.seed,
         "epochs": best.attrs.get(attributes.EPOCHS),
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "trainers": experiment.trainer_modules or None,
         "versions": {"torch": _version("torch"), "optuna": _version("optuna"), "hpo": _version("hpo-service")},
         "git_commit": git_commit(),
         "trained_on": best.attrs.get(attributes.TRAINED_ON),
-        "data": _fingerprint(file, best.given, settings),
+        "data": _fingerprint(experiment, best.given, settings),
     }
+    if best.runs > 1:
+        # The value above is that of one seed, which gives it again; the configuration was chosen by the mean.
+        provenance |= {"mean": best.mean, "std": best.std, "runs": best.runs}
     return {
         "name": f"{experiment.name}-{'best' if rank == 1 else f'top-{rank}'}",
-        "trainer": file.trainer,
-        "metric": file.metric,
-        "direction": file.direction,
-        "value": file.value,
-        "seed_libraries": file.seed_libraries,
-        "work_in": file.work_in,
-        **file.program_keys(),
-        "fixed": file.as_fixed(best.given),
+        **{key: value for key, value in content.items() if key not in OF_THE_SEARCH},
+        "fixed": _fixed(experiment, best),
         "provenance": without_nulls(provenance),
     }
 
@@ -60,12 +75,30 @@ def as_text(content: dict[str, Any], form: str) -> str:
     raise UsageError(f"--format must be toml or json, not {form!r}")
 
 
-def _fingerprint(file: StudyFile, given: dict[str, Any], settings: Settings) -> dict[str, Any] | None:
-    entry = TRAINERS[file.trainer]
-    if entry.check is None:
+def load_if_possible(modules: str) -> None:
+    """Imports the trainers that a person has named. An export is possible without them, so an error is only logged."""
+    try:
+        load_trainers(modules)
+    except TrainerError as error:
+        log.info("exporting without the trainer's code: %s", error)
+
+
+def _fixed(experiment: Experiment, best: BestTrial) -> dict[str, Any]:
+    """The table ``[fixed]``: the given values, and the defaults of the rest if the trainer's code is here."""
+    if experiment.trainer in TRAINERS:
+        try:
+            return experiment.study_file.as_fixed(best.given)
+        except HPOError as error:
+            log.info("exporting the given values alone: %s", error)
+    return without_nulls(dict(best.given))
+
+
+def _fingerprint(experiment: Experiment, given: Mapping[str, Any], settings: Settings) -> dict[str, Any] | None:
+    entry = TRAINERS.get(experiment.trainer)
+    if entry is None or entry.check is None:
         return None
     try:
-        return entry.check(file.configure(given), settings.data_dir, False)
+        return entry.check(experiment.study_file.configure(given), settings.data_dir, False)
     except Exception:
         # The data may be on the workers' machines alone; an export is still worth having.
         return None

@@ -1,52 +1,123 @@
-"""Files that belong to a trial or study, kept where the dashboard finds them."""
+"""Files that belong to a trial or study, kept where the dashboard finds them.
 
+They lie beside the checkpoints: below ``--checkpoint-dir`` (a shared folder, or an fsspec address such as
+``s3://bucket/folder``) if one is given, so that a dashboard and ``hpo delete`` on another machine reach them, else in
+the home of the worker's own machine. Older files of a home are still found when a shared place is named later.
+"""
+
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import mimetypes
+import re
+import secrets
 import shutil
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
+import fsspec
 import optuna
-from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore, upload_artifact
+from optuna.artifacts import ArtifactMeta
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
 from hpo.search.optuna_internals import storage_of, study_id_of
 
-# The key prefix under which Optuna and its dashboard look for artifacts among the system attributes.
 PREFIX = "artifacts:"
+"""The key prefix under which Optuna and its dashboard look for artifacts among the system attributes."""
+
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-def artifact_store(folder: Path) -> FileSystemArtifactStore:
-    """The store in ``folder``, which is made where it is absent."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileSystemArtifactStore(str(folder))
+def is_artifact_id(text: object) -> bool:
+    """Whether it is an id as Optuna makes them. One of the database is never part of a path without this check."""
+    return isinstance(text, str) and _ID.fullmatch(text) is not None
 
 
-def attach(storage: BaseStorage, trial_id: int, path: Path, folder: Path) -> None:
-    """Copies the file at ``path`` into the store and notes it on the trial, which must be running.
+class ArtifactFolder:
+    """Artifacts by their id below ``root``, then below ``others``; what Optuna calls an artifact store."""
+
+    def __init__(self, root: str | Path, *others: str | Path) -> None:
+        self._places = [fsspec.core.url_to_fs(str(place)) for place in dict.fromkeys((str(root), *map(str, others)))]
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """Raises ArtifactNotFound if there is no such file, or for a text that is no id."""
+        if is_artifact_id(artifact_id):
+            for files, base in self._places:
+                with contextlib.suppress(FileNotFoundError):
+                    opened: BinaryIO = files.open(_path(base, artifact_id), "rb")
+                    return opened
+        raise ArtifactNotFound(f"there is no artifact {artifact_id!r} here")
+
+    def write(self, artifact_id: str, content_body: BinaryIO) -> None:
+        """Writes the file: it appears whole or not at all. Raises OSError if it cannot be written."""
+        _checked(artifact_id)
+        files, base = self._places[0]
+        if not isinstance(files, fsspec.implementations.local.LocalFileSystem):
+            with files.open(_path(base, artifact_id), "wb") as target:
+                shutil.copyfileobj(content_body, target)
+            return
+        path = Path(_path(base, artifact_id))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{artifact_id}.{secrets.token_hex(4)}")
+        try:
+            with aside.open("wb") as target:
+                shutil.copyfileobj(content_body, target)
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def remove(self, artifact_id: str) -> None:
+        """Removes the file. Raises ArtifactNotFound if there is none, or for a text that is no id."""
+        if not self.discard(artifact_id):
+            raise ArtifactNotFound(f"there is no artifact {artifact_id!r} here")
+
+    def discard(self, artifact_id: str) -> bool:
+        """Removes the file if it is here; returns whether it was."""
+        removed = False
+        if is_artifact_id(artifact_id):
+            for files, base in self._places:
+                with contextlib.suppress(FileNotFoundError):
+                    files.rm_file(_path(base, artifact_id))
+                    removed = True
+        return removed
+
+
+def _path(base: str, artifact_id: str) -> str:
+    return f"{base.rstrip('/')}/{artifact_id}"
+
+
+def _checked(artifact_id: str) -> str:
+    if not is_artifact_id(artifact_id):
+        raise ValueError(f"{artifact_id!r} is no id of an artifact")
+    return artifact_id
+
+
+def attach(storage: BaseStorage, trial_id: int, path: Path, folder: str | Path) -> None:
+    """Copies the file at ``path`` into the store below ``folder`` and notes it on the trial, which must be running.
 
     Optuna's own call notes it first, and where the file then cannot be copied (gone, disk full) the note leads nowhere.
-    Raises OSError where it cannot be copied; nothing is left behind then.
+    Raises OSError if it cannot be copied; nothing is left behind then.
     """
-    store = artifact_store(folder)
     artifact_id = str(uuid.uuid4())
-    try:
-        with path.open("rb") as file:
-            store.write(artifact_id, file)
-    except OSError:
-        (folder / artifact_id).unlink(missing_ok=True)
-        raise
-    mimetype, encoding = mimetypes.guess_type(path.name)
-    note = ArtifactMeta(artifact_id, path.name, mimetype or "application/octet-stream", encoding)
-    storage.set_trial_system_attr(trial_id, PREFIX + artifact_id, json.dumps(dataclasses.asdict(note)))
+    with path.open("rb") as file:
+        ArtifactFolder(folder).write(artifact_id, file)
+    storage.set_trial_system_attr(trial_id, PREFIX + artifact_id, _note(artifact_id, path.name))
 
 
-def attach_text(storage: BaseStorage, trial_id: int, name: str, text: str, folder: Path) -> None:
+def _note(artifact_id: str, name: str) -> str:
+    mimetype, encoding = mimetypes.guess_type(name)
+    return json.dumps(
+        dataclasses.asdict(ArtifactMeta(artifact_id, name, mimetype or "application/octet-stream", encoding))
+    )
+
+
+def attach_text(storage: BaseStorage, trial_id: int, name: str, text: str, folder: str | Path) -> None:
     """Attaches a file of that name and content to a running trial."""
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / name
@@ -65,11 +136,16 @@ def epochs_table(history: Sequence[Mapping[str, float]]) -> str:
     return table.getvalue()
 
 
-def attach_to_study(study: optuna.Study, path: Path, folder: Path) -> None:
+def attach_to_study(study: optuna.Study, path: Path, folder: str | Path) -> None:
     """Copies the file at ``path`` into the store and notes it on the study; one of the same name is replaced."""
-    store = artifact_store(folder)
-    for key, value in storage_of(study).get_study_system_attrs(study_id_of(study)).items():
-        if key.startswith(PREFIX) and value and json.loads(value).get("filename") == path.name:
-            shutil.copyfile(path, folder / key.removeprefix(PREFIX))
-            return
-    upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=study)
+    artifact_id = None
+    storage, study_id = storage_of(study), study_id_of(study)
+    for key, value in storage.get_study_system_attrs(study_id).items():
+        noted = key.removeprefix(PREFIX)
+        if key.startswith(PREFIX) and is_artifact_id(noted) and (json.loads(value) or {}).get("filename") == path.name:
+            artifact_id = noted
+    new_id = artifact_id or str(uuid.uuid4())
+    with path.open("rb") as file:
+        ArtifactFolder(folder).write(new_id, file)
+    if artifact_id is None:
+        storage.set_study_system_attr(study_id, PREFIX + new_id, _note(new_id, path.name))

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 import secrets
 from collections import Counter, OrderedDict
 from dataclasses import dataclass
@@ -37,10 +38,24 @@ class Checkpoint:
     history: list[dict[str, float]]
 
 
+_KEY = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
+
+def is_study_key(text: object) -> bool:
+    """Whether it is a key as studies get them. One of the database is never part of a path without this check."""
+    return isinstance(text, str) and _KEY.fullmatch(text) is not None
+
+
 class CheckpointFolder:
     """All checkpoints of one study, below ``root`` (a path, or an fsspec address such as ``s3://bucket/folder``)."""
 
     def __init__(self, root: str | Path, study_key: str) -> None:
+        """Raises CheckpointError for a ``study_key`` that is not one of ours: it becomes a folder's name."""
+        if not is_study_key(study_key):
+            raise CheckpointError(
+                f"the attribute hpo:key of a study is {study_key!r}, which is no name of a folder of checkpoints "
+                "(letters, digits, - and _): somebody has changed it in the database"
+            )
         self._files, base = fsspec.core.url_to_fs(str(root))
         self._local = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
         self.path = f"{base.rstrip('/')}/{study_key}"

@@ -3,8 +3,9 @@
 import importlib
 
 from hpo.experiment.experiment import Experiment
+from hpo.experiment.status import is_finished
 from hpo.launchers.registry import Launcher, LaunchOptions, Progress, launcher_entry
-from hpo.launchers.supervise import is_finished, read_status
+from hpo.launchers.supervise import read_status
 from hpo.settings import Settings
 
 

@@ -16,7 +16,7 @@ from hpo.database import retries
 from hpo.database.retrying import persistently
 from hpo.errors import ExperimentError
 from hpo.experiment.experiment import Experiment
-from hpo.experiment.status import snapshot
+from hpo.experiment.status import is_finished, snapshot
 from hpo.launchers.registry import LaunchOptions, Progress
 from hpo.launchers.signals import interruptible
 from hpo.worker.exit_codes import EXIT_BUG, EXIT_MEMORY, EXIT_RESTART
@@ -88,11 +88,6 @@ class Fleet(Protocol):
 
         Returns how they ended.
         """
-
-
-def is_finished(status: dict[str, Any]) -> bool:
-    """Whether every study has spent its budget and nothing runs or waits."""
-    return all(study["finished"] for study in status["studies"])
 
 
 def read_status(experiment: Experiment) -> dict[str, Any]:

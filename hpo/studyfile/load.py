@@ -28,11 +28,21 @@ def load_study_file(path: str | Path, trainers: str | Iterable[str] = ()) -> Stu
         StudyFileError: with all mistakes at once; also where there is no such file.
         UsageError: where a module of ``trainers`` cannot be imported.
     """
-    path = Path(path)
     try:
         load_trainers(trainers)
     except TrainerError as error:
         raise UsageError(str(error)) from error
+    path = Path(path)
+    return parse_study_file(with_objective(read_table(path), path), str(path))
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """The table that a file holds, unchecked: TOML, or JSON where the name ends in ``.json``.
+
+    Raises:
+        StudyFileError: if it cannot be read, or is neither.
+    """
+    path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -54,7 +64,7 @@ def load_study_file(path: str | Path, trainers: str | Iterable[str] = ()) -> Stu
         raise StudyFileError(str(path), [instead or f"not {kind}: {error}"]) from None
     if not isinstance(content, dict):
         raise StudyFileError(str(path), ["not a study file: expected an object with the key name and others"])
-    return parse_study_file(with_objective(content, path), str(path))
+    return content
 
 
 def _near_file(path: Path) -> str:

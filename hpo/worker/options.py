@@ -35,7 +35,8 @@ class WorkerOptions:
 
     Attributes:
         checkpoints: folder or fsspec address below which checkpoints are kept.
-        artifacts: folder of the artifacts that the dashboard shows.
+        artifacts: folder of this machine's artifacts.
+        shared_artifacts: folder or address of artifacts that other machines reach; None: only this machine's.
         memory_limit_mb: a worker that has grown past this gives its trials back and ends, to be replaced.
         launcher_pid: the worker ends when this process is no longer its parent.
         name: how the database knows the worker.
@@ -55,6 +56,12 @@ class WorkerOptions:
     launcher_pid: int | None = None
     name: str = field(default_factory=own_worker_name)
     memory_bytes: int | None = None
+    shared_artifacts: str | None = None
+
+    @property
+    def artifact_root(self) -> str | Path:
+        """Where new artifacts go."""
+        return self.shared_artifacts or self.artifacts
 
 
 def worker_options(settings: Settings) -> WorkerOptions:
@@ -66,6 +73,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
     return WorkerOptions(
         checkpoints=settings.checkpoints,
         artifacts=settings.make_home() / "artifacts",
+        shared_artifacts=settings.artifact_root if settings.checkpoint_dir else None,
         device=os.environ.get("HPO_DEVICE") or default_device(),
         threads=int(os.environ.get("HPO_THREADS") or usable_cores()),
         slots=settings.slots,

@@ -45,7 +45,7 @@ class Outcomes:
         db_thread: DatabaseThread,
         worker: str,
         folders: Mapping[int, CheckpointFolder],
-        artifacts: Path,
+        artifacts: str | Path,
         trained_on: dict[str, Any],
     ) -> None:
         self.trial_seconds = math.inf

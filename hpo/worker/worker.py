@@ -86,7 +86,7 @@ class Worker:
             self.db_thread,
             self.name,
             self.folders,
-            options.artifacts,
+            options.artifact_root,
             trained_on(options.device, options.threads, self.trainer.capacity),
         )
         self.watchdogs = Watchdogs(

@@ -18,7 +18,7 @@ FLOORS = (
     {"search"},
     {"database"},
     {"settings", "machine"},
-    {"errors"},
+    {"errors", "strict_json"},
     {"trainers"},
 )
 """A room may import its own floor (if that makes no circle) and every floor below it."""

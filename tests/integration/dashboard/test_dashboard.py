@@ -44,14 +44,19 @@ def test_polls_are_answered_shortly_until_something_changes(storage, serve):
     assert again == {"token": first["token"], "unchanged": True}
     study = optuna.load_study(study_name="digits/tpe/0", storage=storage)
     assert study._study_id in ids
+    # A finished trial that a person adds is no result of the search, whatever attributes it has.
     study.add_trial(optuna.trial.create_trial(value=0.999, user_attrs={"lineage": 3, "epochs": 5, "config": {"lr": 7}}))
+    (running,) = [trial for trial in study.trials if trial.state.name == "RUNNING"]
+    storage.set_trial_state_values(running._trial_id, optuna.trial.TrialState.COMPLETE, [0.998])
     for _ in range(50):
         changed = json.loads(browser.get(f"/hpo/api/experiment?name=digits&have={first['token']}").content)
         if not changed.get("unchanged"):
             break
         time.sleep(0.05)
     assert changed["token"] != first["token"]
-    assert "0.999" in changed["sections"]["configs"]
+    assert "0.998" in changed["sections"]["configs"]
+    assert "0.999" not in json.dumps(changed["sections"])
+    assert "1 finished trial added by hand" in json.dumps(changed["sections"])
 
 
 def test_everything_as_json(storage, serve):

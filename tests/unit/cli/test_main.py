@@ -18,6 +18,7 @@ COMMANDS = {
     "export",
     "launch",
     "list",
+    "retry",
     "status",
     "train",
     "worker",

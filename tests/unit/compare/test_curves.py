@@ -57,7 +57,6 @@ def test_a_retried_trial_counts_once_and_costs_twice():
     assert path.best.tolist() == [-math.inf, 0.4, 0.6]
     cost = spending.cost([record])
     assert (cost.trials, cost.retried, cost.failed, cost.epochs, cost.seconds) == (2, 1, 0, 8, 10.0)
-    assert record.is_finished()
 
 
 def test_order_is_that_of_time_not_of_numbers():
@@ -212,7 +211,10 @@ def test_inside_the_noise_floor():
 
 
 def test_no_finished_trial_yet():
-    empty = [StudyRecord("e", name, 0, "maximize", (), {"trials": 5}, name=f"e/{name}/0") for name in ("tpe", "random")]
+    empty = [
+        StudyRecord("e", name, 0, "maximize", (), {"trials": 5}, name=f"e/{name}/0", finished=False)
+        for name in ("tpe", "random")
+    ]
     comparison = compare_studies(empty)
     assert comparison.notes[0].startswith("No trial has finished yet")
     assert comparison.pairs[0].difference is None
@@ -234,11 +236,6 @@ def test_different_questions_are_refused():
 def test_target_of_the_study_file():
     comparison = compare_studies([study("tpe", r, [0.1, 0.9], study_file={"target": 0.8}) for r in range(2)])
     assert comparison.samplers["tpe"].target.expected["trials"].value == 2
-
-
-def test_epoch_budgets_end_where_no_further_trial_fits():
-    assert study("tpe", 0, [0.5, 0.6], budget={"epochs": 5}, epochs_per_trial=2).is_finished()
-    assert not study("tpe", 0, [0.5, 0.6], budget={"epochs": 6}, epochs_per_trial=2).is_finished()
 
 
 def test_importance_finds_the_parameter_that_matters():

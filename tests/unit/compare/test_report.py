@@ -5,18 +5,16 @@ import io
 import json
 import math
 
-import optuna
 import pytest
 from rich.console import Console
 
 from hpo.compare import figures, output, report, tables
 from hpo.compare.comparison import compare_studies
-from hpo.compare.load import Loader
-from hpo.compare.publish import IDS, figure_json, note, publish
+from hpo.compare.publish import IDS, figure_json, note
 from hpo.compare.render import plotly_script, script_json
 from hpo.compare.stats import Interval
 from hpo.compare.tasks import compare_tasks, groups_within
-from hpo.errors import ExperimentError, UsageError
+from hpo.errors import ExperimentError
 from tests.unit.compare.test_curves import repeats
 
 RANDOM = [0.70, 0.71, 0.72, 0.70, 0.73, 0.71, 0.70, 0.72]
@@ -155,81 +153,6 @@ def test_groups_are_the_largest_runs():
 def test_ranks_need_shared_samplers():
     with pytest.raises(ExperimentError, match="need two samplers"):
         compare_tasks([named("a", 0.0, ("random", "tpe")), named("b", 0.0, ("random", "grid"))])
-
-
-def memory_experiment(name="e", samplers=("random", "tpe"), repeats=2, trials=4):
-    storage = optuna.storages.InMemoryStorage()
-    for sampler in samplers:
-        for repeat in range(repeats):
-            study = optuna.create_study(
-                storage=storage,
-                study_name=f"{name}/{sampler}/{repeat}",
-                direction="maximize",
-                sampler=optuna.samplers.RandomSampler(seed=repeat),
-            )
-            file = {"metric": "val_accuracy", "budget": {"trials": trials}, "samplers": list(samplers)}
-            for key, value in (("experiment", name), ("sampler", sampler), ("repeat", repeat), ("study_file", file)):
-                study.set_user_attr(f"hpo:{key}", value)
-            study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=trials)
-    return storage
-
-
-def test_any_optuna_storage_can_be_read():
-    found = report.compare(memory_experiment(), ["e"]).experiments[0]
-    assert found.metric == "val_accuracy"
-    assert found.samplers["tpe"].cost.complete == 8
-    assert found.finished
-
-
-def test_unknown_experiments_show_the_near_miss():
-    with pytest.raises(
-        ExperimentError, match=r"no experiment 'digit-mlp' in this storage \(did you mean 'digits-mlp'\?\)"
-    ):
-        report.compare(memory_experiment("digits-mlp"), ["digit-mlp"])
-    with pytest.raises(ExperimentError, match="there is none yet"):
-        Loader(optuna.storages.InMemoryStorage()).load("x")
-    with pytest.raises(UsageError, match="named twice"):
-        report.compare(memory_experiment(), ["e", "e"])
-
-
-def test_retraining_shows_the_selection_bias_and_gives_the_noise_floor():
-    asked = []
-
-    def train(experiment, config, seeds):
-        asked.append((experiment, dict(config), list(seeds)))
-        return [{"seed": s, "val_accuracy": 0.5 + 0.01 * i, "test_accuracy": 0.4} for i, s in enumerate(seeds)]
-
-    storage = memory_experiment()
-    found = report.compare(storage, ["e"], retrain=3, train=train).experiments[0]
-    again = found.samplers["random"].retrained
-    assert again.validation.mean == pytest.approx(0.51)
-    assert again.test.mean == pytest.approx(0.4)
-    assert again.reported == found.samplers["random"].best.value
-    assert found.noise.spread == pytest.approx(0.01)
-    assert asked[0] == ("e", dict(found.samplers["random"].best.params), [1_000_000, 1_000_001, 1_000_002])
-    assert tables.retrained(found).rows[0][:3] == ["random", 3, again.reported]
-    # It is kept: a later comparison, and the dashboard, show it as well.
-    assert report.compare(storage, ["e"]).experiments[0].samplers["random"].retrained == again
-    with pytest.raises(UsageError, match="at least 2"):
-        report.compare(storage, ["e"], retrain=1, train=train)
-
-
-def test_publishing_twice_writes_once(monkeypatch):
-    storage = memory_experiment()
-    publish(storage, "e")
-    study = optuna.load_study(study_name="e/tpe/1", storage=storage)
-    attrs = dict(storage.get_study_system_attrs(study._study_id))
-    sizes = {
-        key: sum(len(v) for k, v in attrs.items() if k.startswith(f"dashboard:plot_data:{key}:"))
-        for key in IDS.values()
-    }
-    assert all(0 < size < 50_000 for size in sizes.values())
-    assert attrs["dashboard:note_ver"] == 1
-    publish(storage, "e")
-    assert storage.get_study_system_attrs(study._study_id) == attrs
-    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    publish(storage, "e")
-    assert storage.get_study_system_attrs(study._study_id)["dashboard:note_ver"] == 2
 
 
 def test_published_figures_stay_small_with_many_points():

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hpo.cli import main
 from hpo.database import attributes
 from hpo.experiment.experiment import Experiment
-from hpo.export.best import BestTrial
+from hpo.experiment.results import BestTrial
 from hpo.export.files import as_text, exported
 from hpo.machine import trained_on
 from hpo.settings import Settings
@@ -42,7 +42,7 @@ def content() -> dict[str, Any]:
     config = ToyConfig(lr=0.1, milestones=(2, 4), scheduler="step").model_dump(mode="json")
     attrs = {attributes.EPOCHS: 2, attributes.TRAINED_ON: trained_on("cpu", 1, 4)}
     best = BestTrial("a study/random/0", "random", 3, 4.1, config, config, 10, attrs)
-    return exported(Experiment(None, study_file, ()), best, Settings())  # type: ignore[arg-type]
+    return exported(Experiment(None, study_file.to_json(), ()), best, Settings())  # type: ignore[arg-type]
 
 
 FILE = content()
