@@ -76,6 +76,8 @@ def study_notes(study: dict[str, Any]) -> list[str]:
     notes = []
     if study["infeasible"]:
         notes.append(f"{study['infeasible']} infeasible configurations were drawn again")
+    if study["refused"]:
+        notes.append(f"{study['refused']} enqueued trials had values that cannot be used, see their reason")
     if study["imported"]:
         notes.append(f"{study['imported']} finished trials were added by hand and count for nothing")
     if study["deleted"]:

@@ -7,6 +7,7 @@ Every view uses these definitions: ``hpo status``, a launch, the comparison, the
 - A study is *finished* if its budget is given out and none of its lineages runs or waits
   (:attr:`hpo.database.claims.StudyBudget.finished`). A study that somebody deleted has nothing left to do.
 - *Imported* trials were added by a person with Optuna, *infeasible* ones were refused draws; neither costs budget.
+- *Refused* trials are failed ones that a person enqueued with values that cannot be used; they are not tried again.
 """
 
 import time
@@ -37,6 +38,8 @@ PAUSE_FACTOR = 10.0
 COUNTS = """
 SELECT t.study_id, t.state::text,
   CASE WHEN h.trial_id IS NULL THEN 'imported' WHEN h.infeasible THEN 'infeasible' WHEN h.retried THEN 'retried'
+    WHEN t.state = 'FAIL' AND EXISTS (
+      SELECT 1 FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND a.key = :refused) THEN 'refused'
     ELSE 'counts' END, count(*)
 FROM trials t LEFT JOIN hpo_trials h USING (trial_id) WHERE t.study_id = ANY(:study_ids) GROUP BY 1, 2, 3
 """
@@ -65,21 +68,24 @@ class Counts:
 
     def __init__(self) -> None:
         self.states: dict[State, int] = dict.fromkeys(STATES.values(), 0)
-        self.retried = self.imported = self.infeasible = 0
+        self.retried = self.imported = self.infeasible = self.refused = 0
 
     def add(self, state: str, kind: str, count: int) -> None:
-        if kind == "counts":
+        if kind in ("counts", "refused"):
             self.states[STATES[state]] += count
+            self.refused += count if kind == "refused" else 0
         elif kind == "retried":
             self.retried += count
         elif kind == "infeasible":
             self.infeasible += count
         elif STATES[state] in ENDED:
             self.imported += count
+        elif state == "WAITING":
+            self.states["waiting"] += count  # a person has enqueued it
 
     def key(self) -> tuple[int, ...]:
         """Changes whenever a trial begins, ends, or is tried again."""
-        return (*self.states.values(), self.retried, self.imported, self.infeasible)
+        return (*self.states.values(), self.retried, self.imported, self.infeasible, self.refused)
 
     @property
     def ended(self) -> int:
@@ -89,7 +95,8 @@ class Counts:
 def count_trials(connection: sa.Connection, study_ids: Sequence[int]) -> dict[int, Counts]:
     """The counts of each of the studies."""
     counts = {study_id: Counts() for study_id in study_ids}
-    for study_id, state, kind, number in connection.execute(sa.text(COUNTS), {"study_ids": list(study_ids)}):
+    parameters = {"study_ids": list(study_ids), "refused": attributes.REFUSED}
+    for study_id, state, kind, number in connection.execute(sa.text(COUNTS), parameters):
         counts[study_id].add(state, kind, number)
     return counts
 
@@ -151,6 +158,7 @@ def _entry(
         "retried": counts.retried,
         "infeasible": counts.infeasible,
         "imported": counts.imported,
+        "refused": counts.refused,
         "finished": _is_finished(spent),
         "deleted": spent is None,
         "epochs": (0 if spent is None else spent.epochs_spent) + active_epochs,
@@ -211,8 +219,11 @@ def is_finished(status: Mapping[str, Any]) -> bool:
 
 
 def num_failed(status: Mapping[str, Any]) -> int:
-    """How many lineages of a :func:`snapshot` have failed: they are in the budget, and no results."""
-    return sum(int(study["states"]["failed"]) for study in status["studies"])
+    """How many lineages of a :func:`snapshot` have failed: they are in the budget, and no results.
+
+    Trials that a person enqueued with values that cannot be used are not among them: nothing is to be mended here.
+    """
+    return sum(int(study["states"]["failed"]) - int(study["refused"]) for study in status["studies"])
 
 
 def has_result(status: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from hpo.machine import (
     worker_name,
 )
 from hpo.settings import Settings
+from hpo.worker.options import LOG_VARIABLE
 from hpo.worker.process_end import end_children
 
 POLL_SECONDS = 0.05
@@ -199,9 +201,10 @@ def plan_slots(experiment_name: str, settings: Settings, options: LocalOptions) 
     share = {"HPO_THREADS": threads, "OMP_NUM_THREADS": threads, "HPO_NUM_WORKERS": str(count)}
     settings.logs.mkdir(parents=True, exist_ok=True)
     stem = f"{log_name(experiment_name)}@{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    paths = [settings.logs / f"{stem}-{index}.log" for index in range(count)]
     return [
-        Slot(description, environment | share | device, settings.logs / f"{stem}-{index}.log")
-        for index, ((description, _), device) in enumerate(zip(places, devices, strict=True))
+        Slot(description, environment | share | device | {LOG_VARIABLE: f"{socket.gethostname()}:{path}"}, path)
+        for (description, _), device, path in zip(places, devices, paths, strict=True)
     ]
 
 

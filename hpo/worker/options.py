@@ -20,6 +20,8 @@ from hpo.worker.process_end import SUPERVISE_VARIABLE
 
 log = logging.getLogger("hpo")
 
+LOG_VARIABLE = "HPO_WORKER_LOG"
+
 _gpu_claims: list[GpuClaim] = []
 """Held until the process ends."""
 
@@ -41,6 +43,7 @@ class WorkerOptions:
         launcher_pid: the worker ends when this process is no longer its parent.
         name: how the database knows the worker.
         memory_bytes: this worker's share of the memory that is free here.
+        log: host and path of the file that this process writes to, for a person who asks why a trial failed.
     """
 
     checkpoints: str
@@ -57,6 +60,7 @@ class WorkerOptions:
     name: str = field(default_factory=own_worker_name)
     memory_bytes: int | None = None
     shared_artifacts: str | None = None
+    log: str | None = None
 
     @property
     def artifact_root(self) -> str | Path:
@@ -74,6 +78,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
         checkpoints=settings.checkpoints,
         artifacts=settings.make_home() / "artifacts",
         shared_artifacts=settings.artifact_root if settings.checkpoint_dir else None,
+        log=os.environ.get(LOG_VARIABLE) or None,
         device=os.environ.get("HPO_DEVICE") or default_device(),
         threads=int(os.environ.get("HPO_THREADS") or usable_cores()),
         slots=settings.slots,

@@ -182,6 +182,8 @@ class Worker:
                 if (value := self._reported(trial.history[:epoch])) is not None:
                     self.cache.set_trial_intermediate_value(claim.trial_id, epoch, value)
         self.cache.set_trial_user_attr(claim.trial_id, attributes.START_EPOCH, trial.run.start_epoch)
+        if self.options.log is not None:
+            self.cache.set_trial_user_attr(claim.trial_id, attributes.LOG, self.options.log)
         if trial.error is not None:
             self._end_failed(trial, trial.error)
             return False
