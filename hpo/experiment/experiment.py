@@ -85,7 +85,7 @@ class Experiment:
             ExperimentError: if they do not fit it (another version, or one that was not imported), with the modules
                 that the experiment was launched with.
         """
-        return read_stored_file(self.content, self.trainer_fields, self.trainer_modules)
+        return read_stored_file(self.content, self.trainer_modules)
 
 
 def experiment_names(storage: Storage) -> list[str]:
@@ -142,11 +142,7 @@ def create_experiment(
         differences: list[str] = []
         if rows:
             attrs = rows[0][2]
-            before = read_stored_file(
-                attrs[attributes.STUDY_FILE],
-                attrs.get(attributes.TRAINER_FIELDS),
-                stored.trainer_modules(attrs),
-            )
+            before = read_stored_file(attrs[attributes.STUDY_FILE], stored.trainer_modules(attrs))
             differences = study_file.differences(before)
             if differences and not study_file.is_extension_of(before):
                 raise ExperimentError(
@@ -212,9 +208,7 @@ def _set_attribute(connection: sa.Connection, study_id: int, key: str, value: An
     )
 
 
-def read_stored_file(
-    content: Mapping[str, Any], trainer_fields: dict[str, str] | None, trainer_modules: str = ""
-) -> StudyFile:
+def read_stored_file(content: Mapping[str, Any], trainer_modules: str = "") -> StudyFile:
     """The study file that the database holds, checked with the trainers of this process.
 
     Raises:
