@@ -11,6 +11,7 @@ from hpo.database.claims import Claim
 from hpo.experiment.experiment import StudyHandle
 from hpo.trainers.objective_trial import ObjectiveTrial
 from hpo.trainers.protocol import Run
+from hpo.trainers.registry import TrainerEntry
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,10 @@ class RunningTrial:
     def trial_id(self) -> int:
         return self.claim.trial_id
 
-    @property
-    def max_epochs(self) -> int | None:
-        """The number of epochs that its configuration asks for; None if it has no such field."""
-        config = self.config
-        epochs = config.get("epochs") if isinstance(config, dict) else getattr(config, "epochs", None)
+    def last_epoch(self, entry: TrainerEntry) -> int | None:
+        """The number of its last epoch, if the trainer or the configuration says how many there are."""
+        if isinstance(entry.max_epochs, int):
+            return entry.max_epochs
+        name = entry.epochs_field or ""
+        epochs = self.config.get(name) if isinstance(self.config, dict) else getattr(self.config, name, None)
         return epochs if isinstance(epochs, int) and not isinstance(epochs, bool) else None

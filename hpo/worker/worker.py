@@ -59,6 +59,7 @@ class Worker:
         self.options = options
         self.name = options.name
         self.study_file = experiment.study_file
+        self.trainer_entry = TRAINERS[self.study_file.trainer]
         self.trainer: Trainer = self._build_trainer()
         self._check_memory_limit()
         self.cache = TrialCache(experiment.storage, auto_refresh=False)
@@ -316,7 +317,7 @@ class Worker:
 
     def _reported(self, history: list[dict[str, float]]) -> float | None:
         """What the last epoch of ``history`` reports; None if it is an epoch without a report."""
-        nan_is_no_report = TRAINERS[self.study_file.trainer].nan_is_no_report
+        nan_is_no_report = self.trainer_entry.nan_is_no_report
         return reported_value(history, self.study_file.metric, nan_is_no_report=nan_is_no_report)
 
     def _is_recorded(self, trial: RunningTrial) -> bool:
@@ -333,7 +334,7 @@ class Worker:
     def _should_prune(self, trial: RunningTrial, epoch: int) -> bool:
         runner = self.runners[trial.claim.study_id]
         # After its last epoch there is nothing left to save by pruning: the trial is complete.
-        if trial.audited or not runner.decides_at(epoch) or epoch == trial.max_epochs:
+        if trial.audited or not runner.decides_at(epoch) or epoch == trial.last_epoch(self.trainer_entry):
             return False
         if not runner.should_prune(trial.trial_id):
             return False
@@ -450,7 +451,7 @@ class Worker:
             self.outcomes.fail(trial, failures.MEMORY_LIMIT, error)
 
     def _build_trainer(self) -> Trainer:
-        entry = TRAINERS[self.study_file.trainer]
+        entry = self.trainer_entry
         slots = self.options.slots or self.study_file.slots
         if entry.max_slots is not None and slots is not None and slots > entry.max_slots:
             log.info("the trainer %s trains %d at a time; slots = %d is ignored", entry.name, entry.max_slots, slots)

@@ -2,6 +2,7 @@
 
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import optuna
 import pytest
@@ -206,3 +207,56 @@ def test_many_slots_leave_a_search_something_to_learn_from(storage: Storage) -> 
     finish(storage, first[0].trial_id)
     finish(storage, first[1].trial_id)
     assert len(claims.claim(storage.engine, [study_id], "here:1", 64, num_held=3, most_running={study_id: 5})[0]) == 1
+
+
+def test_what_is_enqueued_beyond_the_budget_keeps_nobody_waiting(storage: Storage) -> None:
+    study_id = new_study(storage, 1)
+    assert finish(storage, claim_one(storage, study_id).trial_id)
+    study = optuna.load_study(study_name=storage.get_study_name_from_id(study_id), storage=storage)
+    study.enqueue_trial({"lr": 0.5})
+    assert claims.claim(storage.engine, [study_id], "here:1") == ([], True)
+    assert [trial.state.name for trial in storage.get_all_trials(study_id)] == ["COMPLETE", "WAITING"]
+    with storage.engine.begin() as connection:
+        claims.set_budget(connection, study_id, 2, None, 10)
+    # A larger budget has a place for it.
+    claim = claim_one(storage, study_id)
+    assert (claim.enqueued, claim.lineage) == (True, 1)
+
+
+def test_what_is_enqueued_obeys_a_budget_in_epochs(storage: Storage) -> None:
+    study_id = new_study(storage, None, 10, per_trial=10)
+    study = optuna.load_study(study_name=storage.get_study_name_from_id(study_id), storage=storage)
+    study.enqueue_trial({"lr": 0.5})
+    study.enqueue_trial({"lr": 0.6})
+    assert claim_one(storage, study_id).enqueued
+    assert claims.claim(storage.engine, [study_id], "here:1") == ([], False)
+
+
+def test_claims_of_several_studies_never_wait_for_each_other(storage: Storage) -> None:
+    """Four workers with many slots claim, end and give back over six studies; no transaction meets a deadlock."""
+    study_ids = [new_study(storage, 40) for _ in range(6)]
+    storages = [Storage(storage.secret_address) for _ in range(4)]
+
+    def work(index: int) -> int:
+        engine, num = storages[index].engine, 0
+        order = study_ids if index % 2 else study_ids[::-1]
+        for turn in range(12):
+            claimed, _ = claims.claim(engine, order, f"here:{index}", 8, single=False)
+            num += len(claimed)
+            for claim in claimed[::-1]:
+                with engine.begin() as connection:
+                    if turn % 3:
+                        retries.give_back(connection, claim.trial_id, "asked to end")
+                    else:
+                        trial_writes.finish(connection, claim.trial_id, TrialState.COMPLETE, 0.5, 1, Writes())
+            if turn % 4 == 0 and claimed:
+                retries.fail_worker(engine, f"here:{index}", "killed", 1000)
+        return num
+
+    with ThreadPoolExecutor(4) as pool:
+        claimed = list(pool.map(work, range(4)))
+    for each in storages:
+        each.engine.dispose()
+    assert min(claimed) > 0
+    numbers = [[t.number for t in storage.get_all_trials(study_id)] for study_id in study_ids]
+    assert all(row == list(range(len(row))) for row in numbers)
