@@ -1,4 +1,4 @@
-"""A trainer's configuration in words, so that another version of it is recognized.
+"""A trainer's configuration in words, which an experiment keeps; `config_changes` compares two of them.
 
 Each field is one line of text: its type, bounds and default. Descriptions do not count, nor where a class was imported
 from: the same module may be named by its name on one machine and by its path on another.
@@ -8,7 +8,7 @@ import dataclasses
 import enum
 import re
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pydantic
@@ -20,15 +20,6 @@ MOST_SHOWN = 6
 def fingerprint(config: type[pydantic.BaseModel] | None) -> dict[str, str]:
     """Name -> description of each field, such as ``float, gt=0, le=1, default 0.1``; none without a model."""
     return {} if config is None else {name: _field(field, ()) for name, field in config.model_fields.items()}
-
-
-def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
-    """What differs, as ``name: before -> after``."""
-    return [
-        f"{name}: {before.get(name, 'not there')} -> {after.get(name, 'not there')}"
-        for name in dict.fromkeys([*before, *after])
-        if before.get(name) != after.get(name)
-    ]
 
 
 def shown_changes(lines: list[str]) -> str:
