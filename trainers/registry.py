@@ -1,7 +1,7 @@
 """The table of trainers: a row for each name that a study file's ``trainer`` may say."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ class TrainerEntry:
             ``epochs`` if there is one.
         nan_is_no_report: whether a NaN of the study's metric marks an epoch that was not validated.
         module: the module that registered it, for the error about two trainers of one name.
+        more_modules: names of further modules with its code, such as networks of a user's own.
         suggests: whether it suggests its own parameters as it runs, so that a study has no space: an Optuna objective.
     """
 
@@ -46,6 +47,7 @@ class TrainerEntry:
     nan_is_no_report: bool = False
     module: str = ""
     suggests: bool = False
+    more_modules: Callable[[], Iterable[str]] | None = None
 
     @property
     def epochs_field(self) -> str | None:

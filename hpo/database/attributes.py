@@ -12,6 +12,7 @@ STUDY_FILE = "hpo:study_file"  # dict, hpo.studyfile.model.StudyFile.to_json()
 RETRAINED = "hpo:retrained"  # dict, what came of training its best trial again: trial, seeds, validation, test
 TRAINER_FIELDS = "hpo:trainer_fields"  # dict, config_schema of the trainer's configuration that it was made with
 TRAINER_MODULES = "hpo:trainer_modules"  # str, --trainers of the launch; only ever shown, never imported from here
+TRAINER_VERSIONS = "hpo:trainer_versions"  # list of dict, experiment.trainer_version: the code of each launch
 KEY = "hpo:key"  # str, names the study's checkpoints; random, so that a study made again finds none of the old one
 
 # Of a study, among Optuna's system attributes, which its dashboard does not show.

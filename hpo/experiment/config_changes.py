@@ -101,7 +101,7 @@ def _types_hold(
 
 
 def _holds(outer: str, inner: str) -> bool:
-    """Whether a container or an enumeration takes everything that ``inner`` takes: ``list[int]`` and ``list[int, ge=1]``."""
+    """Whether a container or an enumeration takes what another takes: ``list[int]`` what ``list[int, ge=1]`` does."""
     first, second = re.fullmatch(r"(\w+)\[(.*)\]", outer), re.fullmatch(r"(\w+)\[(.*)\]", inner)
     if first is not None and second is not None and first[1] == second[1]:
         old, new = parse(second[2]), parse(first[2])

@@ -11,6 +11,7 @@ from hpo.trainers.classifier.dataset_files import verify_files
 from hpo.trainers.classifier.dataset_splits import SPLIT_SEED
 from hpo.trainers.classifier.dataset_table import DATASETS, Part
 from hpo.trainers.classifier.datasets import read_split
+from hpo.trainers.classifier.network_table import NETWORKS
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.protocol import BuildOptions, Direction, Trainer
 from hpo.trainers.registry import TrainerEntry, register
@@ -36,12 +37,19 @@ CLASSIFIER_METRICS: dict[str, Direction | None] = {
 
 def check_installed() -> None:
     """Raises TrainerError if the libraries of the extra are not installed; imports none of them."""
-    missing = [name for module, name in NEEDED.items() if importlib.util.find_spec(module) is None]
+    missing = [name for module, name in NEEDED.items() if not _is_installed(module)]
     if missing:
         raise TrainerError(
             f"trainer 'classifier' needs {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
             "installed: pip install 'hpo-service[classifier]'"
         )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
 
 
 def check_classifier(config: ClassifierConfig, data_dir: Path | None, download: bool) -> dict[str, Any]:
@@ -94,6 +102,14 @@ def _build_classifier(options: BuildOptions) -> Trainer:
     return ClassifierTrainer(options)
 
 
+def _modules() -> list[str]:
+    """The modules of all networks and data sets; a user's own are code that decides what a trial gives."""
+    return [
+        *(entry.build.__module__ for entry in NETWORKS.values()),
+        *(entry.read.__module__ for entry in DATASETS.values()),
+    ]
+
+
 def register_classifier(config: type[ClassifierConfig]) -> None:
     """Adds the classifier to the table of trainers, or replaces it by one with a larger configuration."""
     register(
@@ -104,6 +120,7 @@ def register_classifier(config: type[ClassifierConfig]) -> None:
             description="image classifiers on data that stays on the device",
             metrics=CLASSIFIER_METRICS,
             check=check_classifier,
+            more_modules=_modules,
         )
     )
 

@@ -19,7 +19,10 @@ def file() -> Path:
     Raises:
         TrainerError: if scikit-learn is not installed.
     """
-    spec = importlib.util.find_spec("sklearn")
+    try:
+        spec = importlib.util.find_spec("sklearn")
+    except ImportError:
+        spec = None
     path = None if spec is None or spec.origin is None else Path(spec.origin).parent / "datasets/data" / FILE
     if path is None or not path.is_file():
         raise TrainerError(
