@@ -14,7 +14,8 @@ from hpo.database import attributes, claims
 from hpo.database.storage import Storage
 from hpo.errors import ExperimentError, StudyFileError
 from hpo.experiment import stored
-from hpo.experiment.config_schema import changes, fingerprint, shown_changes
+from hpo.experiment.config_changes import changes
+from hpo.experiment.config_schema import fingerprint, shown_changes
 from hpo.search.sampler_registry import SAMPLERS, SamplerSpec
 from hpo.studyfile.load import study_file_from_json
 from hpo.studyfile.model import StudyFile

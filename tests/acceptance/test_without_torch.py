@@ -64,7 +64,7 @@ def blocked(tmp_path: Path, environment: dict[str, str]) -> Path:
 def test_the_classifier_says_what_to_install(blocked: Path, hpo_command: Hpo) -> None:
     (blocked / "classifier.toml").write_text(CLASSIFIER)
     launched = hpo_command("launch", "classifier.toml", "--workers", "1")
-    assert launched.returncode == 1
+    assert launched.returncode == 2
     assert one_line(launched) == (
         "error: trainer 'classifier' needs torch, torchvision, scikit-learn, which are not installed: "
         "pip install 'hpo-service[classifier]'"
