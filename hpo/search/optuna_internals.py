@@ -27,6 +27,7 @@ __all__ = [
     "FIXED_PARAMS",
     "FrozenStudy",
     "HyperbandByNumber",
+    "TPEWithScores",
     "UnitCube",
     "dashboard_figures",
     "forget_cached_trials",
@@ -39,6 +40,7 @@ __all__ = [
     "trial_id_of",
     "with_end",
     "with_entry",
+    "with_system_attrs",
 ]
 
 FIXED_PARAMS = "fixed_params"
@@ -88,6 +90,13 @@ def with_entry(trial: FrozenTrial, entries: Entries, key: Any, value: Any) -> Fr
     return changed
 
 
+def with_system_attrs(trial: FrozenTrial, attrs: dict[str, Any]) -> FrozenTrial:
+    """A copy of the trial with other system attributes."""
+    changed = copy.copy(trial)
+    changed.system_attrs = attrs
+    return changed
+
+
 def with_end(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenTrial:
     """A copy of the trial in another state, with a value or none."""
     changed = copy.copy(trial)
@@ -134,6 +143,39 @@ def set_better_group_size(sampler: TPESampler, size: int) -> None:
     The constructor's ``gamma`` would do, but it is deprecated and to be removed in Optuna 6.
     """
     sampler._gamma = lambda num_finished: min(size, num_finished)
+
+
+class TPEWithScores(TPESampler):
+    """TPE that lets a subclass change the scores of its candidates before it takes the best of them."""
+
+    _sampled: tuple[Study, FrozenTrial, dict[str, BaseDistribution]]
+
+    def scores(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: dict[str, BaseDistribution],
+        candidates: list[dict[str, Any]],
+        scores: "NDArray[np.float64]",
+    ) -> "NDArray[np.float64]":
+        """The scores of the candidates, each with a value for every parameter of ``space``; the largest is taken."""
+        return scores
+
+    def set_num_candidates(self, count: int) -> None:
+        """How many candidates are drawn from the better group's density."""
+        self._n_ei_candidates = count
+
+    def _sample(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        self._sampled = study, trial, search_space
+        return super()._sample(study, trial, search_space)
+
+    def _compute_acquisition_func(self, samples: Any, mpe_below: Any, mpe_above: Any) -> "NDArray[np.float64]":
+        scores = super()._compute_acquisition_func(samples, mpe_below, mpe_above)
+        study, trial, space = self._sampled
+        candidates = [
+            {name: space[name].to_external_repr(samples[name][index]) for name in space} for index in range(len(scores))
+        ]
+        return self.scores(study, trial, space, candidates, scores)
 
 
 class HyperbandByNumber(HyperbandPruner):

@@ -9,6 +9,7 @@
 """
 
 import datetime
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,16 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database import attributes
-from hpo.search.optuna_internals import FIXED_PARAMS, UnitCube, set_mark
+from hpo.search.history import history_of, is_infeasible
+from hpo.search.optuna_internals import (
+    CONSTRAINT_PREFIX,
+    FIXED_PARAMS,
+    UnitCube,
+    set_mark,
+    study_with_trials,
+    with_end,
+    with_system_attrs,
+)
 from hpo.search.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -31,7 +41,11 @@ GENERATION = "hpo:cmaes_generation"
 
 
 class StaticGPSampler(GPSampler):
-    """A Gaussian process over the unconditional parameters; conditional ones are drawn at random."""
+    """A Gaussian process over the unconditional parameters; conditional ones are drawn at random.
+
+    A second process models which configurations are refused: Optuna's constrained acquisition function then multiplies
+    the expected improvement by the probability that a configuration is feasible.
+    """
 
     def __init__(self, unconditional: Distributions, **options: Any) -> None:
         super().__init__(**options)
@@ -39,6 +53,33 @@ class StaticGPSampler(GPSampler):
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
         return dict(self._unconditional)
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
+        with history_of(study) as history:
+            trials = history.in_order()
+        return super().sample_relative(study_with_trials(study, _with_feasibility(trials)), trial, search_space)
+
+
+def _with_feasibility(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """The trials as Optuna's constrained optimization reads them, if a configuration was refused.
+
+    It wants a value and a constraint of every trial. A refused configuration has no value and gets the mean of the
+    others, so that it says nothing about the objective; the constraint is 1 for it and -1 for the others.
+    """
+    values = [trial.values[0] for trial in trials if trial.state is TrialState.COMPLETE and not is_infeasible(trial)]
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite or not any(is_infeasible(trial) for trial in trials):
+        return list(trials)
+    changed = []
+    for trial in trials:
+        if trial.state is TrialState.COMPLETE or (trial.state is TrialState.PRUNED and is_infeasible(trial)):
+            violated = is_infeasible(trial)
+            if violated:
+                trial = with_end(trial, TrialState.COMPLETE, float(np.mean(finite)))
+            kept = {key: v for key, v in trial.system_attrs.items() if not key.startswith(CONSTRAINT_PREFIX)}
+            trial = with_system_attrs(trial, {**kept, CONSTRAINT_PREFIX + "feasible": 1.0 if violated else -1.0})
+        changed.append(trial)
+    return changed
 
 
 class _SeededSampler(BaseSampler):

@@ -4,6 +4,8 @@ Optuna's TPE calls a tenth of all finished trials good and fills that group with
 most trials are pruned, so the group has room for every trial that completed, also for the first ones, which a pruner
 lets through whatever they are worth; TPE then imitates what was not pruned. Here complete trials alone are counted, for
 the size of the better group and for the start-up; pruned trials are part of the worse group, whatever they reported.
+
+Configurations that were refused teach both rules which candidates not to take: see ``feasibility.py``.
 """
 
 import math
@@ -11,18 +13,26 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution
-from optuna.samplers import RandomSampler, TPESampler
+from optuna.samplers import RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.search.feasibility import estimate
 from hpo.search.history import History, history_of, is_infeasible
-from hpo.search.optuna_internals import set_better_group_size, study_with_trials, with_end
+from hpo.search.optuna_internals import TPEWithScores, UnitCube, set_better_group_size, study_with_trials, with_end
 
 Distributions = dict[str, BaseDistribution]
 
 LARGEST_BETTER_GROUP = 25
 """TPE's better group never has more trials than this (Optuna's default gamma)."""
+
+LIKELY = 0.9
+"""A candidate with at least this probability of being feasible may be taken, if there is one."""
+
+CANDIDATES_IF_INFEASIBLE = 4
+"""So many times more candidates are drawn once a configuration was refused."""
 
 PrunedRule = Literal["worse", "optuna"]
 
@@ -62,7 +72,7 @@ def better_group_size(num_complete: int) -> int:
     return min(math.ceil(0.1 * num_complete), LARGEST_BETTER_GROUP)
 
 
-class TPE(TPESampler):
+class TPE(TPEWithScores):
     """TPE for one trial.
 
     Args:
@@ -75,18 +85,29 @@ class TPE(TPESampler):
     """
 
     def __init__(
-        self, *, pruned: PrunedRule, max_observations: int, n_startup_trials: int, seed: int, **options: Any
+        self,
+        *,
+        pruned: PrunedRule,
+        max_observations: int,
+        n_startup_trials: int,
+        seed: int,
+        n_ei_candidates: int = 24,
+        **options: Any,
     ) -> None:
-        super().__init__(seed=seed, n_startup_trials=n_startup_trials, **options)
+        super().__init__(seed=seed, n_startup_trials=n_startup_trials, n_ei_candidates=n_ei_candidates, **options)
         self._counts_complete = pruned == "worse"
+        self._num_candidates = n_ei_candidates
         self._max_observations = max_observations
         self._num_startup = n_startup_trials
         self._startup = RandomSampler(seed)
+        self._startup_points = np.random.default_rng([seed, 1])
         self._thinning = np.random.default_rng(seed)
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
         visible = self._visible(study)
-        return {} if visible is None else super().sample_relative(visible, trial, search_space)
+        if visible is None:
+            return self._random_but_feasible(study, search_space)
+        return super().sample_relative(visible, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -95,6 +116,38 @@ class TPE(TPESampler):
         if visible is None:
             return self._startup.sample_independent(study, trial, param_name, param_distribution)
         return super().sample_independent(visible, trial, param_name, param_distribution)
+
+    def scores(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        space: Distributions,
+        candidates: list[dict[str, Any]],
+        scores: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Rules out candidates that are likely to be refused, given the parameters that the trial has already."""
+        known = {name: d for name, d in trial.distributions.items() if name not in space}
+        trials = study.get_trials(deepcopy=False)
+        model = estimate({**known, **space}, trials) or estimate(space, trials)
+        if model is None:
+            return scores
+        fixed = {name: trial.params[name] for name in known}
+        probabilities = model.probabilities([{**fixed, **candidate} for candidate in candidates])
+        likely = probabilities >= LIKELY
+        return np.where(likely, scores, -math.inf) if likely.any() else probabilities
+
+    def _random_but_feasible(self, study: Study, space: Distributions) -> dict[str, Any]:
+        """A random point that is likely to be feasible, once there are trials enough to tell; {} before.
+
+        Under a pruner the start-up can be long, as few trials complete.
+        """
+        if not space or (model := estimate(space, study.get_trials(deepcopy=False), 2 * self._num_startup)) is None:
+            return {}
+        cube = UnitCube(space)
+        candidates = [cube.values(self._startup_points.uniform(size=len(cube.bounds))) for _ in range(32)]
+        probabilities = model.probabilities(candidates)
+        likely = np.flatnonzero(probabilities >= LIKELY)
+        return candidates[likely[0] if len(likely) else int(probabilities.argmax())]
 
     def _visible(self, study: Study) -> Study | None:
         """The study with the trials that the model is made of; None if they are too few for a model."""
@@ -105,6 +158,8 @@ class TPE(TPESampler):
                 if len(ranking) < self._num_startup:
                     return None
                 set_better_group_size(self, better_group_size(len(ranking)))
+            if any(is_infeasible(trial) for trial in history.finished):
+                self.set_num_candidates(CANDIDATES_IF_INFEASIBLE * self._num_candidates)
             if len(history.finished) <= self._max_observations + LARGEST_BETTER_GROUP:
                 trials = history.in_order()
             else:
