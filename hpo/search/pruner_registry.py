@@ -28,6 +28,8 @@ class PrunerEntry:
         decides: returns, of options and the largest number of epochs (None if it is not known), the epochs at which
             the pruner may prune, or None for every epoch. A pruner that may prune at no epoch never prunes.
         needs: what it needs and the study file does not have.
+        stops_early: returns, of options, whether it compares a trial with itself alone. A trial that it stops is then
+            complete, not worse than others.
     """
 
     name: str
@@ -36,6 +38,7 @@ class PrunerEntry:
     build: Callable[[Any, SearchContext], "BasePruner"]
     decides: Callable[[Any, int | None], set[int] | None] = lambda options, max_epochs: None
     needs: Callable[[Any, SearchContext], list[Unmet]] = lambda options, context: []
+    stops_early: Callable[[Any], bool] = lambda options: False
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class PrunerSpec:
     def prunes(self) -> bool:
         """Whether it may ever prune a trial."""
         return self.entry.decides(self.options, None) != set()
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether a trial that it stops is complete: it was compared with itself alone."""
+        return self.entry.stops_early(self.options)
 
     def unmet(self, context: SearchContext) -> list[Unmet]:
         """What the pruner and the pruners within it need and do not have."""
@@ -296,6 +304,7 @@ PRUNERS: dict[str, PrunerEntry] = {
             PatientOptions,
             _patient,
             _decides_patiently,
+            stops_early=lambda options: options.wrapped is None,
         ),
         PrunerEntry(
             "wilcoxon",

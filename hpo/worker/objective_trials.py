@@ -15,6 +15,7 @@ from hpo.database import attributes
 from hpo.database.claims import Claim
 from hpo.search.context import SearchContext
 from hpo.search.observed_space import ObservedSpace
+from hpo.search.optuna_internals import FIXED_PARAMS
 from hpo.search.sampler_registry import SamplerSpec, build_sampler
 from hpo.studyfile.model import StudyFile
 from hpo.trainers.objective_trial import ObjectiveTrial
@@ -50,8 +51,8 @@ class ObjectiveTrials:
         """The trial of a claim; a retry has the parameters of the attempt before it."""
         cache, trial_id = self._cache, claim.trial_id
         if claim.lineage < len(self._study_file.try_first):
-            first = {**self._study_file.try_first[claim.lineage], **trial.system_attrs.get("fixed_params", {})}
-            cache.set_trial_system_attr(trial_id, "fixed_params", first)
+            first = {**self._study_file.try_first[claim.lineage], **trial.system_attrs.get(FIXED_PARAMS, {})}
+            cache.set_trial_system_attr(trial_id, FIXED_PARAMS, first)
         cache.refresh(claim.study_id)
         with cache.reading(claim.study_id) as history:
             self._observed.observe(history.finished)

@@ -219,8 +219,7 @@ class StudyRunner:
     @property
     def stops_early(self) -> bool:
         """Whether the pruner compares a trial with itself alone: what it stops is complete, not worse than others."""
-        pruner = self.study_file.pruner
-        return pruner.name == "patient" and getattr(pruner.options, "wrapped", None) is None
+        return self.study_file.pruner.stops_early
 
 
 class SamplerError(Exception):

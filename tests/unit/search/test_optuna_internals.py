@@ -313,6 +313,33 @@ def test_the_size_of_tpes_better_group_is_as_given(monkeypatch: pytest.MonkeyPat
     assert sizes == [1, 48, 7, 42]  # the trial itself is left out
 
 
+def test_tpe_takes_the_candidate_with_the_largest_of_the_changed_scores() -> None:
+    asked = []
+
+    class Largest(internals.TPEWithScores):
+        def scores(self, study, trial, space, candidates, scores):
+            asked.append((trial.number, list(space), len(candidates)))
+            assert len({candidate["c"] for candidate in candidates}) > 1
+            return np.array([candidate["x"] for candidate in candidates])
+
+    space = {"x": X, "c": CategoricalDistribution(("a", "b"))}
+    study = optuna.create_study(sampler=RandomSampler(0))
+    for number in range(20):
+        study.tell(study.ask(space), number)
+    sampler = Largest(seed=0, n_startup_trials=5)
+    sampler.set_num_candidates(100)
+    study.sampler = sampler
+    trial = study.ask(space)
+    assert asked == [(20, ["c", "x"], 100)]
+    assert trial.params["x"] > 0.9
+
+
+def test_a_copy_with_other_system_attributes() -> None:
+    trial = complete(0.5)
+    changed = internals.with_system_attrs(trial, {internals.CONSTRAINT_PREFIX + "feasible": 1.0})
+    assert (changed.constraints, trial.constraints) == ({"feasible": 1.0}, {})
+
+
 def test_values_lie_in_the_unit_cube_as_for_optunas_samplers() -> None:
     space = {
         "lr": FloatDistribution(1e-4, 1.0, log=True),

@@ -166,6 +166,14 @@ def test_patient_asks_the_pruner_that_it_wraps():
     assert pruned_at(study_of(nothing), [0.6, 0.7, 0.7]) == 3
 
 
+def test_only_a_pruner_that_compares_a_trial_with_itself_stops_early():
+    alone = {"name": "patient", "patience": 1}
+    assert read(pruner=alone).pruner.stops_early
+    assert read(pruner={**alone, "wrapped": "none"}).pruner.stops_early
+    assert not read(pruner={**alone, "wrapped": "median"}).pruner.stops_early
+    assert not any(read(pruner=name).pruner.stops_early for name in ("none", "median", "asha", "hyperband", "wilcoxon"))
+
+
 def test_wilcoxon():
     best = [0.1] * 9
     worse = [0.2, 0.3, 0.25, 0.4, 0.35, 0.3, 0.2, 0.3, 0.4]
