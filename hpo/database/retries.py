@@ -330,6 +330,16 @@ def fail_worker(engine: sa.Engine, worker: str, reason: str, max_retries: int) -
     return _requeue(engine, worker, reason, max_retries, Cause.DIED, None)
 
 
+def give_back_all(engine: sa.Engine, worker: str, reason: str) -> int:
+    """Queues again, without counting a failure, the trials of a worker that was asked to end. Returns how many."""
+    parameters = {"worker": worker, "grace": None, "key": attributes.START_EPOCH}
+    with engine.begin() as connection:
+        lock_studies(connection, {row[1] for row in execute(connection, RUNNING_OF, **parameters).all()})
+        # Read again under the lock.
+        held = execute(connection, RUNNING_OF, **parameters).all()
+        return sum(give_back(connection, trial_id, reason) for trial_id, _, _ in held)
+
+
 def _requeue(
     engine: sa.Engine, worker: str, reason: str, max_retries: int, cause: Cause, grace_seconds: float | None
 ) -> int:

@@ -18,7 +18,7 @@ from hpo.launchers.signals import kept_handlers
 from hpo.launchers.supervise import STATUS_SECONDS, read_status
 from hpo.machine import gpu_indices, missing_gpus
 from hpo.settings import Settings
-from hpo.worker.exit_codes import EXIT_MEMORY, EXIT_RESTART
+from hpo.worker.exit_codes import EXIT_MEMORY, REPLACED
 from hpo.worker.options import worker_options
 from hpo.worker.worker import Worker
 
@@ -49,7 +49,7 @@ def run(experiment: Experiment, settings: Settings, options: InlineOptions, prog
             if code == 130:
                 raise KeyboardInterrupt
             restarts += 1
-            if code not in (EXIT_RESTART, EXIT_MEMORY) or restarts > options.max_restarts:
+            if code not in REPLACED | {EXIT_MEMORY} or restarts > options.max_restarts:
                 raise ExperimentError("its one worker ended, for the reason above; the same command goes on")
             progress.line("the worker asked to be replaced; another takes its place")
     progress.update(read_status(experiment))

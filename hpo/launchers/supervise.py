@@ -18,14 +18,18 @@ from hpo.errors import ExperimentError
 from hpo.experiment.experiment import Experiment
 from hpo.experiment.status import is_finished, snapshot
 from hpo.launchers.registry import LaunchOptions, Progress
-from hpo.launchers.signals import interruptible
-from hpo.worker.exit_codes import EXIT_BUG, EXIT_MEMORY, EXIT_RESTART
+from hpo.launchers.signals import END_SIGNALS, interruptible
+from hpo.worker.exit_codes import EXIT_BUG, EXIT_DEVICE, EXIT_MEMORY, EXIT_RESTART
+from hpo.worker.failures import why_nothing_succeeds
 
 STATUS_SECONDS = 1.0
 POLL_SECONDS = 0.2
 END_SECONDS = 20.0
 SHOWN_LINES = 15
 FAILURES_AT_A_PLACE = 3
+DEVICE_FAILURES_AT_A_PLACE = 5
+"""More than a configuration that breaks its device can cause before its lineage fails."""
+LONGEST_REST_SECONDS = 30.0
 FAILED_EXITS = (1, 2, EXIT_BUG)
 """A worker that ends with one of these without a trial in hand could not work at its place: set-up, device, fault."""
 
@@ -64,8 +68,14 @@ class WorkerEnd:
             130: "was asked to end by a signal",
             EXIT_RESTART: "asked to be replaced",
             EXIT_MEMORY: "ran out of memory with its first trial",
+            EXIT_DEVICE: "ended because its device is in an error that stays",
         }
         return known.get(self.code, f"ended with exit code {self.code}")
+
+    @property
+    def was_asked(self) -> bool:
+        """Whether a signal asked it to end, which is nobody's fault."""
+        return self.code == 130 or -self.code in END_SIGNALS
 
 
 class Fleet(Protocol):
@@ -118,8 +128,7 @@ def _requeue_killed(experiment: Experiment, ends: list[WorkerEnd]) -> None:
     for end in ends:
         if end.code != 0 and end.worker is not None:
             with contextlib.suppress(Exception):
-                reason = f"its worker {end.worker} {end.how}"
-                retries.fail_worker(experiment.storage.engine, end.worker, reason, experiment.study_file.max_retries)
+                retries.give_back_all(experiment.storage.engine, end.worker, "its launch was asked to end")
 
 
 @dataclass
@@ -189,11 +198,16 @@ class Supervision:
             place.failures = 0
         report = f"{name} {end.how}\n{end.last_lines}".rstrip()
         if end.code in FAILED_EXITS and not held:
-            self._after_failure(end, place, name, report)
+            self._after_failure(end, place, name, report, FAILURES_AT_A_PLACE)
+            return
+        if end.code == EXIT_DEVICE and not progressed:
+            self._after_failure(end, place, name, report, DEVICE_FAILURES_AT_A_PLACE)
             return
         # A trial that ends its worker is bounded by its own retries, so long as anything else succeeds.
         if not progressed and not (held and self._some_succeeded):
             self.deaths += 1
+        if held and (reason := self._why_nothing_succeeds()) is not None:
+            raise ExperimentError(f"{reason}\n{report}")
         if self.deaths > self.options.max_restarts:
             raise ExperimentError(
                 f"{self.deaths} workers in a row died before any trial moved on; the last one {end.how}, "
@@ -202,19 +216,19 @@ class Supervision:
         self.progress.line(f"{name} {end.how}; another takes its place\n{end.last_lines}".rstrip())
         place.start_at = time.monotonic()
 
-    def _after_failure(self, end: WorkerEnd, place: Place, name: str, report: str) -> None:
-        """A worker could not work: tries its place again, leaves the place out, or ends the launch."""
+    def _after_failure(self, end: WorkerEnd, place: Place, name: str, report: str, limit: int) -> None:
+        """A worker could not work: tries its place again, up to ``limit`` times, leaves it out, or ends the launch."""
         if not self.failures:
             self.first_failure = f"{name} cannot go on: it {end.how}\n{end.last_lines or '    (it wrote nothing)'}"
         self.failures += 1
         place.failures += 1
         failing = sum(1 for other in self.places if other.failures)
         is_set_up = end.code == 2 and not self._some_succeeded
-        everywhere = self.failures >= FAILURES_AT_A_PLACE and failing >= min(2, len(self.places))
+        everywhere = self.failures >= limit and failing >= min(2, len(self.places))
         if is_set_up or (everywhere and not self._anything_runs()):
             raise ExperimentError(self.first_failure)
-        if place.failures < FAILURES_AT_A_PLACE and place.failures <= self.options.max_restarts:
-            place.start_at = time.monotonic() + 2.0 ** (place.failures - 1) - 1.0
+        if place.failures < limit and place.failures <= self.options.max_restarts:
+            place.start_at = time.monotonic() + min(LONGEST_REST_SECONDS, 2.0 ** (place.failures - 1) - 1.0)
             self.progress.line(f"{report}\nanother takes its place" if end.last_lines else report)
             return
         others = any(other.running or other.start_at is not None for other in self.places)
@@ -244,9 +258,14 @@ class Supervision:
         if end.worker is None:
             return 0
         engine, max_retries = self.experiment.storage.engine, self.experiment.study_file.max_retries
-        reason = f"its worker {end.worker} {end.how}"
-        worker = end.worker
+        worker, reason = end.worker, f"its worker {end.worker} {end.how}"
+        if end.was_asked:
+            return persistently(lambda: retries.give_back_all(engine, worker, "its worker was asked to end"))
         return persistently(lambda: retries.fail_worker(engine, worker, reason, max_retries))
+
+    def _why_nothing_succeeds(self) -> str | None:
+        ids = self.experiment.study_ids
+        return persistently(lambda: why_nothing_succeeds(self.experiment.storage.engine, ids))
 
     def _has_finished_a_trial(self, end: WorkerEnd) -> bool:
         if end.worker is None:
