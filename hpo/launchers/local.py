@@ -144,11 +144,9 @@ class LocalFleet:
         if code != -signal.SIGKILL:
             return None
         kills = self.cgroups.memory_kills()
-        if kills is not None and slot.memory_kills is not None:
-            if kills > slot.memory_kills:
-                return "was ended by SIGKILL: the kernel killed it, because its memory limit was reached"
-            return "was ended by SIGKILL"
-        return "was ended by SIGKILL, which is also what the kernel does when memory runs out"
+        if kills is not None and slot.memory_kills is not None and kills > slot.memory_kills:
+            return "was ended by SIGKILL: the kernel killed it, because its memory limit was reached"
+        return None
 
     def _last_lines(self, slot: Slot) -> str:
         with slot.log_path.open("rb") as log:

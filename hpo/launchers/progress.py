@@ -1,9 +1,14 @@
-"""How an experiment's progress is shown: a live table in a terminal, plain lines elsewhere, JSON lines for machines."""
+"""How an experiment's progress is printed: a live table in a terminal, plain lines elsewhere, JSON lines for machines.
+
+The table has a row for each sampler, or, with ``verbose``, for each study of it.
+"""
 
 import json
 import math
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 from rich.console import Console, Group
@@ -30,8 +35,13 @@ class Speed:
     def __init__(self) -> None:
         self._first: tuple[float, int] | None = None
 
+    @property
+    def elapsed_seconds(self) -> float:
+        """Since the first look."""
+        return 0.0 if self._first is None else time.monotonic() - self._first[0]
+
     def measure(self, status: dict[str, Any]) -> tuple[float | None, float | None]:
-        """Returns (trials per minute, seconds left); None where nothing has finished since the first look."""
+        """Returns (trials per minute, seconds left); None if nothing has finished since the first look."""
         done = sum(_done(study) for study in status["studies"])
         now = time.monotonic()
         if self._first is None:
@@ -50,7 +60,7 @@ def _done(study: dict[str, Any]) -> int:
 
 
 def _trials_left(study: dict[str, Any], epochs_per_trial: float) -> float:
-    """Trials that a study has still to finish; where its budget is in epochs, about so many."""
+    """Trials that a study has still to finish; an estimate if its budget is in epochs."""
     if study["finished"]:
         return 0.0
     budget = study["budget"]
@@ -59,19 +69,43 @@ def _trials_left(study: dict[str, Any], epochs_per_trial: float) -> float:
     return max(0.0, int(budget["epochs"]) - int(study["epochs"])) / epochs_per_trial
 
 
-def status_table(status: dict[str, Any]) -> Table:
-    """The table that ``hpo status`` and a launch show: a row a study."""
+def status_table(status: dict[str, Any], *, verbose: bool = False) -> Table:
+    """The table that ``hpo status`` and a launch print: a row for each sampler, with ``verbose`` for each study."""
     table = Table(title=status["experiment"], title_justify="left", box=None, pad_edge=False)
-    table.add_column("study")
-    for name in ("complete", "pruned", "running", "failed", "budget", "epochs", "best"):
-        table.add_column(name, justify="right")
+    by_sampler: dict[str, list[dict[str, Any]]] = {}
     for study in status["studies"]:
-        states, budget = study["states"], study["budget"]
-        spent = " ".join(f"{count} {unit}" for unit, count in budget.items())
-        best = "-" if study["best"] is None else f"{study['best']['value']:.6g}"
-        numbers = [str(states[name]) for name in ("complete", "pruned", "running", "failed")]
-        table.add_row(Text(f"{study['sampler']}/{study['repeat']}"), *numbers, spent, str(study["epochs"]), best)
+        by_sampler.setdefault(study["sampler"], []).append(study)
+    folds = not verbose and any(len(studies) > 1 for studies in by_sampler.values())
+    table.add_column("sampler" if folds else "study", no_wrap=True)
+    names = ("complete", "pruned", "running", "failed", "budget", "epochs", "best")
+    for name in (*(("finished",) if folds else ()), *names):
+        table.add_column(name, justify="right", no_wrap=True)
+    for sampler, studies in by_sampler.items():
+        if folds:
+            finished = sum(study["finished"] for study in studies)
+            table.add_row(Text(sampler), f"{finished}/{len(studies)}", *_numbers(studies, _direction(status)))
+            continue
+        for study in studies:
+            table.add_row(Text(f"{sampler}/{study['repeat']}"), *_numbers([study], _direction(status)))
     return table
+
+
+def _numbers(studies: list[dict[str, Any]], better: Callable[[Iterable[float]], float]) -> list[str]:
+    """The cells of one or several studies: trials by state, budget, epochs, best value."""
+    states = [
+        str(sum(study["states"][name] for study in studies)) for name in ("complete", "pruned", "running", "failed")
+    ]
+    budget = Counter[str]()
+    for study in studies:
+        budget.update(study["budget"])
+    values = [study["best"]["value"] for study in studies if study["best"] is not None]
+    spent = " ".join(f"{count} {unit}" for unit, count in budget.items())
+    best = f"{better(values):.6g}" if values else "-"
+    return [*states, spent, str(sum(study["epochs"] for study in studies)), best]
+
+
+def _direction(status: dict[str, Any]) -> Callable[[Iterable[float]], float]:
+    return min if status.get("direction") == "minimize" else max
 
 
 def summary_line(status: dict[str, Any], speed: Speed) -> str:
@@ -86,28 +120,41 @@ def summary_line(status: dict[str, Any], speed: Speed) -> str:
 
 
 class LiveProgress:
-    """A table that is drawn over and over, on a terminal."""
+    """A table that is drawn over and over, on a terminal.
 
-    def __init__(self, console: Console) -> None:
+    It is erased at the end, when the whole result follows, and stays if the run was interrupted or failed.
+    """
+
+    def __init__(self, console: Console, *, verbose: bool = False) -> None:
         self._speed = Speed()
+        self._verbose = verbose
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "LiveProgress":
         self._live.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._live.transient = kind is None
         self._live.stop()
 
     def update(self, status: dict[str, Any]) -> None:
-        self._live.update(Group(status_table(status), Text(summary_line(status, self._speed))))
+        line = summary_line(status, self._speed)
+        # After the first, which starts the clock.
+        elapsed = f"{format_seconds(self._speed.elapsed_seconds)}: "
+        table = status_table(status, verbose=self._verbose)
+        room = self._live.console.height - 4
+        if table.row_count > room > 0:
+            # What does not fit would push the line below it off the screen.
+            table = status_table(status)
+        self._live.update(Group(table, Text(elapsed + line)))
 
     def line(self, text: str) -> None:
         self._live.console.print(Text(text))
 
 
 class PlainProgress:
-    """A line every few seconds where something changed, for logs."""
+    """A line every few seconds if something changed, for logs."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._speed = Speed()
@@ -152,9 +199,9 @@ class JsonProgress(PlainProgress):
         print(json.dumps({"event": text}), file=self._stream, flush=True)
 
 
-def choose_progress(*, as_json: bool) -> LiveProgress | PlainProgress:
-    """JSON where asked for, a live table on a terminal, plain lines elsewhere."""
+def choose_progress(*, as_json: bool, verbose: bool = False) -> LiveProgress | PlainProgress:
+    """JSON if asked for, a live table on a terminal, plain lines elsewhere."""
     if as_json:
         return JsonProgress()
     console = Console(stderr=True)
-    return LiveProgress(console) if console.is_terminal else PlainProgress()
+    return LiveProgress(console, verbose=verbose) if console.is_terminal else PlainProgress()

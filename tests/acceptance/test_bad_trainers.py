@@ -255,7 +255,7 @@ def test_faults_that_end_the_process(launch: Launch) -> None:
 def test_a_trainer_that_always_raises_ends_the_run(launch: Launch) -> None:
     outcome = launch(*["raises"] * 8, fine=False)
     assert outcome.code == 1
-    assert "error: worker 0 cannot go on:" in outcome.output
+    assert "error: worker 0 cannot go on: it ended with exit code 1" in outcome.output
     assert "error: 5 trials in a row failed, the last one with ValueError: no such luck" in outcome.output
     assert outcome.states["complete"] == outcome.states["running"] == 0
     # Who had failed once may be tried again when the trainer is mended, and one more may have been claimed ahead.
@@ -266,6 +266,6 @@ def test_a_trainer_that_always_raises_ends_the_run(launch: Launch) -> None:
 def test_a_trainer_that_always_leaks_ends_the_run(launch: Launch) -> None:
     outcome = launch(*["leaks"] * 8, fine=False, options=("--max-restarts", "2"))
     assert outcome.code == 1
-    assert "error: 3 workers died; the last one ended with exit code 71, after writing:" in outcome.output
+    assert "error: 3 workers in a row died before any trial moved on; the last one ran out of memory" in outcome.output
     assert "MemoryError" in outcome.output.partition("after writing:")[2]
     assert outcome.states["complete"] == outcome.states["running"] == 0
