@@ -153,7 +153,7 @@ def retry(
         HPOError: if the experiment cannot be finished.
     """
     settings = settings or Settings()
-    options = options or LaunchOptions()
+    options = options or make_options(launcher)
     check_launch(launcher, settings, options)
     load_trainers(settings.trainers)
     storage = open_storage(settings.storage, home=settings.home)

@@ -8,8 +8,7 @@ HPOError
 │   ├── ConfigurationRefusedError  the trainer's configuration refuses a combination of values; exit code 1
 │   └── ExperimentDeletedError  somebody deleted it while it ran; exit code 1
 ├── CheckpointError           a checkpoint that cannot be written or read; exit code 1
-├── DashboardError            the dashboard cannot start; exit code 1
-└── InterruptedRunError       Ctrl-C or SIGTERM, after everything was given back; exit code 130
+└── DashboardError            the dashboard cannot start; exit code 1
 """
 
 import difflib
@@ -83,12 +82,6 @@ class CheckpointError(HPOError):
 
 class DashboardError(HPOError):
     """The dashboard cannot start."""
-
-
-class InterruptedRunError(HPOError):
-    """A person or the system asked the run to end; it can go on later."""
-
-    exit_code = 130
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:

@@ -21,9 +21,9 @@ from hpo.cli.options import (
     SlotsOption,
     StorageOption,
     TrainersOption,
+    VerboseOption,
 )
-from hpo.cli.support import load_named, show_end
-from hpo.errors import InterruptedRunError
+from hpo.cli.support import end_interrupted, load_named, show_end
 from hpo.launchers.registry import LAUNCHERS, all_options, launcher_entry, make_options
 
 
@@ -44,6 +44,7 @@ def launch(
     grace_seconds: GraceOption = None,
     memory_limit_mb: MemoryOption = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
     **launcher_options: Any,
 ) -> None:
     """Run a study file to its end; run it again to go on after an interruption."""
@@ -65,11 +66,11 @@ def launch(
         slots=slots,
     )
     try:
-        with choose_progress(as_json=as_json) as progress:
+        with choose_progress(as_json=as_json, verbose=verbose) as progress:
             loaded = api.launch_with(study_file, launcher, settings, options, progress)
     except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted; what was done is kept, the same command goes on") from None
-    if code := show_end(loaded, settings, as_json=as_json):
+        end_interrupted()
+    if code := show_end(loaded, settings, as_json=as_json, verbose=verbose):
         raise SystemExit(code)
 
 

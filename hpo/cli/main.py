@@ -18,6 +18,7 @@ from hpo.cli.options import (
     JsonOption,
     StorageOption,
     TrainersOption,
+    VerboseOption,
 )
 from hpo.cli.retry import retry
 from hpo.cli.support import failure_lines, load_named, open_storage_of, print_json, runs_note, show, study_notes
@@ -45,6 +46,7 @@ def status(
     trainers: TrainersOption = None,
     checkpoint_dir: CheckpointOption = None,
     as_json: JsonOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Show where an experiment stands."""
     import time
@@ -65,7 +67,7 @@ def status(
         return
     found = load_named(settings, experiment)
     if watch:
-        with choose_progress(as_json=as_json) as progress:
+        with choose_progress(as_json=as_json, verbose=verbose) as progress:
             while not is_finished(now := persistently(lambda: snapshot(found))):
                 progress.update(now)
                 time.sleep(1.0)
@@ -74,7 +76,7 @@ def status(
         # After lines of JSON it is one more of them.
         print_json(now, indent=None if watch else 2)
         return
-    show(status_table(now))
+    show(status_table(now, verbose=verbose))
     for study in now["studies"]:
         for line in study_notes(study):
             show(line)

@@ -82,3 +82,6 @@ SlotsOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", envvar="HPO_JSON", help="Print JSON, for machines.")]
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", envvar="HPO_VERBOSE", help="A row for each repeat, not for each sampler.")
+]

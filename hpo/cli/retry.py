@@ -14,8 +14,7 @@ from hpo.cli.options import (
     StorageOption,
     TrainersOption,
 )
-from hpo.cli.support import show_end
-from hpo.errors import InterruptedRunError
+from hpo.cli.support import end_interrupted, show_end
 
 
 def retry(
@@ -54,6 +53,6 @@ def retry(
                 experiment, settings=settings, options=make_options("local", workers=workers), progress=progress
             )
     except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted; what was done is kept, the same command goes on") from None
+        end_interrupted()
     if code := show_end(loaded, settings, as_json=as_json):
         raise SystemExit(code)

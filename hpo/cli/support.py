@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hpo import strict_json
 
@@ -71,6 +71,15 @@ def command_for(settings: "Settings", *words: str) -> str:
     return shlex.join(["hpo", command, *arguments, *options])
 
 
+def end_interrupted() -> NoReturn:
+    """What a launch that was interrupted ends with: how to go on. The table above it stays."""
+    words = ["hpo", *sys.argv[1:]]
+    # An address may hold a password, which is not printed.
+    again = "" if any("://" in word for word in words) else f":\n  {shlex.join(words)}"
+    print(f"interrupted; what was done is kept, the same command goes on{again}", file=sys.stderr)
+    raise SystemExit(130)
+
+
 def study_notes(study: dict[str, Any]) -> list[str]:
     """What the table has no column for: trials that cost no budget, a deleted study."""
     notes = []
@@ -119,7 +128,7 @@ def failure_lines(status: dict[str, Any], settings: "Settings") -> list[str]:
     return lines
 
 
-def show_end(loaded: "LoadedExperiment", settings: "Settings", *, as_json: bool) -> int:
+def show_end(loaded: "LoadedExperiment", settings: "Settings", *, as_json: bool, verbose: bool = False) -> int:
     """What a launch ends with: the table, what failed, what to do next. Returns the exit code.
 
     1 if trials of the budget failed or nothing can be exported: a script then does not go on as if it had a result.
@@ -132,7 +141,7 @@ def show_end(loaded: "LoadedExperiment", settings: "Settings", *, as_json: bool)
     if as_json:
         print_json(status, indent=None)
         return code
-    show(status_table(status))
+    show(status_table(status, verbose=verbose))
     print()
     for line in failure_lines(status, settings):
         print(line)

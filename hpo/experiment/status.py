@@ -137,7 +137,8 @@ def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict
         _entry(handle, budgets.get(handle.study_id), counts[handle.study_id], active.get(handle.study_id, 0), totals)
         for handle in experiment.studies
     ]
-    result: dict[str, Any] = {"experiment": experiment.name, "studies": studies}
+    direction = experiment.study_file.direction
+    result: dict[str, Any] = {"experiment": experiment.name, "direction": direction, "studies": studies}
     if checkpoint_root is not None:
         result["checkpoint_bytes"] = sum(
             CheckpointFolder(checkpoint_root, handle.key).size_bytes() for handle in experiment.studies

@@ -1,5 +1,6 @@
 """How a run is shown: rates and time left from known numbers, plain lines for logs, JSON lines for machines."""
 
+import contextlib
 import io
 import json
 import sys
@@ -17,8 +18,11 @@ from hpo.launchers.progress import (
     Speed,
     choose_progress,
     format_seconds,
+    status_table,
     summary_line,
 )
+
+COLUMNS = ["complete", "pruned", "running", "failed", "budget", "epochs", "best"]
 
 
 @pytest.fixture
@@ -169,3 +173,65 @@ def test_a_table_on_a_terminal(clock: SimpleNamespace) -> None:
     assert row.split()[1:] == ["3", "1", "0", "0", "8", "trials", "17", "0.987654"]
     assert "[red]not markup[/red]" in shown
     assert "4 finished (1 pruned), 0 running" in shown
+
+
+def thirty() -> dict[str, Any]:
+    """Three samplers of ten repeats."""
+    studies = []
+    for sampler in ("grid", "random", "tpe"):
+        for repeat in range(10):
+            one = study(sampler, {"trials": 20}, repeat, running=1, epochs=repeat, best=best(repeat / 10))
+            studies.append({**one, "repeat": repeat, "name": f"e/{sampler}/{repeat}", "finished": repeat < 4})
+    return status(*studies)
+
+
+def drawn(content: Any, width: int = 80) -> list[str]:
+    screen = io.StringIO()
+    Console(file=screen, width=width, color_system=None).print(content)
+    return [line.rstrip() for line in screen.getvalue().splitlines() if line.strip()]
+
+
+def test_repeats_are_folded_into_a_row_for_each_sampler() -> None:
+    lines = drawn(status_table(thirty()))
+    assert lines[0] == "e"
+    assert lines[1].split() == ["sampler", "finished", *COLUMNS]
+    assert [line.split() for line in lines[2:]] == [
+        [name, "4/10", "45", "0", "10", "0", "200", "trials", "45", "0.9"] for name in ("grid", "random", "tpe")
+    ]
+    assert all("…" not in line and "..." not in line for line in lines)
+    downwards = drawn(status_table({**thirty(), "direction": "minimize"}))
+    assert downwards[2].split()[-1] == "0"
+
+
+def test_verbose_unfolds_them() -> None:
+    lines = drawn(status_table(thirty(), verbose=True))
+    assert lines[1].split() == ["study", *COLUMNS]
+    assert [line.split()[0] for line in lines[2:4]] == ["grid/0", "grid/1"]
+    assert len(lines) == 32
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_live_table_fits_a_small_terminal(clock: SimpleNamespace, verbose: bool) -> None:
+    """The line with what is left is the last one, and must not fall off."""
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, height=24, color_system=None)
+    with LiveProgress(console, verbose=verbose) as progress:
+        progress.update(thirty())
+        progress._live.refresh()
+        assert "135 finished (0 pruned), 30 running" in screen.getvalue()
+    assert "..." not in screen.getvalue()
+
+
+@pytest.mark.parametrize(("error", "erased"), [(None, True), (KeyboardInterrupt, False), (ValueError, False)])
+def test_the_last_table_stays_if_the_run_is_interrupted(
+    clock: SimpleNamespace, error: type[BaseException] | None, erased: bool
+) -> None:
+    screen = io.StringIO()
+    progress = LiveProgress(Console(file=screen, force_terminal=True, width=80, color_system=None))
+    with contextlib.suppress(ValueError, KeyboardInterrupt), progress:
+        progress.update(thirty())
+        progress._live.refresh()
+        if error is not None:
+            raise error
+    # What erases a line on a terminal, after the last word of the table.
+    assert ("\x1b[2K" in screen.getvalue().rpartition("running")[2]) == erased
