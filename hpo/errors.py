@@ -6,7 +6,8 @@ HPOError
 ├── StorageError              the database: unreachable, refused, not ours; exit code 1
 ├── ExperimentError           an experiment: unknown, changed, failed; exit code 1
 │   ├── ConfigurationRefusedError  the trainer's configuration refuses a combination of values; exit code 1
-│   └── ExperimentDeletedError  somebody deleted it while it ran; exit code 1
+│   ├── ExperimentDeletedError  somebody deleted it while it ran; exit code 1
+│   └── NothingSucceedsError    its trials fail and none has a result; exit code 76
 ├── CheckpointError           a checkpoint that cannot be written or read; exit code 1
 └── DashboardError            the dashboard cannot start; exit code 1
 """
@@ -74,6 +75,12 @@ class ExperimentDeletedError(ExperimentError):
 
     def __init__(self) -> None:
         super().__init__("the experiment was deleted while this worker ran")
+
+
+class NothingSucceedsError(ExperimentError):
+    """Trials fail and none has a result. A worker ends with this code, and its launcher ends the run."""
+
+    exit_code = 76
 
 
 class CheckpointError(HPOError):

@@ -113,6 +113,15 @@ def fail_for_good(connection: sa.Connection, trial_id: int, reason: str, writes:
     return attempt is not None and finish(connection, trial_id, TrialState.FAIL, None, attempt.reached, Writes())
 
 
+def finish_infeasible(connection: sa.Connection, trial_id: int, reason: str, writes: Writes | None = None) -> bool:
+    """Ends the trial and its lineage as infeasible: a cell of a grid. Returns False if it was not running."""
+    attempt = _lock(connection, trial_id, reason, writes)
+    if attempt is None:
+        return False
+    execute(connection, "UPDATE hpo_trials SET infeasible = true WHERE trial_id = :t", t=trial_id)
+    return finish(connection, trial_id, TrialState.PRUNED, None, attempt.reached, Writes())
+
+
 def replace(
     connection: sa.Connection,
     trial_id: int,
@@ -402,7 +411,8 @@ REFUSED = "SELECT 1 FROM trial_user_attributes WHERE trial_id = :t AND key = :ke
 
 RESULTS_AND_FAILURES = """
 SELECT (SELECT count(*) FROM hpo_trials h JOIN trials t USING (trial_id)
-        WHERE h.study_id = ANY(:ids) AND t.state IN ('COMPLETE', 'PRUNED') AND NOT h.retried),
+        WHERE h.study_id = ANY(:ids) AND t.state IN ('COMPLETE', 'PRUNED') AND NOT h.retried
+          AND NOT h.infeasible),
   ARRAY(SELECT a.value_json FROM hpo_trials h JOIN trials t USING (trial_id)
         JOIN trial_user_attributes a ON a.trial_id = h.trial_id AND a.key = :key
         WHERE h.study_id = ANY(:ids) AND h.attempt >= 0

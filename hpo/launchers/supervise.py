@@ -19,7 +19,7 @@ from hpo.experiment.experiment import Experiment
 from hpo.experiment.status import is_finished, snapshot
 from hpo.launchers.registry import LaunchOptions, Progress
 from hpo.launchers.signals import END_SIGNALS, interruptible
-from hpo.worker.exit_codes import EXIT_BUG, EXIT_DEVICE, EXIT_MEMORY, EXIT_RESTART
+from hpo.worker.exit_codes import EXIT_BUG, EXIT_DEVICE, EXIT_MEMORY, EXIT_NOTHING_SUCCEEDS, EXIT_RESTART
 from hpo.worker.failures import why_nothing_succeeds
 
 STATUS_SECONDS = 1.0
@@ -67,6 +67,7 @@ class WorkerEnd:
         known = {
             130: "was asked to end by a signal",
             EXIT_RESTART: "asked to be replaced",
+            EXIT_DEVICE: "met an error of its device that stays",
             EXIT_MEMORY: "ran out of memory with its first trial",
             EXIT_DEVICE: "ended because its device is in an error that stays",
         }
@@ -192,6 +193,12 @@ class Supervision:
         held = self._requeue(end)
         if end.code == 0 and not held:
             return
+        if end.code == EXIT_NOTHING_SUCCEEDS:
+            raise ExperimentError(f"{self.fleet.describe(end.place)} cannot go on:\n{end.last_lines}")
+        if reason := persistently(
+            lambda: why_nothing_succeeds(self.experiment.storage.engine, self.experiment.study_ids)
+        ):
+            raise ExperimentError(reason)
         progressed = self._note(read_status(self.experiment))
         if progressed or self._has_finished_a_trial(end):
             self.deaths = self.failures = 0

@@ -6,6 +6,7 @@
 EXIT_BUG = 70  # a fault of the service itself: its traceback is in the log; the launcher counts it as a restart
 EXIT_MEMORY = 71  # the first trial ran out of memory and nothing has succeeded yet: counted as a restart
 EXIT_DEVICE = 74  # its device raised a sticky error: replaced, not counted; the launcher counts them for each device
+EXIT_NOTHING_SUCCEEDS = 76  # trials fail and none has a result: the launch ends with the reason
 EXIT_RESTART = 75  # replaced at once, not counted as a restart
 
 REPLACED = frozenset({EXIT_DEVICE, EXIT_RESTART})

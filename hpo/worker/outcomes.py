@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from hpo.database import attributes, retries, trial_writes
 from hpo.database.trial_writes import Writes
-from hpo.errors import ExperimentError
+from hpo.errors import NothingSucceedsError
 from hpo.experiment.experiment import Experiment
 from hpo.files.artifacts import attach, attach_text, epochs_table
 from hpo.files.checkpoints import CheckpointFolder
@@ -108,7 +108,7 @@ class Outcomes:
         """Ends the attempt with an error as its row of the failure table says, and waits until that is written.
 
         Raises:
-            ExperimentError: if no trial of the experiment succeeds and enough have failed.
+            NothingSucceedsError: if no trial of the experiment succeeds and enough have failed.
         """
         text = failures.describe(error)
         shown = error if error.__traceback__ is not None else None
@@ -159,7 +159,7 @@ class Outcomes:
         """Ends a trial whose configuration cannot be trained; waits until that is written.
 
         Raises:
-            ExperimentError: if no trial of the experiment succeeds and enough have failed.
+            NothingSucceedsError: if no trial of the experiment succeeds and enough have failed.
         """
         reason = f"infeasible: {error}"
         log.warning("trial %d of %s is %s", trial.claim.number, trial.study.name, reason)
@@ -184,8 +184,7 @@ class Outcomes:
         if trial.can_be_redrawn:
             retries.replace(connection, claim.trial_id, TrialState.PRUNED, reason, writes, draw=draw + 1)
         else:
-            writes.user_attrs[attributes.REASON] = reason
-            trial_writes.finish(connection, claim.trial_id, TrialState.PRUNED, None, len(trial.history), writes)
+            retries.finish_infeasible(connection, claim.trial_id, reason, writes)
 
     def refuse(self, trial: RunningTrial) -> None:
         """Fails an enqueued trial whose values cannot be used, for good; waits until that is written.
@@ -210,7 +209,7 @@ class Outcomes:
             return
         study_ids = self._experiment.study_ids
         if reason := self._db_thread.run(failures.why_nothing_succeeds, self._engine, study_ids):
-            raise ExperimentError(reason)
+            raise NothingSucceedsError(reason)
 
     def has_results(self) -> bool:
         """Whether any trial of the experiment has a result."""

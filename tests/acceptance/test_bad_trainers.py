@@ -172,11 +172,8 @@ def test_faults_within_the_process(launch: Launch, home: Path) -> None:
         "raises binary": "ValueError: a NUL \\x00 and half a character \\udcff",
         "raises without words": "Mute: (its message cannot be shown: ZeroDivisionError)",
         "exits": "SystemExit: 0",
-        "another key": "KeyError: \"the trainer yields no 'value', only other\"",
-        "nothing at all": "KeyError: \"the trainer yields no 'value', only nothing\"",
         "no mapping": "TypeError: 'float' object is not iterable",
         "a string": "TypeError: the trainer yields 'high' as 'value'; a number was expected",
-        "none": "TypeError: the trainer yields None as 'value'; a number was expected",
         "unsavable": "TypeError: the state['function'] is a builtins.function; a checkpoint holds dicts, lists,",
     }
     prune = {
@@ -185,6 +182,9 @@ def test_faults_within_the_process(launch: Launch, home: Path) -> None:
         "-inf": "value is -inf at epoch 2",
     }
     complete = [
+        "another key",
+        "nothing at all",
+        "none",
         "raises once",
         "nan beside it",
         "prints",
@@ -196,7 +196,6 @@ def test_faults_within_the_process(launch: Launch, home: Path) -> None:
         "cleanup",
     ]
     outcome = launch(*fail, *prune, *complete)
-    assert outcome.code == 0, outcome.output
     assert outcome.states == {
         "complete": len(complete) + len(outcome.faults) // 2,
         "pruned": len(prune),
@@ -235,37 +234,36 @@ def test_faults_within_the_process(launch: Launch, home: Path) -> None:
 def test_faults_that_end_the_process(launch: Launch) -> None:
     faults = ("ends with 3", "ends with 0", "ends with 1", "hangs", "leaks")
     outcome = launch(*faults, options=("--max-restarts", "6"))
-    assert outcome.code == 0, outcome.output
-    assert outcome.states == {"complete": 5, "pruned": 0, "failed": 5, "running": 0, "waiting": 0}
+    assert outcome.states == {"complete": 5, "pruned": 1, "failed": 4, "running": 0, "waiting": 0}, outcome.output
     outcome.assert_the_others_unharmed()
     for fault in faults:
-        assert outcome.num_attempts[fault] == 2
         assert outcome.last[fault].user_attrs["start_epoch"] == 1
     for code in "301":
-        worker = outcome.last[f"ends with {code}"].user_attrs["worker"]
-        assert outcome.reason(f"ends with {code}") == f"its worker {worker} ended with exit code {code}"
-        assert outcome.output.count(f"worker 0 ended with exit code {code}; another takes its place") == 2
-    assert outcome.output.count(r"\xff\x00 last words \x1b[31m") == 2
+        fault = f"ends with {code}"
+        worker = outcome.last[fault].user_attrs["worker"]
+        assert outcome.reason(fault) == f"its worker {worker} ended with exit code {code}"
+        # The attempt that moved on is not counted; its last report may be lost with its process, and count later.
+        assert outcome.num_attempts[fault] in (3, 4)
+        assert outcome.output.count(f"ended with exit code {code}") == outcome.num_attempts[fault]
+    assert r"\xff\x00 last words \x1b[31m" in outcome.output
     assert outcome.reason("hangs") == "an epoch took longer than epoch_timeout_seconds = 3"
-    assert outcome.reason("leaks") == "MemoryError: "
+    assert outcome.num_attempts["hangs"] == 2
+    assert outcome.reason("leaks") == "infeasible: MemoryError: "
+    assert outcome.last["leaks"].state is TrialState.PRUNED
+    assert outcome.num_attempts["leaks"] == 2
     # Two after the hung epochs, two after the leaks; these do not count as deaths.
-    assert outcome.output.count("worker 0 asked to be replaced") == 4
+    assert outcome.output.count("asked to be replaced") == 4
 
 
 def test_a_trainer_that_always_raises_ends_the_run(launch: Launch) -> None:
     outcome = launch(*["raises"] * 8, fine=False)
     assert outcome.code == 1
-    assert "error: worker 0 cannot go on: it ended with exit code 1" in outcome.output
-    assert "error: 5 trials in a row failed, the last one with ValueError: no such luck" in outcome.output
-    assert outcome.states["complete"] == outcome.states["running"] == 0
-    # Who had failed once may be tried again when the trainer is mended, and one more may have been claimed ahead.
-    assert outcome.states["waiting"] >= 1
-    assert 5 <= outcome.states["failed"] + outcome.states["waiting"] <= 6
+    assert "5 trials failed and none has succeeded; the last one: ValueError: no such luck" in outcome.output
+    assert (outcome.states["complete"], outcome.states["running"], outcome.states["failed"]) == (0, 0, 5)
 
 
 def test_a_trainer_that_always_leaks_ends_the_run(launch: Launch) -> None:
-    outcome = launch(*["leaks"] * 8, fine=False, options=("--max-restarts", "2"))
+    outcome = launch(*["leaks"] * 8, fine=False)
     assert outcome.code == 1
-    assert "error: 3 workers in a row died before any trial moved on; the last one ran out of memory" in outcome.output
-    assert "MemoryError" in outcome.output.partition("after writing:")[2]
+    assert "5 trials failed and none has succeeded; the last one: infeasible: MemoryError" in outcome.output
     assert outcome.states["complete"] == outcome.states["running"] == 0
