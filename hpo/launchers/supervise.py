@@ -67,7 +67,6 @@ class WorkerEnd:
         known = {
             130: "was asked to end by a signal",
             EXIT_RESTART: "asked to be replaced",
-            EXIT_DEVICE: "met an error of its device that stays",
             EXIT_MEMORY: "ran out of memory with its first trial",
             EXIT_DEVICE: "ended because its device is in an error that stays",
         }
@@ -195,10 +194,6 @@ class Supervision:
             return
         if end.code == EXIT_NOTHING_SUCCEEDS:
             raise ExperimentError(f"{self.fleet.describe(end.place)} cannot go on:\n{end.last_lines}")
-        if reason := persistently(
-            lambda: why_nothing_succeeds(self.experiment.storage.engine, self.experiment.study_ids)
-        ):
-            raise ExperimentError(reason)
         progressed = self._note(read_status(self.experiment))
         if progressed or self._has_finished_a_trial(end):
             self.deaths = self.failures = 0
