@@ -3,7 +3,7 @@
 import functools
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from hpo.launchers.launch import launch as run_launcher
 from hpo.launchers.progress import PlainProgress
 from hpo.launchers.registry import LaunchOptions, Progress, make_options
 from hpo.settings import Settings
+from hpo.study_source import Source, read_study
 from hpo.studyfile.load import load_study_file, read_table
 from hpo.studyfile.model import StudyFile
 from hpo.trainers.loading import load_trainers
@@ -30,11 +31,11 @@ from hpo.trainers.registry import TRAINERS
 
 
 class LoadedExperiment:
-    """An experiment in a storage, finished or not."""
+    """An experiment in a storage, finished or not; ``settings`` are those that it was opened with."""
 
     def __init__(self, experiment: Experiment, settings: Settings) -> None:
         self._experiment = experiment
-        self._settings = settings
+        self.settings = settings
 
     def __repr__(self) -> str:
         return f"LoadedExperiment({self.name!r}, {len(self._experiment.studies)} studies)"
@@ -55,7 +56,7 @@ class LoadedExperiment:
 
     def status(self) -> dict[str, Any]:
         """What ``hpo status --json`` prints."""
-        return snapshot(self._experiment, self._settings.checkpoints)
+        return snapshot(self._experiment, self.settings.checkpoints)
 
     def best(self, sampler: str | None = None) -> BestTrial:
         """The best completed trial, of one sampler or of all. Raises ExperimentError where there is none yet."""
@@ -67,9 +68,9 @@ class LoadedExperiment:
 
     def _exported(self, sampler: str | None, top: int, form: str) -> list[tuple[str, BestTrial]]:
         """Text and trial of each configuration, from one look at the database."""
-        load_if_possible(self._settings.trainers)
+        load_if_possible(self.settings.trainers)
         return [
-            (as_text(exported(self._experiment, best, self._settings, rank), form), best)
+            (as_text(exported(self._experiment, best, self.settings, rank), form), best)
             for rank, best in enumerate(best_trials(self._experiment, sampler, top), start=1)
         ]
 
@@ -122,12 +123,16 @@ def launch(
 
 
 def launch_with(
-    study_file: str | Path, launcher: str, settings: Settings, options: LaunchOptions, progress: Progress
+    study: Source,
+    launcher: str,
+    settings: Settings,
+    options: LaunchOptions,
+    progress: Progress,
+    keys: Mapping[str, Any] | None = None,
 ) -> LoadedExperiment:
-    """As :func:`launch`, with everything given."""
+    """As :func:`launch`, with everything given; ``keys``: the study file's, beside an objective or a function."""
     check_launch(launcher, settings, options)
-    load_trainers(settings.trainers)
-    parsed = load_study_file(study_file)
+    parsed, settings = read_study(study, settings, keys, launcher)
     if (check := TRAINERS[parsed.trainer].check) is not None:
         for config in parsed.example_configs():
             check(config, settings.data_dir, settings.download)
@@ -170,6 +175,8 @@ def _run(
         progress.line(f"{experiment.name}: {again} failed trials are tried again")
     if run_launcher(launcher, experiment, settings, options, progress):
         _publish(experiment, progress)
+    else:
+        progress.line(f"{experiment.name} is finished already; a larger budget goes on from there")
     return LoadedExperiment(experiment, settings)
 
 

@@ -5,6 +5,7 @@ import typing
 from pathlib import Path
 
 from hpo.trainers.errors import TrainerError
+from hpo.trainers.functions import SUFFIX, load_function
 from hpo.trainers.objective_loading import is_objective_name, load_objective
 from hpo.trainers.user_modules import import_file, import_module
 
@@ -33,6 +34,9 @@ def load_trainers(modules: str | typing.Iterable[str]) -> None:
 
 
 def _load(name: str) -> None:
+    if name.endswith(SUFFIX):
+        load_function(Path(name))
+        return
     if is_objective_name(name):
         load_objective(name)
         return

@@ -10,6 +10,7 @@ generator is, and its code runs in the thread that it would run in without a wor
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -142,8 +143,11 @@ class ObjectiveTrainer:
         return events
 
     def _epoch(self, report: _Report) -> EpochEnd:
+        """A report as an event; one that is not finite ends a trial only if the objective asks ``should_prune``."""
         assert self._run is not None
-        return EpochEnd(self._key, report.step, {self._run.metric: report.value}, False, may_prune=report.may_prune)
+        counts = report.may_prune or math.isfinite(report.value)
+        metrics = {self._run.metric: report.value} if counts else {}
+        return EpochEnd(self._key, report.step, metrics, False, may_prune=report.may_prune)
 
     def _clear(self) -> None:
         self._key, self._run, self._trial, self._body, self._asked = None, None, None, None, False

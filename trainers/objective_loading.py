@@ -145,7 +145,8 @@ def _stopped_at_optimize() -> Iterator[list[_OptimizeReached]]:
         reached.append(_OptimizeReached(self, func, n_trials, sys._getframe(1).f_lineno))
         raise reached[-1]
 
-    original, stdin = optuna.study.Study.optimize, sys.stdin
+    original, stdin, verbosity = optuna.study.Study.optimize, sys.stdin, optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # the script's own study is not the one that runs
     optuna.study.Study.optimize = optimize  # type: ignore[method-assign]
     with open(os.devnull) as nothing:
         sys.stdin = nothing
@@ -154,6 +155,7 @@ def _stopped_at_optimize() -> Iterator[list[_OptimizeReached]]:
         finally:
             optuna.study.Study.optimize = original  # type: ignore[method-assign]
             sys.stdin = stdin
+            optuna.logging.set_verbosity(verbosity)
 
 
 def _near(name: str, module: Any) -> str:

@@ -4,7 +4,6 @@ import dataclasses
 import inspect
 import logging
 import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -29,7 +28,9 @@ from hpo.launchers.registry import LAUNCHERS, all_options, launcher_entry, make_
 
 def launch(
     context: typer.Context,
-    study_file: Annotated[Path, typer.Argument(help="The study file, TOML.")],
+    study_file: Annotated[
+        str, typer.Argument(help="The study file, TOML; or an Optuna objective, my_script.py:objective.")
+    ],
     launcher: Annotated[
         str, typer.Option("--launcher", envvar="HPO_LAUNCHER", help=f"{', '.join(LAUNCHERS)}; see hpo list.")
     ] = "local",
@@ -45,9 +46,42 @@ def launch(
     memory_limit_mb: MemoryOption = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
+    trials: Annotated[
+        int | None, typer.Option("--trials", envvar="HPO_LAUNCH_TRIALS", help="Of an objective: number of trials.")
+    ] = None,
+    direction: Annotated[
+        str | None,
+        typer.Option(
+            "--direction",
+            envvar="HPO_LAUNCH_DIRECTION",
+            help="Of an objective: minimize or maximize.",
+            show_default="minimize",
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            "--sampler", envvar="HPO_LAUNCH_SAMPLER", help="Of an objective: tpe, or several to compare: random,tpe."
+        ),
+    ] = None,
+    pruner: Annotated[
+        str | None, typer.Option("--pruner", envvar="HPO_LAUNCH_PRUNER", help="Of an objective: such as median.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", envvar="HPO_LAUNCH_NAME", help="Of an objective: the experiment's name.")
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", envvar="HPO_LAUNCH_REPEATS", help="Of an objective: searches a sampler.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option("--metric", envvar="HPO_LAUNCH_METRIC", help="Of an objective: its value's name.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", envvar="HPO_LAUNCH_SEED", help="Of an objective: the search's seed.")
+    ] = None,
     **launcher_options: Any,
 ) -> None:
-    """Run a study file to its end; run it again to go on after an interruption."""
+    """Run a study file, or an Optuna objective, to its end; run it again to go on after an interruption."""
     from hpo import api
     from hpo.launchers.progress import choose_progress
     from hpo.settings import Settings
@@ -67,10 +101,20 @@ def launch(
     )
     try:
         with choose_progress(as_json=as_json, verbose=verbose) as progress:
-            loaded = api.launch_with(study_file, launcher, settings, options, progress)
+            keys = {
+                "trials": trials,
+                "direction": direction,
+                "sampler": sampler,
+                "pruner": pruner,
+                "name": name,
+                "repeats": repeats,
+                "metric": metric,
+                "seed": seed,
+            }
+            loaded = api.launch_with(study_file, launcher, settings, options, progress, keys)
     except KeyboardInterrupt:
         end_interrupted()
-    if code := show_end(loaded, settings, as_json=as_json, verbose=verbose):
+    if code := show_end(loaded, loaded.settings, as_json=as_json, verbose=verbose):
         raise SystemExit(code)
 
 

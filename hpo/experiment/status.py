@@ -137,7 +137,7 @@ def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict
         _entry(handle, budgets.get(handle.study_id), counts[handle.study_id], active.get(handle.study_id, 0), totals)
         for handle in experiment.studies
     ]
-    direction = experiment.study_file.direction
+    direction = experiment.direction
     result: dict[str, Any] = {"experiment": experiment.name, "direction": direction, "studies": studies}
     if checkpoint_root is not None:
         result["checkpoint_bytes"] = sum(

@@ -15,11 +15,12 @@ import psutil
 from optuna.trial import TrialState
 
 from hpo.database import attributes, claims
-from hpo.errors import ExperimentDeletedError, ExperimentError, HPOError
+from hpo.errors import ExperimentDeletedError, ExperimentError, HPOError, UsageError
 from hpo.experiment.experiment import Experiment, check_trainer
 from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.machine import trained_on
 from hpo.search.seeds import derive_seed
+from hpo.trainers.errors import TrainerError
 from hpo.trainers.metrics import checked_metrics, missing_objective, reported_value, value_epoch
 from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Metrics, Trainer
 from hpo.trainers.registry import TRAINERS
@@ -253,6 +254,8 @@ class Worker:
             self._release(trial)
             self.outcomes.give_back(trial, event.reason)
         elif isinstance(event, Failed):
+            if isinstance(event.error, TrainerError):
+                raise UsageError(str(event.error))  # the trainer's own mistake, which every trial would repeat
             self._fail(trial, event.error)
 
     def _end_epoch(self, trial: RunningTrial, event: EpochEnd) -> None:

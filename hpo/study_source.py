@@ -1,0 +1,123 @@
+"""What ``hpo launch`` and ``hpo.launch`` may be given in place of a study file, made into one.
+
+A path, TOML text, a dict, a :class:`StudyFile`, an objective's name (``my_script.py:objective``), or a function: an
+Optuna objective or a generator with ``@hpo.trainer``. With an objective or a function the study file's keys are
+arguments of their own.
+"""
+
+import dataclasses
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo.errors import StudyFileError, UsageError, near_miss
+from hpo.settings import Settings
+from hpo.studyfile.load import load_study_file, parse_study_file
+from hpo.studyfile.model import StudyFile
+from hpo.studyfile.objective import with_objective
+from hpo.trainers.functions import SUFFIX, register_function, spec_for_workers
+from hpo.trainers.loading import load_trainers
+from hpo.trainers.objective_loading import OWN_STUDIES, is_objective_name, load_objective
+from hpo.trainers.registry import TRAINERS, TrainerEntry
+
+Source = str | Path | Mapping[str, Any] | StudyFile | Callable[..., Any]
+
+SHORT = {"trials": "budget", "sampler": "samplers"}
+"""Arguments that say a study file's key in fewer words."""
+KEYS = frozenset({*StudyFile.model_fields, *SHORT} - {"trainer", "provenance"})
+"""The study file's keys that may be given as arguments with an objective or a function."""
+
+OF_OPTUNA = {
+    "n_trials": "give trials=",
+    "n_jobs": "give workers=: each is a process of its own",
+    "timeout": "there is none: interrupt the launch, and the same launch goes on later",
+    "callbacks": "they are not called: progress= gets the status, and trial.set_user_attr keeps what a trial found",
+    "catch": "leave it out: an error fails its trial, which is tried again, and the search goes on",
+    "gc_after_trial": "leave it out",
+    "show_progress_bar": "leave it out: progress is shown",
+    "directions": "a search has one objective: give direction=",
+    "study_name": "give name=",
+    "load_if_exists": "leave it out: a launch goes on with what is there",
+}
+"""Arguments of Optuna's create_study and optimize, and what to do instead."""
+
+
+def read_study(
+    study: Source, settings: Settings, keys: Mapping[str, Any] | None = None, launcher: str = "local"
+) -> tuple[StudyFile, Settings]:
+    """The study file of ``study``, and the settings with what the launcher's workers need to import for it.
+
+    Raises:
+        StudyFileError: with all mistakes at once.
+        UsageError: for keys beside a study file, which says them itself, and for unknown ones.
+        TrainerError: for a function or an objective that is none.
+    """
+    load_trainers(settings.trainers)
+    given = {name: value for name, value in (keys or {}).items() if value is not None}
+    parsed = _parsed(study, given)
+    entry = TRAINERS[parsed.trainer]
+    if launcher == "inline":
+        return parsed, settings
+    spec = spec_for_workers(entry, settings.home_path / "functions")
+    if spec and spec.endswith(SUFFIX) and launcher != "local":
+        raise UsageError(
+            f"{entry.name} was defined here and the workers of the launcher {launcher!r} may be elsewhere: put it into "
+            "a module that they can import"
+        )
+    if spec and spec not in settings.trainers.split(","):
+        settings = dataclasses.replace(settings, trainers=",".join(filter(None, (settings.trainers, spec))))
+    return parsed, settings
+
+
+def _parsed(study: Source, given: dict[str, Any]) -> StudyFile:
+    if isinstance(study, str) and is_objective_name(study) and not Path(study).is_file():
+        return _from_keys(load_objective(study), given)
+    if callable(study):
+        return _from_keys(register_function(study), given)
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} can be given with an objective or a function alone; the study file says it itself"
+        )
+    if isinstance(study, StudyFile):
+        return study
+    if isinstance(study, Mapping):
+        content = dict(study)
+        if callable(content.get("trainer")):
+            content["trainer"] = register_function(content["trainer"]).name
+        return parse_study_file(with_objective(content, Path("a dict")), "the dict")
+    if isinstance(study, str) and ("\n" in study or "=" in study) and not Path(study).exists():
+        try:
+            content = tomllib.loads(study)
+        except ValueError as error:
+            raise StudyFileError("the text", [f"not TOML: {error}"]) from None
+        return parse_study_file(with_objective(content, Path("a text")), "the text")
+    return load_study_file(study)
+
+
+def _from_keys(entry: TrainerEntry, given: dict[str, Any]) -> StudyFile:
+    content: dict[str, Any] = {"name": entry.name.replace(":", "-"), "trainer": entry.name}
+    for name, value in given.items():
+        if name not in KEYS:
+            raise unknown_argument(name, KEYS)
+        if name == "trials":
+            content["budget"] = {"trials": value}
+        elif name in ("sampler", "samplers"):
+            content["samplers"] = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+        else:
+            content[name] = value
+    if entry.suggests:
+        own = OWN_STUDIES.get(entry.name)
+        if "budget" not in content and own is not None and own.n_trials:
+            content["budget"] = {"trials": own.n_trials}
+        if "budget" not in content and "fixed" not in content:
+            raise UsageError("give the number of trials: --trials 100 (in Python trials=100)")
+        content.setdefault("direction", own.direction if own is not None else "minimize")  # Optuna's default
+    return parse_study_file(content, f"the arguments for {entry.name}")
+
+
+def unknown_argument(name: str, known: frozenset[str] | set[str]) -> UsageError:
+    """The error for an argument that nothing takes, with the near miss or what to do in place of Optuna's."""
+    if name in OF_OPTUNA:
+        return UsageError(f"{name} is an argument of Optuna's; {OF_OPTUNA[name]}")
+    return UsageError(f"there is no argument {name!r}{near_miss(name, sorted(known))}")
