@@ -1,5 +1,6 @@
 """The Python API: the same verbs as the command line, with real ``optuna.Study`` objects behind them."""
 
+import datetime
 import functools
 import os
 import shlex
@@ -17,7 +18,14 @@ from hpo.experiment.experiment import Experiment, check_trainer, create_experime
 from hpo.experiment.results import BestTrial, best_trials
 from hpo.experiment.status import snapshot
 from hpo.export.files import as_text, exported, load_if_possible
-from hpo.export.retrain import train_file
+from hpo.export.retrain import (
+    check_trainable,
+    own_seed_of,
+    own_seed_result,
+    train_fresh_seeds,
+    train_own_seed,
+)
+from hpo.export.train_result import TrainResult
 from hpo.launchers.launch import check_launch
 from hpo.launchers.launch import launch as run_launcher
 from hpo.launchers.progress import PlainProgress
@@ -206,28 +214,93 @@ def train(
     report: Callable[[int, int, dict[str, float]], None] | None = None,
     diagnose: str | Path | None = None,
     attach: bool = False,
+    model: str | Path | None = None,
+    folder: str | Path | None = None,
 ) -> dict[str, Any]:
     """Trains an exported file, as ``hpo train`` does; returns what ``hpo train --json`` prints.
 
-    ``diagnose`` is a folder for diagnostics of the network that the file's own seed gives, which is trained beside
-    the ``seeds`` if there are any; ``attach`` puts them beside the study in the dashboard.
+    Args:
+        seeds: number of fresh seeds to train with, in place of the file's own.
+        report: called after each epoch with the seed, the epoch from 1 and its metrics.
+        diagnose: folder for diagnostics of the network that the file's own seed gives, which is trained beside the
+            ``seeds`` if there are any; ``attach`` puts them beside the study in the dashboard.
+        model: file to write the trained model to.
+        folder: folder for what the training code writes into ``run.folder``; a new one in the home without it.
     """
-    settings = settings or Settings()
+    return train_with(
+        file,
+        settings or Settings(),
+        seeds=seeds,
+        report=report,
+        diagnose=diagnose,
+        attach=attach,
+        model=model,
+        folder=folder,
+    ).as_dict()
+
+
+def train_with(
+    file: str | Path,
+    settings: Settings,
+    *,
+    seeds: int | None,
+    report: Callable[[int, int, dict[str, float]], None] | None,
+    diagnose: str | Path | None,
+    attach: bool,
+    model: str | Path | None,
+    folder: str | Path | None,
+) -> TrainResult:
+    """As :func:`train`, with everything given.
+
+    Raises:
+        UsageError: for a file that still searches, and arguments that make no sense together.
+    """
+    from hpo.export.model import CLASSIFIER, NetworkKeeper, check_target, copy_model
+
     load_trainers(settings.trainers)
     study_file = _load_exported(file)
+    if model is not None:
+        check_target(Path(model))
+        if seeds is not None or diagnose is not None:
+            raise UsageError("--model writes the model of the file's own seed: leave out --seeds and --diagnose")
     if (check := TRAINERS[study_file.trainer].check) is not None:
         for config in study_file.example_configs():
             check(config, settings.data_dir, settings.download)
-    if diagnose is None:
-        return train_file(study_file, settings, seeds, report)
-    from hpo.export.diagnose import attach_diagnosis, check_diagnosis, diagnose_file, train_watched
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    files = Path(folder or settings.home_path / "train" / f"{study_file.name}-{now}-{os.getpid()}").absolute()
+    if diagnose is not None:
+        return _train_and_diagnose(study_file, settings, Path(diagnose), seeds, report, attach=attach)
+    if seeds is not None:
+        return train_fresh_seeds(study_file, settings, seeds, report, folder=files)
+    if model is None:
+        return train_own_seed(study_file, settings, report, folder=files)
+    if study_file.trainer == CLASSIFIER:
+        network = NetworkKeeper()
+        result = train_own_seed(study_file, settings, report, folder=files, observe=network)
+        network.write(Path(model))
+        return result
+    result = train_own_seed(study_file, settings, report, folder=files)
+    copy_model(files / f"seed-{own_seed_of(study_file)}", Path(model), study_file.trainer)
+    return result
 
-    folder = Path(diagnose)
+
+def _train_and_diagnose(
+    study_file: StudyFile,
+    settings: Settings,
+    folder: Path,
+    seeds: int | None,
+    report: Callable[[int, int, dict[str, float]], None] | None,
+    *,
+    attach: bool,
+) -> TrainResult:
+    from hpo.export.diagnose import attach_diagnosis, check_diagnosis, diagnose_file, train_and_diagnose_file
+
+    check_trainable(study_file)
     check_diagnosis(study_file, settings, folder, attach=attach)
     if seeds is None:
-        result = train_file(study_file, settings, None, report, functools.partial(train_watched, folder=folder))
+        result = own_seed_result(study_file, train_and_diagnose_file(study_file, settings, folder, report))
     else:
-        result = train_file(study_file, settings, seeds, report)
+        result = train_fresh_seeds(study_file, settings, seeds, report)
         diagnose_file(study_file, settings, folder)
     if attach:
         attach_diagnosis(study_file, settings, folder)

@@ -82,10 +82,9 @@ def trainer_of(storage: "Storage", settings: "Settings") -> "Train":
     load_trainers(settings.trainers)
 
     def train(experiment: str, given: Mapping[str, Any], seeds: Sequence[int]) -> list[dict[str, float]]:
-        def report(index: int, epoch: int, metrics: dict[str, float]) -> None:
-            print(
-                f"\r{experiment}: seed {index + 1} of {len(seeds)}, epoch {epoch} ", end="", file=sys.stderr, flush=True
-            )
+        def report(seed: int, epoch: int, metrics: dict[str, float]) -> None:
+            number = list(seeds).index(seed) + 1
+            print(f"\r{experiment}: seed {number} of {len(seeds)}, epoch {epoch} ", end="", file=sys.stderr, flush=True)
 
         file = load_experiment(storage, experiment).study_file
         try:

@@ -13,7 +13,6 @@ from hpo.cli.launch import launch, worker
 from hpo.cli.options import (
     CheckpointOption,
     DataOption,
-    DownloadOption,
     HomeOption,
     JsonOption,
     StorageOption,
@@ -22,7 +21,8 @@ from hpo.cli.options import (
 )
 from hpo.cli.retry import retry
 from hpo.cli.support import failure_lines, load_named, open_storage_of, print_json, runs_note, show, study_notes
-from hpo.errors import ExperimentError, HPOError, UsageError
+from hpo.cli.train import train
+from hpo.errors import ExperimentError, HPOError
 
 app = typer.Typer(
     name="hpo",
@@ -122,65 +122,7 @@ def export(
         show(f"{path}: {best.value:.6g} by {best.sampler}, trial {best.number} of {best.study}{runs_note(best)}")
 
 
-@app.command()
-def train(
-    file: Annotated[Path, typer.Argument(help="An exported file, or a study file with an empty space.")],
-    seeds: Annotated[
-        int | None,
-        typer.Option("--seeds", envvar="HPO_SEEDS", help="Train with N fresh seeds instead of the file's own."),
-    ] = None,
-    diagnose: Annotated[
-        Path | None,
-        typer.Option("--diagnose", envvar="HPO_DIAGNOSE", help="Folder for diagnostics of the trained network."),
-    ] = None,
-    attach: Annotated[
-        bool,
-        typer.Option("--attach", envvar="HPO_ATTACH", help="Show the diagnostics with the study in the dashboard."),
-    ] = False,
-    storage: StorageOption = None,
-    home: HomeOption = None,
-    data_dir: DataOption = None,
-    trainers: TrainersOption = None,
-    download: DownloadOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Train a configuration and look at the test set; says whether an exported value was reproduced."""
-    from hpo import api
-    from hpo.settings import Settings
-
-    if attach and diagnose is None:
-        raise UsageError("--attach needs --diagnose FOLDER: there is nothing to attach without it")
-    settings = Settings.given(storage=storage, home=home, data_dir=data_dir, trainers=trainers, download=download)
-
-    def report(index: int, epoch: int, metrics: dict[str, float]) -> None:
-        if not as_json:
-            shown = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "seconds")
-            print(f"seed {index}, epoch {epoch}: {shown}", file=sys.stderr, flush=True)
-
-    result = api.train(file, seeds=seeds, settings=settings, report=report, diagnose=diagnose, attach=attach)
-    if as_json:
-        print_json(result)
-        return
-    for name in ("val_accuracy", "test_accuracy", *[n for n in result["mean"] if n.startswith(("val_", "test_"))]):
-        if name in result["mean"]:
-            spread = result["std"].pop(name, None)
-            mean = result["mean"].pop(name)
-            show(
-                f"{name}: {mean:.6g}"
-                + (f" ± {spread:.3g} (standard deviation, n = {result['n']})" if spread is not None else "")
-            )
-    if result["metric"] in result["mean"]:
-        show(f"{result['metric']}: {result['mean'][result['metric']]:.6g}")
-    if result["reproduced"] is not None:
-        word = "reproduced" if result["reproduced"] else "not reproduced to the last bit"
-        show(f"{word}: expected {result['expected']!r}, obtained {result['obtained']!r}")
-        if not result["reproduced"] and (result["trained_on"] or {}).get("slots", 1) > 1:
-            why = "convolutions depend on it in their last bits; --slots 1 keeps them"
-            if diagnose is not None:
-                why = "--diagnose trains it alone, which rounds otherwise; without, an MLP gives the same bits"
-            show(f"it was trained beside other trials: {why}")
-    if diagnose is not None:
-        show(f"diagnostics: {diagnose}")
+app.command()(train)
 
 
 @app.command("list")

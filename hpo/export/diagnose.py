@@ -1,14 +1,14 @@
 """``hpo train --diagnose``: what a network looks like inside, from the same training that is reported."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 
 from hpo.database.storage import open_storage
 from hpo.errors import UsageError
-from hpo.export.retrain import Report, training_place, value_of
+from hpo.export.retrain import Report, own_seed_of, training_place, value_of
 from hpo.files.artifacts import attach_to_study
 from hpo.settings import Settings
 from hpo.studyfile.model import StudyFile
@@ -36,7 +36,7 @@ def diagnose_file(
     settings: Settings,
     folder: Path,
     *,
-    test: str = "last",
+    test: Literal["never", "last", "each"] = "last",
     report: Callable[[int, Metrics], None] | None = None,
 ) -> dict[str, Any]:
     """Trains the file's configuration with its own seed and writes numbers, figures and pictures into ``folder``.
@@ -50,31 +50,28 @@ def diagnose_file(
     config = study_file.configure(study_file.merge({}))
     assert isinstance(config, ClassifierConfig)
     place = training_place(study_file)
-    seed = study_file.provenance.get("seed", study_file.seed)
-    run = Run(place.device, seed, data_dir=settings.data_dir, download=settings.download, test=test)  # type: ignore[arg-type]
+    run = Run(place.device, own_seed_of(study_file), data_dir=settings.data_dir, download=settings.download, test=test)
     return train_and_diagnose(config, run, folder, threads=place.threads, report=report)
 
 
-def train_watched(
-    study_file: StudyFile,
-    config: dict[str, Any],
-    seeds: Sequence[int],
-    settings: Settings,
-    report: Report | None = None,
-    *,
-    folder: Path,
-) -> list[dict[str, float]]:
-    """Stands in for :func:`hpo.export.train_config` with the file's own seed: the same training, then a look."""
-    (seed,) = seeds
+def train_and_diagnose_file(
+    study_file: StudyFile, settings: Settings, folder: Path, report: Report | None = None
+) -> dict[str, Any]:
+    """Trains with the file's own seed, as ``hpo train`` does, and looks into the network that this gives.
+
+    Returns ``seed`` and the metrics of the epoch that counts.
+    """
+    seed = own_seed_of(study_file)
     history: list[dict[str, float]] = []
 
-    def told(epoch: int, metrics: Metrics) -> None:
+    def add_epoch(epoch: int, metrics: Metrics) -> None:
         history.append({name: float(value) for name, value in metrics.items() if value is not None})
         if report is not None:
-            report(0, epoch, history[-1])
+            report(seed, epoch, history[-1])
 
-    diagnose_file(study_file, settings, folder, test="last" if study_file.value == "last" else "each", report=told)
-    return [{"seed": seed, **value_of(study_file, history)}]
+    test: Literal["last", "each"] = "last" if study_file.value == "last" else "each"
+    diagnose_file(study_file, settings, folder, test=test, report=add_epoch)
+    return {"seed": seed, **value_of(study_file, history)}
 
 
 def attach_diagnosis(study_file: StudyFile, settings: Settings, folder: Path) -> str:

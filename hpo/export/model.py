@@ -1,0 +1,92 @@
+"""The model of a trial as a file: ``hpo export EXPERIMENT --model FILE`` and ``hpo train FILE --model FILE``."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hpo.database import attributes
+from hpo.errors import ExperimentError, UsageError
+from hpo.experiment.experiment import Experiment
+from hpo.experiment.results import BestTrial
+from hpo.files.trial_folders import TrialFolders
+from hpo.settings import Settings
+from hpo.trainers.model_file import model_files
+
+CLASSIFIER = "classifier"
+
+
+def check_target(path: Path) -> None:
+    """Raises UsageError if no file can be written at ``path``."""
+    if path.is_dir():
+        raise UsageError(f"--model needs a file to write; {path} is a folder")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {path.absolute().parent} to write {path.name} in")
+
+
+def export_model(experiment: Experiment, best: BestTrial, settings: Settings, path: Path) -> Path:
+    """Copies the model that a trial kept to ``path``; returns the file that it was copied from.
+
+    Raises:
+        ExperimentError: if the trial has none, or its folder is not here; says what to do.
+    """
+    check_target(path)
+    study = next(study for study in experiment.studies if study.name == best.study)
+    folder = TrialFolders(settings.checkpoints, settings.home_path, study.key).of(int(best.attrs[attributes.LINEAGE]))
+    found = model_files(folder)
+    if not found:
+        what = f"trial {best.number} of {best.study} has no model"
+        if experiment.study_file.trainer == CLASSIFIER:
+            why = "the classifier keeps none in a search; train it again: hpo export … --output best.toml, then "
+            why += f"hpo train best.toml --model {path}"
+        elif not folder.is_dir():
+            worker = str(best.attrs.get(attributes.WORKER, "another machine")).partition(":")[0]
+            why = (
+                f"its folder is not here ({folder}): keep_folders = {experiment.study_file.keep_folders!r}, and it was "
+                f"trained on {worker}; a shared --checkpoint-dir makes folders of all machines readable"
+            )
+        else:
+            why = "its code calls run.save_model(…) or writes a file called model.* into its folder; this one did not"
+        raise ExperimentError(f"{what}: {why}")
+    copy_file(found[0], path)
+    return found[0]
+
+
+def copy_model(folder: Path, path: Path, trainer: str) -> None:
+    """Copies the model in ``folder`` to ``path``. Raises ExperimentError if the trainer saved none."""
+    found = model_files(folder)
+    if not found:
+        raise ExperimentError(
+            f"the trainer {trainer!r} kept no model: call run.save_model(…), or write a file called model.* into the "
+            "trial's folder"
+        )
+    copy_file(found[0], path)
+
+
+class NetworkKeeper:
+    """Given to the classifier as ``Run.observe``, holds its network until the end of the training."""
+
+    def __init__(self) -> None:
+        self._network: Any = None
+
+    def __call__(self, network: Any) -> None:
+        self._network = network
+
+    def write(self, path: Path) -> None:
+        """Writes the network's ``state_dict``, on the CPU; ``torch.load(path, weights_only=True)`` reads it."""
+        import torch
+
+        state = {name: value.detach().cpu().clone() for name, value in self._network.state_dict().items()}
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        torch.save(state, aside)
+        os.replace(aside, path)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copies a file; the copy appears whole or not at all."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        shutil.copyfile(source, aside)
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
