@@ -17,6 +17,7 @@ from hpo.errors import StudyFileError, UsageError
 from hpo.experiment.experiment import Experiment, check_trainer, create_experiment, load_experiment
 from hpo.experiment.results import BestTrial, best_trials
 from hpo.experiment.status import snapshot
+from hpo.experiment.trainer_version import record_version
 from hpo.export.files import as_text, exported, load_if_possible
 from hpo.export.retrain import (
     check_trainable,
@@ -114,9 +115,12 @@ def launch(
     workers: int | None = None,
     progress: Progress | None = None,
     settings: Settings | None = None,
+    accept_trainer: bool = False,
     **options: Any,
 ) -> LoadedExperiment:
     """Runs a study file to its end, as ``hpo launch`` does.
+
+    ``accept_trainer`` lets trials that another version of the trainer's configuration made count as trials of this one.
 
     ``options`` are those of the launcher: see its class in :mod:`hpo.launchers.registry`, such as
     :class:`hpo.launchers.registry.LocalOptions`. ``settings`` default to the environment's.
@@ -127,7 +131,9 @@ def launch(
     """
     settings = settings or Settings()
     chosen = make_options(launcher, workers=workers, **options)
-    return launch_with(study_file, launcher, settings, chosen, progress or PlainProgress())
+    return launch_with(
+        study_file, launcher, settings, chosen, progress or PlainProgress(), accept_trainer=accept_trainer
+    )
 
 
 def launch_with(
@@ -137,6 +143,8 @@ def launch_with(
     options: LaunchOptions,
     progress: Progress,
     keys: Mapping[str, Any] | None = None,
+    *,
+    accept_trainer: bool = False,
 ) -> LoadedExperiment:
     """As :func:`launch`, with everything given; ``keys``: the study file's, beside an objective or a function."""
     check_launch(launcher, settings, options)
@@ -145,7 +153,9 @@ def launch_with(
         for config in parsed.example_configs():
             check(config, settings.data_dir, settings.download)
     storage = open_storage(settings.storage, home=settings.home)
-    experiment, changes = persistently(lambda: create_experiment(storage, parsed, settings.trainers))
+    experiment, changes = persistently(
+        lambda: create_experiment(storage, parsed, settings.trainers, accept_trainer=accept_trainer)
+    )
     for change in changes:
         progress.line(f"{experiment.name} extended: {change}")
     return _run(experiment, launcher, settings, options, progress)
@@ -171,7 +181,7 @@ def retry(
     load_trainers(settings.trainers)
     storage = open_storage(settings.storage, home=settings.home)
     experiment = load_experiment(storage, name)
-    check_trainer(name, experiment.study_file.trainer, experiment.trainer_fields)
+    check_trainer(name, experiment.trainer, experiment.trainer_fields, experiment.content)
     return _run(experiment, launcher, settings, options, progress or PlainProgress())
 
 
@@ -179,6 +189,8 @@ def _run(
     experiment: Experiment, launcher: str, settings: Settings, options: LaunchOptions, progress: Progress
 ) -> LoadedExperiment:
     """Queues what failed, runs the experiment to its end and publishes the comparison."""
+    for line in persistently(lambda: record_version(experiment)):
+        progress.line(f"{experiment.name}: {line}")
     if again := persistently(lambda: retry_failed(experiment.storage.engine, experiment.study_ids)):
         progress.line(f"{experiment.name}: {again} failed trials are tried again")
     if run_launcher(launcher, experiment, settings, options, progress):

@@ -44,6 +44,14 @@ def launch(
     heartbeat_seconds: HeartbeatOption = None,
     grace_seconds: GraceOption = None,
     memory_limit_mb: MemoryOption = None,
+    accept_trainer: Annotated[
+        bool,
+        typer.Option(
+            "--accept-trainer",
+            help="Go on although the trainer's configuration has changed: the trials that there are count as trials "
+            "of this version.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     trials: Annotated[
@@ -111,7 +119,7 @@ def launch(
                 "metric": metric,
                 "seed": seed,
             }
-            loaded = api.launch_with(study_file, launcher, settings, options, progress, keys)
+            loaded = api.launch_with(study_file, launcher, settings, options, progress, keys, accept_trainer=accept_trainer)
     except KeyboardInterrupt:
         end_interrupted()
     if code := show_end(loaded, loaded.settings, as_json=as_json, verbose=verbose):

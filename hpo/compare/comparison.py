@@ -17,6 +17,7 @@ from hpo.compare.spending import Cost, Noise, cost, noise_within, pooled_spread
 from hpo.compare.stats import CONFIDENCE, Interval, mean_interval, median_interval
 from hpo.errors import ExperimentError
 from hpo.experiment.results import BestTrial, ranked
+from hpo.experiment.trainer_version import short_source
 
 BASELINE = "random"
 
@@ -358,6 +359,35 @@ def _notes(samplers: Mapping[str, SamplerComparison], finished: bool) -> tuple[s
     return tuple(notes)
 
 
+def _version_notes(studies: Sequence[StudyRecord]) -> list[str]:
+    """Which trials were trained by which version of the trainer's code, if there are several."""
+    numbers: dict[str, dict[str, list[int]]] = {}
+    for study in studies:
+        for trial in study.trials:
+            if trial.source is not None:
+                numbers.setdefault(trial.source, {}).setdefault(study.name, []).append(trial.number)
+    if len(numbers) < 2:
+        return []
+    parts = [
+        f"{short_source(source)} trained {sum(map(len, of.values()))} trials ("
+        + "; ".join(f"{name}: {_ranges(found)}" for name, found in of.items())
+        + ")"
+        for source, of in numbers.items()
+    ]
+    return [f"The trials come from {len(numbers)} versions of the trainer's code: {', '.join(parts)}."]
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Such as ``0-5, 8``."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
 def _record_notes(studies: Sequence[StudyRecord]) -> list[str]:
     """What a reader has to know of the record behind the numbers."""
     notes = []
@@ -367,6 +397,7 @@ def _record_notes(studies: Sequence[StudyRecord]) -> list[str]:
     imported = sum(study.imported for study in studies)
     if imported:
         notes.append(f"{_count(imported, 'finished trial')} added by hand: not part of this comparison.")
+    notes += _version_notes(studies)
     if any(trial.counts_slots for study in studies for trial in study.trials):
         notes.append(
             "Seconds of trials that an older version trained side by side are the time in their slots, not "

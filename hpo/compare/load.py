@@ -213,6 +213,7 @@ def trial_record(trial: FrozenTrial, lineage: int, attempt: int) -> TrialRecord:
     value = trial.values[0] if trial.values and trial.state.name in ("COMPLETE", "PRUNED") else None
     trained_on = attrs.get(attributes.TRAINED_ON)
     slots = trained_on.get("slots", 1) if isinstance(trained_on, dict) else 1
+    source = trained_on.get("source") if isinstance(trained_on, dict) else None
     return TrialRecord(
         number=trial.number,
         lineage=lineage,
@@ -226,6 +227,7 @@ def trial_record(trial: FrozenTrial, lineage: int, attempt: int) -> TrialRecord:
         epochs=int(attrs.get(attributes.EPOCHS, len(trial.intermediate_values))),
         start_epoch=int(attrs.get(attributes.START_EPOCH, 0)),
         seconds=float(attrs.get(attributes.SECONDS, elapsed)),
+        source=source if isinstance(source, str) else None,
         counts_slots=slots > 1 and attributes.WALL_SECONDS not in attrs,
         start=start,
         end=end,

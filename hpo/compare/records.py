@@ -36,6 +36,7 @@ class TrialRecord:
         start_epoch: epochs that it had finished before this attempt.
         given: the configuration as it was given to the trainer; {} for trials of older versions.
         seconds: worker-seconds of this attempt: in a pack, its share of the worker's time.
+        source: the version of the trainer's code, see :mod:`hpo.experiment.trainer_version`; None if not recorded.
         counts_slots: whether ``seconds`` is the whole time in a slot of a pack instead, as older versions recorded it.
         start, end: POSIX timestamps, or None.
         intermediate: value by epoch.
@@ -58,6 +59,7 @@ class TrialRecord:
     epochs: int = 0
     start_epoch: int = 0
     seconds: float = 0.0
+    source: str | None = None
     counts_slots: bool = False
     start: float | None = None
     end: float | None = None

@@ -41,11 +41,12 @@ def changes(
         study_file: the experiment's, as JSON: its values decide whether a narrower bound matters. Without it every
             narrower bound does.
     """
-    return [
-        f"{name}: {before.get(name, MISSING)} -> {after.get(name, MISSING)}"
-        for name in dict.fromkeys([*before, *after])
-        if not _means_the_same(before.get(name), after.get(name), name, study_file)
-    ]
+    names = dict.fromkeys([*before, *after])
+    changed = [name for name in names if not _means_the_same(before.get(name), after.get(name), name, study_file)]
+    if any(name not in after for name in changed):
+        # A field that is gone may be one of the new ones under its old name.
+        changed = [name for name in names if name in changed or name not in before]
+    return [f"{name}: {before.get(name, MISSING)} -> {after.get(name, MISSING)}" for name in changed]
 
 
 def _means_the_same(before: str | None, after: str | None, path: str, study_file: Mapping[str, Any] | None) -> bool:

@@ -126,11 +126,14 @@ def _sampler(entry: Mapping[str, Any]) -> SamplerSpec:
 
 
 def create_experiment(
-    storage: Storage, study_file: StudyFile, trainer_modules: str = ""
+    storage: Storage, study_file: StudyFile, trainer_modules: str = "", *, accept_trainer: bool = False
 ) -> tuple[Experiment, list[str]]:
     """Makes the experiment's studies, or those that a larger budget adds, in one transaction; may be repeated.
 
-    ``trainer_modules`` is what ``--trainers`` named. Returns the experiment and what changed against the stored study
+    ``trainer_modules`` is what ``--trainers`` named. ``accept_trainer`` goes on with another version of the trainer;
+    then the metric and fixed values may have other names than in the stored study file.
+
+    Returns the experiment and what changed against the stored study
     file, as lines; [] for a new or equal one.
 
     Raises:
@@ -141,18 +144,24 @@ def create_experiment(
         connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305199, hashtext(:name))"), {"name": study_file.name})
         rows = stored.study_rows(connection, study_file.name)
         differences: list[str] = []
+        made_with: dict[str, str] | None = None
         if rows:
             attrs = rows[0][2]
             before = read_stored_file(attrs[attributes.STUDY_FILE], stored.trainer_modules(attrs))
             differences = study_file.differences(before)
-            if differences and not study_file.is_extension_of(before):
+            comparable = _renamed(study_file, before) if accept_trainer else study_file
+            if differences and not comparable.is_extension_of(before):
                 raise ExperimentError(
                     f"the experiment {study_file.name!r} was made from another study file:\n"
                     + "\n".join(f"  {line}" for line in differences)
                     + "\ngive this one another name, or delete that one first: hpo delete "
                     + shlex.quote(study_file.name)
+                    + ("" if accept_trainer or not _renamed(study_file, before).is_extension_of(before) else RENAMED)
                 )
-            check_trainer(study_file.name, study_file.trainer, attrs.get(attributes.TRAINER_FIELDS))
+            made_with = attrs.get(attributes.TRAINER_FIELDS)
+            if not accept_trainer:
+                check_trainer(study_file.name, study_file.trainer, made_with, attrs[attributes.STUDY_FILE])
+        fields = fingerprint(TRAINERS[study_file.trainer].config)
         # By sampler and repeat: a study that got another name in the database is still the same study.
         known = {(of.get(attributes.SAMPLER), of.get(attributes.REPEAT)): study_id for study_id, _, of in rows}
         for study_name, sampler, repeat in study_file.study_names():
@@ -161,11 +170,24 @@ def create_experiment(
                 study_id = _insert_study(connection, study_name, study_file, sampler, repeat)
             elif differences:
                 _set_attribute(connection, study_id, attributes.STUDY_FILE, study_file.to_json())
+            if rows and made_with != fields:
+                _set_attribute(connection, study_id, attributes.TRAINER_FIELDS, fields)
             if trainer_modules:
                 _set_attribute(connection, study_id, attributes.TRAINER_MODULES, trainer_modules)
             budget = study_file.budget_for(sampler)
             claims.set_budget(connection, study_id, budget.trials, budget.epochs, study_file.max_epochs() or 1)
     return load_experiment(storage, study_file.name), differences
+
+
+RENAMED = (
+    "\nif the trainer is the same under other names, its trials can count as trials of this version: "
+    "hpo launch ... --accept-trainer"
+)
+
+
+def _renamed(study_file: StudyFile, before: StudyFile) -> StudyFile:
+    """The file with the metric and the fixed values of another: they may be the same under other names."""
+    return study_file.model_copy(update={"metric": before.metric, "fixed": before.fixed})
 
 
 def _insert_study(
@@ -240,16 +262,21 @@ def missing_trainer(name: str, trainer: str, modules: str) -> ExperimentError:
     )
 
 
-def check_trainer(name: str, trainer: str, made_with: dict[str, str] | None) -> None:
+def check_trainer(
+    name: str, trainer: str, made_with: dict[str, str] | None, study_file: Mapping[str, Any] | None = None
+) -> None:
     """Checks that what is trained here belongs to the same experiment: the configurations must mean the same.
+
+    ``study_file`` is the stored one, whose values decide whether a narrower bound matters.
 
     Raises:
         ExperimentError: if this process's trainer has another configuration than the one ``made_with``.
     """
     if made_with is None or trainer not in TRAINERS:
         return
-    if lines := changes(made_with, fingerprint(TRAINERS[trainer].config)):
+    if lines := changes(made_with, fingerprint(TRAINERS[trainer].config), study_file):
         raise ExperimentError(
             f"the trainer {trainer!r} here is another version than the one that the experiment {name!r} was made with: "
-            f"{shown_changes(lines)}; take that version, or launch under another name"
+            f"{shown_changes(lines)}; take that version, launch under another name, or let its trials count as trials "
+            "of this version: hpo launch ... --accept-trainer"
         )

@@ -19,6 +19,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.database import attributes
+from hpo.experiment.experiment import Experiment
 from hpo.trainers.registry import TRAINERS
 
 SHOWN_DIGITS = 8
@@ -41,11 +42,16 @@ class TrainerVersion:
     uncommitted: bool = False
 
     def __str__(self) -> str:
-        kind, _, digest = self.source.partition(":")
-        text = f"{kind}:{digest[:SHOWN_DIGITS]}" if digest else self.source
+        text = short_source(self.source)
         if self.commit is not None:
             text += f" (commit {self.commit[:SHOWN_DIGITS]}{' and uncommitted changes' if self.uncommitted else ''})"
         return text
+
+
+def short_source(source: str) -> str:
+    """A version's source with the first digits of its hash."""
+    kind, _, digest = source.partition("sha256:")
+    return f"{kind}sha256:{digest[:SHOWN_DIGITS]}" if digest else source
 
 
 def source_files(trainer: str, study_file: Mapping[str, Any] | None = None) -> list[Path]:
@@ -91,13 +97,18 @@ def trainer_version(
     return TrainerVersion(" ".join(parts) or "unknown", tuple(path.name for path in files), commit, uncommitted)
 
 
-def record_version(
-    connection: sa.Connection, study_ids: Sequence[int], trainer: str, study_file: Mapping[str, Any]
-) -> list[str]:
+def record_version(experiment: Experiment) -> list[str]:
     """Keeps this process's version of the trainer with the experiment's studies.
 
     Returns a line if trials of the experiment were trained by another version; [] if not.
     """
+    with experiment.storage.engine.begin() as connection:
+        return _record(connection, experiment.study_ids, experiment.trainer, experiment.content)
+
+
+def _record(
+    connection: sa.Connection, study_ids: Sequence[int], trainer: str, study_file: Mapping[str, Any]
+) -> list[str]:
     version = trainer_version(trainer, study_file)
     recorded = recorded_versions(connection, study_ids)
     lines = []

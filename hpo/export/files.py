@@ -4,9 +4,7 @@ import datetime
 import importlib.metadata
 import json
 import logging
-import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tomli_w
@@ -15,6 +13,7 @@ from hpo.database import attributes
 from hpo.errors import HPOError, UsageError
 from hpo.experiment.experiment import Experiment
 from hpo.experiment.results import BestTrial
+from hpo.experiment.trainer_version import recorded_versions
 from hpo.settings import Settings
 from hpo.studyfile.provenance import without_nulls
 from hpo.trainers.errors import TrainerError
@@ -50,7 +49,7 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "trainers": experiment.trainer_modules or None,
         "versions": {"torch": _version("torch"), "optuna": _version("optuna"), "hpo": _version("hpo-service")},
-        "git_commit": git_commit(),
+        **_commit(experiment, best),
         "trained_on": best.attrs.get(attributes.TRAINED_ON),
         "data": _fingerprint(experiment, best.given, settings),
     }
@@ -111,17 +110,12 @@ def _version(name: str) -> str | None:
         return None
 
 
-def git_commit() -> str | None:
-    """The commit of this package's own checkout, or None where it is installed without one."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
+def _commit(experiment: Experiment, best: BestTrial) -> dict[str, Any]:
+    """The commit of the user's repository from which the trial's version was launched, if there was one."""
+    trained_on = best.attrs.get(attributes.TRAINED_ON)
+    source = trained_on.get("source") if isinstance(trained_on, dict) else None
+    with experiment.storage.engine.connect() as connection:
+        version = recorded_versions(connection, experiment.study_ids).get(source or "")
+    if version is None or version.commit is None:
+        return {}
+    return {"git_commit": version.commit, "uncommitted_changes": version.uncommitted}

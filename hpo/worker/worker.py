@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from hpo.database import attributes, claims
 from hpo.errors import ExperimentDeletedError, ExperimentError, HPOError, UsageError
 from hpo.experiment.experiment import Experiment, check_trainer
+from hpo.experiment.trainer_version import trainer_version
 from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.machine import trained_on
 from hpo.search.seeds import derive_seed
@@ -55,7 +56,8 @@ class Worker:
             ExperimentError: if the trainer here is not the version that the experiment was made with, or if the
                 process has passed its memory limit before its first trial.
         """
-        check_trainer(experiment.name, experiment.study_file.trainer, experiment.trainer_fields)
+        check_trainer(experiment.name, experiment.trainer, experiment.trainer_fields, experiment.content)
+        source = trainer_version(experiment.trainer, experiment.content, with_commit=False).source
         self.experiment = experiment
         self.options = options
         self.name = options.name
@@ -89,7 +91,7 @@ class Worker:
             self.name,
             self.folders,
             options.artifact_root,
-            trained_on(options.device, options.threads, self.trainer.capacity),
+            {**trained_on(options.device, options.threads, self.trainer.capacity), "source": source},
         )
         self.watchdogs = Watchdogs(
             experiment, self.name, options.grace_seconds, options.launcher_pid, lambda: list(self.running)

@@ -1,5 +1,7 @@
 """A worker whose trainer is not the version that the experiment was made with does not take part."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +100,61 @@ def test_older_trials_are_what_the_default_says(
     done = hpo_command("launch", "versions.toml", "--workers", "1")
     assert done.returncode == 0, done.stderr
     assert [trial.state for trial in trials_of(Storage(address), "versions/random/0")] == [TrialState.COMPLETE] * 3
+
+
+def test_edited_code_is_noticed_and_recorded(module: Path, hpo_command: Hpo, address: str, tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+        return subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    git("init")
+    git("add", "versioned.py", "versions.toml")
+    git("commit", "-m", "first")
+    first = git("rev-parse", "HEAD")
+    study = tmp_path / "versions.toml"
+    done = hpo_command("launch", "versions.toml", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert "has changed" not in done.stderr
+
+    # The body gives other values, and they are the worse ones: the best trial stays one of the first.
+    module.write_text(VERSIONED.replace('"loss": config.lr', '"loss": 10 + config.lr'))
+    study.write_text(VERSIONED_STUDY.replace("trials = 3", "trials = 5"))
+    done = hpo_command("launch", "versions.toml", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "has changed" in line]
+    assert re.fullmatch(
+        rf"versions: the code of the trainer 'versioned' \(versioned.py\) has changed since the experiment was last "
+        rf"launched: sha256:\w{{8}} \(commit {first[:8]}[^)]*\) before, sha256:\w{{8}} "
+        rf"\(commit {first[:8]} and uncommitted changes\) now; its trials come from both versions",
+        line,
+    )
+    compared = json.loads(hpo_command("compare", "versions", "--json").stdout)
+    (note,) = [note for note in compared["notes"] if "versions of the trainer's code" in note]
+    assert re.search(r"sha256:\w{8} trained 3 trials \(versions/random/0: 0-2\), sha256:\w{8} trained 2 trials", note)
+    # The commit is that of the user's repository when the best trial's version was first launched.
+    exported = json.loads(hpo_command("export", "versions", "--format", "json").stdout)
+    assert exported["provenance"]["git_commit"] == first
+    trials = trials_of(Storage(address), "versions/random/0")
+    assert len({trial.user_attrs["trained_on"]["source"] for trial in trials}) == 2
+
+
+def test_another_version_can_be_accepted(module: Path, hpo_command: Hpo, tmp_path: Path, address: str) -> None:
+    assert hpo_command("launch", "versions.toml", "--workers", "1").returncode == 0
+    module.write_text(VERSIONED.replace("64, ge=1", "32, ge=1").replace('"loss"', '"cost"'))
+    (tmp_path / "versions.toml").write_text(
+        VERSIONED_STUDY.replace("trials = 3", "trials = 4").replace('"loss"', '"cost"')
+    )
+    refused = hpo_command("launch", "versions.toml", "--workers", "1")
+    assert refused.returncode == 1
+    assert "metric" in refused.stderr
+    accepted = hpo_command("launch", "versions.toml", "--workers", "1", "--accept-trainer")
+    assert accepted.returncode == 0, accepted.stderr
+    assert len(trials_of(Storage(address), "versions/random/0")) == 4
+    # Accepted once, it is the experiment's version.
+    again = hpo_command("launch", "versions.toml", "--workers", "1")
+    assert again.returncode == 0, again.stderr
 
 
 def test_it_is_the_same_where_only_words_changed(module: Path, hpo_command: Hpo, address: str) -> None:
