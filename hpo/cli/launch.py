@@ -48,6 +48,7 @@ def launch(
         bool,
         typer.Option(
             "--accept-trainer",
+            envvar="HPO_ACCEPT_TRAINER",
             help="Go on although the trainer's configuration has changed: the trials that there are count as trials "
             "of this version.",
         ),
