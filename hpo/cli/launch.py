@@ -120,7 +120,9 @@ def launch(
                 "metric": metric,
                 "seed": seed,
             }
-            loaded = api.launch_with(study_file, launcher, settings, options, progress, keys, accept_trainer=accept_trainer)
+            loaded = api.launch_with(
+                study_file, launcher, settings, options, progress, keys, accept_trainer=accept_trainer
+            )
     except KeyboardInterrupt:
         end_interrupted()
     if code := show_end(loaded, loaded.settings, as_json=as_json, verbose=verbose):
