@@ -148,7 +148,7 @@ def _with_launcher_options() -> None:
     for name, field in all_options().items():
         flag = f"--{name.replace('_', '-')}"
         shown = field.metadata["shown_default"] or str(field.default)
-        kind = int if isinstance(field.default, int) or name == "workers" else str
+        kind = int if "int" in str(field.type) else str
         described = typer.Option(flag, envvar=f"HPO_{name.upper()}", help=field.metadata["help"], show_default=shown)
         annotation = Annotated[kind | None, described]  # type: ignore[valid-type]
         own.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))

@@ -27,6 +27,9 @@ def text(help_text: str, shown_default: str | None = None) -> dict[str, str | No
 GPUS = text("GPUs to use, such as 0,1 or UUIDs; 'all'; 'none' for the CPU.", "all")
 
 
+LEAST = {"workers": 1, "max_restarts": 0, "per_gpu": 1, "gpus_per_worker": 0, "cpus_per_worker": 1}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
     """Options of every launcher."""
@@ -37,7 +40,7 @@ class LaunchOptions:
     )
 
     def __post_init__(self) -> None:
-        for name, least in (("workers", 1), ("max_restarts", 0), ("per_gpu", 1)):
+        for name, least in LEAST.items():
             value = getattr(self, name, None)
             if value is not None and value < least:
                 raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
@@ -69,6 +72,19 @@ class RayOptions(LaunchOptions):
     ray_address: str | None = field(
         default=None, metadata=text("Ray cluster, such as ray://host:10001.", "RAY_ADDRESS, or local")
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmOptions(LaunchOptions):
+    """Options of the launcher ``slurm``."""
+
+    gpus: Gpus = field(default="all", metadata=GPUS)
+    gpus_per_worker: int | None = field(default=None, metadata=text("GPUs of each Slurm job.", "none"))
+    cpus_per_worker: int | None = field(default=None, metadata=text("Cores of each Slurm job.", "Slurm's"))
+    partition: str | None = field(default=None, metadata=text("Slurm partition.", "Slurm's"))
+    time: str | None = field(default=None, metadata=text("Time limit of a Slurm job, such as 2:00:00.", "Slurm's"))
+    qos: str | None = field(default=None, metadata=text("Slurm quality of service.", "Slurm's"))
+    sbatch: str | None = field(default=None, metadata=text("Further options of sbatch, in one text.", "none"))
 
 
 class Progress(Protocol):
@@ -110,6 +126,7 @@ LAUNCHERS = {
             RayOptions,
             "workers as tasks on a Ray cluster (pip install 'hpo-service[ray]')",
         ),
+        LauncherEntry("slurm", "hpo.launchers.slurm", SlurmOptions, "workers as the tasks of Slurm job arrays"),
     )
 }
 

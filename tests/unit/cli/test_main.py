@@ -105,7 +105,7 @@ def test_exit_codes(arguments: list[str], code: int, said: str, tmp_path: Path):
 def test_list_has_the_six_kinds():
     listed = json.loads(run("list", "--json").stdout)
     assert list(listed) == ["trainers", "networks", "data sets", "samplers", "pruners", "launchers"]
-    assert list(listed["launchers"]) == ["local", "inline", "ray"]
+    assert list(listed["launchers"]) == ["local", "inline", "ray", "slurm"]
     assert {"grid", "random", "tpe", "qmc", "cmaes", "gp"} <= set(listed["samplers"])
     assert {"none", "median", "percentile", "asha", "hyperband", "threshold", "patient", "wilcoxon"} <= set(
         listed["pruners"]
