@@ -3,6 +3,7 @@
 import functools
 import gzip
 import json
+import shlex
 from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
@@ -19,7 +20,9 @@ from hpo.errors import ExperimentError, HPOError, StorageError, UsageError
 
 # Writes the best configuration of an experiment: (experiment, sampler, "toml" or "json") -> text.
 Exporter = Callable[[str, str, str], str]
+MOST_FAILURES = 20
 FORMATS = {"toml": "application/toml", "json": "application/json"}
+OWN_STATIC = {"app.js": "text/javascript", "optuna.css": "text/css"}
 STATIC = {"app.css": "text/css", "figures.js": "text/javascript", "theme.js": "text/javascript"}
 
 
@@ -188,8 +191,8 @@ class Pages:
             content, packed, kind = plotly_script(), _packed_plotly(), "text/javascript"
         elif name in STATIC:
             content, packed, kind = static_text(name), None, STATIC[name]
-        elif name == "app.js":
-            content, packed, kind = _app_script(), None, "text/javascript"
+        elif name in OWN_STATIC:
+            content, packed, kind = _own_text(name), None, OWN_STATIC[name]
         else:
             raise bottle.HTTPError(404)
         bottle.response.content_type = f"{kind}; charset=utf-8"
@@ -203,8 +206,8 @@ def _packed_plotly() -> bytes:
 
 
 @functools.cache
-def _app_script() -> str:
-    return (files("hpo.dashboard") / "templates" / "app.js").read_text(encoding="utf-8")
+def _own_text(name: str) -> str:
+    return (files("hpo.dashboard") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _compressed(packed: bytes, text: str) -> bytes | str:
@@ -246,11 +249,28 @@ def _values(current: Current) -> dict[str, Any]:
         "sampler_ids": {
             name: ",".join(map(str, sampler.study_ids)) for name, sampler in current.comparison.samplers.items()
         },
+        "failures": _failures(current),
+        "more_failures": max(0, len(current.failed) - MOST_FAILURES),
+        "retry": shlex.join(["hpo", "retry", current.comparison.experiment]),
         "prefix": PREFIX,
         "export_query": lambda sampler, form: urlencode(
             {"name": current.comparison.experiment, "sampler": sampler, "format": form}
         ),
     }
+
+
+def _failures(current: Current) -> list[dict[str, Any]]:
+    """The last failed lineages, with what a person wants to know of each."""
+    return [
+        {
+            "study": study,
+            "study_id": current.comparison.studies.get(study),
+            "number": trial.number,
+            "reason": trial.reason or "no reason was recorded",
+            "log": trial.log or f"of the worker {trial.worker}",
+        }
+        for study, trial in current.failed[-MOST_FAILURES:]
+    ]
 
 
 def _study_table(current: Current) -> list[dict[str, Any]]:
@@ -277,7 +297,7 @@ def _sections(current: Current) -> dict[str, str]:
         if figure is not None:
             found[f"{figure.key}-table"] = "".join(str(module.table(t)) for t in figure.tables)  # type: ignore[attr-defined]
     found["cost"] = "".join(str(module.table(t)) for t in view.cost)  # type: ignore[attr-defined]
-    for name in ("verdicts", "configs", "studies", "status"):
+    for name in ("verdicts", "configs", "studies", "status", "failed"):
         found[name] = str(getattr(module, name)())
     return found
 
