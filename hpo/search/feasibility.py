@@ -6,16 +6,19 @@ products estimates the probability that a configuration is feasible. It finds bo
 ("width times depth at most …", "not a with b") from some fifty draws.
 """
 
+import itertools
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.search.history import is_infeasible
-from hpo.search.optuna_internals import UnitCube
+from hpo.search.optuna_internals import CONSTRAINT_PREFIX, UnitCube
+from hpo.search.space import Space
 
 Floats = NDArray[np.float64]
 
@@ -81,6 +84,24 @@ def estimate(
     if not feasible or len(feasible) + len(infeasible) < least:
         return None
     return Feasibility(space, feasible, infeasible)
+
+
+def forbidden_examples(space: Space, count: int = 20) -> list[FrozenTrial]:
+    """Up to ``count`` infeasible trials with random configurations that the space forbids, always the same ones."""
+    if not space.forbidden:
+        return []
+    rng = random.Random(0)
+    draws = (space.draw(rng) for _ in range(50 * count))
+    forbidden = itertools.islice((values for values in draws if not space.allows(values)), count)
+    return [
+        create_trial(
+            state=TrialState.PRUNED,
+            params=dict(values),
+            distributions={name: space.parameters[name].distribution() for name in values},
+            system_attrs={CONSTRAINT_PREFIX + "feasible": 1.0},
+        )
+        for values in forbidden
+    ]
 
 
 def _fit(rows: Floats, labels: Floats) -> Floats:

@@ -119,10 +119,11 @@ def _tpe(options: TPEOptions, context: SearchContext, seed: int) -> "BaseSampler
     from hpo.search.pruners import accept_experimental
     from hpo.search.tpe import TPE, StaticTPE
 
-    if not options.group:
-        return StaticTPE(context.space.unconditional, seed=seed, **options.model_dump(exclude={"group"}))
+    given = {**options.model_dump(), "seed": seed, "rules_out": context.space.rules_out}
+    if not given.pop("group"):
+        return StaticTPE(context.space.unconditional, **given)
     with accept_experimental():
-        return TPE(seed=seed, **options.model_dump())
+        return TPE(group=True, **given)
 
 
 def _qmc(options: QMCOptions, context: SearchContext, seed: int) -> "BaseSampler":
@@ -145,13 +146,13 @@ def _cmaes(options: CmaEsOptions, context: SearchContext, seed: int) -> "BaseSam
 
 
 def _gp(options: GPOptions, context: SearchContext, seed: int) -> "BaseSampler":
+    from hpo.search.feasibility import forbidden_examples
     from hpo.search.pruners import accept_experimental
     from hpo.search.samplers import StaticGPSampler
 
+    given = {**options.model_dump(), "seed": seed, "warn_independent_sampling": False}
     with accept_experimental():
-        return StaticGPSampler(
-            context.space.unconditional, seed=seed, warn_independent_sampling=False, **options.model_dump()
-        )
+        return StaticGPSampler(context.space.unconditional, forbidden_examples(context.space), **given)
 
 
 def _grid_needs(options: Options, space: Space) -> list[Unmet]:
@@ -165,7 +166,9 @@ def _grid_needs(options: Options, space: Space) -> list[Unmet]:
             what = "grid search needs a value for it; give it grid values, or its value in [fixed]"
             unmet.append(Unmet(what, ("space", name)))
     try:
-        space.size()
+        if space.size() == 0:
+            what = "each of the grid's cells is forbidden; forbid less, or give other grid values"
+            unmet.append(Unmet(what, ("space",)))
     except GridTooLargeError as error:
         unmet.append(Unmet(f"{error}; expected fewer grid values", ("space",)))
     return unmet

@@ -44,12 +44,14 @@ class StaticGPSampler(GPSampler):
     """A Gaussian process over the unconditional parameters; conditional ones are drawn at random.
 
     A second process models which configurations are refused: Optuna's constrained acquisition function then multiplies
-    the expected improvement by the probability that a configuration is feasible.
+    the expected improvement by the probability that a configuration is feasible. ``examples`` are trials with
+    configurations that are known to be infeasible beforehand.
     """
 
-    def __init__(self, unconditional: Distributions, **options: Any) -> None:
+    def __init__(self, unconditional: Distributions, examples: Sequence[FrozenTrial] = (), **options: Any) -> None:
         super().__init__(**options)
         self._unconditional = unconditional
+        self._examples = examples
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> Distributions:
         return dict(self._unconditional)
@@ -57,7 +59,9 @@ class StaticGPSampler(GPSampler):
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: Distributions) -> dict[str, Any]:
         with history_of(study) as history:
             trials = history.in_order()
-        return super().sample_relative(study_with_trials(study, _with_feasibility(trials)), trial, search_space)
+        return super().sample_relative(
+            study_with_trials(study, _with_feasibility([*trials, *self._examples])), trial, search_space
+        )
 
 
 def _with_feasibility(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:

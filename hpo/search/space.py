@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from hpo.search.forbidden import Forbidden, forbids
 from hpo.search.parameters import (
     Categorical,
     Choice,
@@ -60,10 +61,12 @@ class Space:
 
     Attributes:
         base: what a parameter is where nothing is sampled for it: its fixed value, else its default.
+        forbidden: combinations that are never drawn and no cell of the grid.
     """
 
     parameters: Mapping[str, Parameter]
     base: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    forbidden: tuple[Forbidden, ...] = field(default=(), compare=False)
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -87,6 +90,17 @@ class Space:
             is_among(values[parent] if parent in values else self.base.get(parent, _NO_VALUE), allowed)
             for parent, allowed in self.conditions[name]
         )
+
+    def allows(self, values: Mapping[str, Any]) -> bool:
+        """Whether a complete set of values is not forbidden; a parameter without a value has its base value."""
+        if not self.forbidden:
+            return True
+        base = {name: value for name, value in self.base.items() if name in self.parameters}
+        return not forbids(self.forbidden, {**base, **values})
+
+    def rules_out(self, values: Mapping[str, Any]) -> bool:
+        """Whether these values are forbidden whatever the other parameters are."""
+        return forbids(self.forbidden, values)
 
     def suggest(self, trial: "optuna.trial.BaseTrial") -> dict[str, Choice]:
         """Values of the active parameters, from the sampler of the trial's study."""
@@ -163,7 +177,7 @@ class Space:
                 if len(longer) > MOST_CELLS:
                     raise GridTooLargeError(f"the grid has more than {MOST_CELLS} cells")
             cells = longer
-        return cells
+        return [cell for cell in cells if self.allows(cell)]
 
     @classmethod
     def from_table(cls, table: Mapping[str, Mapping[str, Any]]) -> "Space":

@@ -9,6 +9,7 @@ Configurations that were refused teach both rules which candidates not to take: 
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,6 +79,7 @@ class TPE(TPEWithScores):
     Args:
         pruned: ``"worse"`` counts complete trials only, as above; a trial whose value is not finite is not counted
             either. ``"optuna"`` is Optuna's own rule.
+        rules_out: whether values are forbidden, whatever the other parameters are.
         max_observations: past so many trials, the worse group is estimated from a random part of them, drawn with the
             seed, so that the cost of a draw does not grow with the study.
         n_startup_trials: so many trials are drawn at random; under ``"worse"`` only complete trials are counted.
@@ -88,6 +90,7 @@ class TPE(TPEWithScores):
         self,
         *,
         pruned: PrunedRule,
+        rules_out: Callable[[Mapping[str, Any]], bool] = lambda values: False,
         max_observations: int,
         n_startup_trials: int,
         seed: int,
@@ -97,6 +100,7 @@ class TPE(TPEWithScores):
         super().__init__(seed=seed, n_startup_trials=n_startup_trials, n_ei_candidates=n_ei_candidates, **options)
         self._counts_complete = pruned == "worse"
         self._num_candidates = n_ei_candidates
+        self._rules_out = rules_out
         self._max_observations = max_observations
         self._num_startup = n_startup_trials
         self._startup = RandomSampler(seed)
@@ -125,16 +129,19 @@ class TPE(TPEWithScores):
         candidates: list[dict[str, Any]],
         scores: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """Rules out candidates that are likely to be refused, given the parameters that the trial has already."""
-        known = {name: d for name, d in trial.distributions.items() if name not in space}
+        """Rules out candidates that are forbidden or likely to be refused, given what the trial has already."""
+        fixed = {name: value for name, value in trial.params.items() if name not in space}
+        forbidden = np.array([self._rules_out({**fixed, **candidate}) for candidate in candidates])
+        if forbidden.any() and not forbidden.all():
+            scores = np.where(forbidden, -math.inf, scores)
+        known = {name: trial.distributions[name] for name in fixed}
         trials = study.get_trials(deepcopy=False)
         model = estimate({**known, **space}, trials) or estimate(space, trials)
         if model is None:
             return scores
-        fixed = {name: trial.params[name] for name in known}
         probabilities = model.probabilities([{**fixed, **candidate} for candidate in candidates])
-        likely = probabilities >= LIKELY
-        return np.where(likely, scores, -math.inf) if likely.any() else probabilities
+        likely = (probabilities >= LIKELY) & ~forbidden
+        return np.where(likely, scores, -math.inf) if likely.any() else np.where(forbidden, -1.0, probabilities)
 
     def _random_but_feasible(self, study: Study, space: Distributions) -> dict[str, Any]:
         """A random point that is likely to be feasible, once there are trials enough to tell; {} before.

@@ -78,6 +78,8 @@ def check_configurations(study_file: StudyFile, mistakes: Mistakes) -> None:
     refused: dict[tuple[str, str], str] = {}
     accepted: list[dict[str, Any]] = []
     for name, chosen, values in representatives(space):
+        if not space.allows(values):
+            continue
         found = problems(study_file, values)
         if not found:
             accepted.append(values)

@@ -14,6 +14,7 @@ import pydantic
 from hpo.database import attributes
 from hpo.errors import ConfigurationRefusedError
 from hpo.search.context import SearchContext
+from hpo.search.forbidden import Forbidden
 from hpo.search.pruner_registry import PRUNERS, PrunerSpec
 from hpo.search.sampler_registry import SAMPLERS, Cells, SamplerSpec
 from hpo.search.space import Categorical, Space
@@ -87,7 +88,8 @@ def _space(table: Any, info: pydantic.ValidationInfo) -> Any:
         raise ValueError(f"{shown(table)} is refused; expected a table of parameters")
     parameters = table.parameters if isinstance(table, Space) else Space.from_table(table).parameters
     fields = _fields(TRAINERS.get(info.data.get("trainer", "")))
-    return Space(parameters, configuration.base_values(fields, parameters, info.data.get("fixed", {})))
+    forbidden = tuple(Forbidden.from_table(table) for table in info.data.get("forbidden", ()))
+    return Space(parameters, configuration.base_values(fields, parameters, info.data.get("fixed", {})), forbidden)
 
 
 def _table(value: Any) -> Any:
@@ -166,6 +168,9 @@ class StudyFile(pydantic.BaseModel):
     fixed: dict[str, Any] = {}
     """Values of the configuration that are not searched, by their names; what grid search takes for parameters without
     grid values."""
+    forbidden: list[dict[str, Any]] = []
+    """Combinations that are never drawn and left out of grids: tables of parameter = value, list of values or
+    ``{ low, high }``; all of a table's conditions must hold."""
     space: SearchSpace = pydantic.Field(default_factory=lambda: Space({}))
     """The parameters that are searched."""
     try_first: list[dict[str, Any]] = []
@@ -351,8 +356,8 @@ class StudyFile(pydantic.BaseModel):
         return None
 
     def accepts(self, values: Mapping[str, Any]) -> bool:
-        """Whether the configuration accepts sampled values."""
-        return self.refusal(values) is None
+        """Whether sampled values are not forbidden and the configuration accepts them."""
+        return self.space.allows(values) and self.refusal(values) is None
 
     def as_fixed(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The table ``[fixed]`` of a study file that trains with these given values, the other defaults written out."""

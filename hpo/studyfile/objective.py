@@ -58,6 +58,8 @@ def check_objective(content: Mapping[str, Any], samplers: Sequence[SamplerSpec],
         mistakes.add(
             "space", "an objective suggests its own parameters; leave [space] out ([fixed] gives a parameter one value)"
         )
+    if content.get("forbidden"):
+        mistakes.add("forbidden", "an objective suggests its own parameters; raise hpo.Infeasible in it instead")
     for index, sampler in enumerate(samplers):
         if sampler.entry.cells is not None:
             mistakes.add(

@@ -4,6 +4,7 @@ Each key is read by itself; what is wrong is left out, so that the other keys ar
 configurations are tried only if parameters and fixed values have no mistakes: they would repeat them.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from hpo.studyfile.constraints import check_budget, check_pruner, check_samplers
 from hpo.studyfile.json_values import json_compatible, name_mistake
 from hpo.studyfile.model import Budget, StudyFile
 from hpo.studyfile.objective import check_objective, with_defaults_of_objective
+from hpo.studyfile.parse_forbidden import check_forbidden, read_forbidden
 from hpo.studyfile.parse_search import read_pruner, read_samplers
 from hpo.studyfile.parse_space import read_space
 from hpo.studyfile.parse_values import read_fixed, read_try_first
@@ -214,6 +216,10 @@ class _Reader:
             self._read("fixed", lambda: read_fixed(self.table.get("fixed", {}), self.fields, self.mistakes))
             fixed = self.table.get("fixed", {})
         space = Space(parameters, base_values(self.fields, parameters, fixed))
+        forbidden = self.table.get("forbidden", [])
+        combinations = read_forbidden(forbidden, space, unsound, self.mistakes) if isinstance(table, Mapping) else []
+        self.table["forbidden"] = [combination.as_table() for combination in combinations]
+        space = dataclasses.replace(space, forbidden=tuple(combinations))
         if isinstance(table, Mapping):
             if unsound:
                 self._leave_out("space")
@@ -223,4 +229,6 @@ class _Reader:
         is_list = isinstance(first, list) and all(isinstance(entry, Mapping) for entry in first)
         if is_list:
             self._read("try_first", lambda: read_try_first(first, space, unsound, self.fields, self.mistakes))
+        if len(self.mistakes) == before and is_list:
+            check_forbidden(space, self.table.get("try_first", []), self.mistakes)
         return len(self.mistakes) == before and isinstance(self.table.get("space"), Space) and is_list

@@ -51,10 +51,12 @@ def representatives(space: Space) -> Iterator[tuple[str, dict[str, Any], dict[st
             yield name, chosen, complete(space, chosen)
 
 
-def first_fitting_draw(space: Space, accepts: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any] | None:
-    """The first of MOST_DRAWS random configurations that fits, always the same ones; None if none does."""
+def first_fitting_draw(
+    space: Space, accepts: Callable[[Mapping[str, Any]], bool], most: int = MOST_DRAWS
+) -> dict[str, Any] | None:
+    """The first of so many random configurations that fits, always the same ones; None if none does."""
     rng = random.Random(0)
-    draws = (space.draw(rng) for _ in range(MOST_DRAWS if space.parameters else 0))
+    draws = (space.draw(rng) for _ in range(most if space.parameters else 0))
     return next((values for values in draws if accepts(values)), None)
 
 

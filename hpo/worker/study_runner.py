@@ -41,6 +41,9 @@ MAX_DRAWS = 200
 SAMPLER_DRAWS = 10
 """Draws for one lineage that are left to a sampler that learns: it may propose what is refused again and again."""
 
+MAX_ALLOWED_DRAWS = 1_000
+"""Draws for one lineage, all of them forbidden by the study file, after which the run ends."""
+
 CONSTRAINT = CONSTRAINT_PREFIX + "feasible"
 """The system attribute that Optuna's ``set_constraint("feasible", 1.0)`` writes: above 0, it is violated."""
 
@@ -153,23 +156,36 @@ class StudyRunner:
             fixed = {**first, **stored.system_attrs.get(FIXED_PARAMS, {})}
             self.cache.set_trial_system_attr(claim.trial_id, FIXED_PARAMS, fixed)
         self.cache.refresh(claim.study_id)
-        learns = self.handle.sampler.entry.learns
-        if draw - claim.draw >= SAMPLER_DRAWS or (draw and not learns):
+        values: dict[str, Any] = {}
+        for again in range(MAX_ALLOWED_DRAWS):
+            if again:
+                self.cache.clear_params(claim.trial_id, keep_fixed=True)
+            seed = derive_seed(sampler_seed, "allowed", again) if again else sampler_seed
+            values = self._suggest(claim, seed, num_refused=draw - claim.draw + again, is_first=not (draw or again))
+            if self.study_file.space.allows(values):
+                others = {name: value for name, value in first.items() if name not in self.study_file.space.parameters}
+                return {**others, **values}
+        raise _AlmostNothingFits(
+            f"{MAX_ALLOWED_DRAWS} configurations in a row that {self.handle.name} drew are forbidden in the file, "
+            f"the last one with {_listed(values)}. Restrict [space] so that less of it is forbidden"
+        )
+
+    def _suggest(self, claim: Claim, seed: int, num_refused: int, is_first: bool) -> dict[str, Any]:
+        """Values of the space from the sampler, or random ones if too many of the sampler's were refused."""
+        if num_refused >= SAMPLER_DRAWS or not (is_first or self.handle.sampler.entry.learns):
             # A sampler that does not learn may draw the same again for this lineage, whatever the seed (qmc).
-            self.study.sampler = RandomSampler(sampler_seed)
+            self.study.sampler = RandomSampler(seed)
         else:
-            self.study.sampler = build_sampler(self.handle.sampler, self.context, sampler_seed)
+            self.study.sampler = build_sampler(self.handle.sampler, self.context, seed)
         forget_cached_trials(self.study)
         try:
-            values = self.study_file.space.suggest(optuna.trial.Trial(self.study, claim.trial_id))
+            return dict(self.study_file.space.suggest(optuna.trial.Trial(self.study, claim.trial_id)))
         except Exception as error:
             if is_transient(error):
                 raise
             raise SamplerError(
                 f"the sampler {self.handle.sampler.name!r} raised {type(error).__name__}: {error}"
             ) from error
-        others = {name: value for name, value in first.items() if name not in self.study_file.space.parameters}
-        return {**others, **values}
 
     def _sampler_seed(self, claim: Claim, draw: int) -> int:
         parts = (*self._seed_parts, "sample", claim.lineage)
@@ -197,6 +213,8 @@ class StudyRunner:
         fixed = stored.system_attrs.get(FIXED_PARAMS, {})
         if self.cells is not None:
             return [f"grid search trains its own cells, so this enqueued trial is not one of them: {_listed(fixed)}"]
+        if self.study_file.space.rules_out(fixed):
+            return [f"the study file forbids the enqueued values {_listed(fixed)}"]
         distributions = self.study_file.space.distributions()
         mistakes = []
         for name, value in fixed.items():

@@ -98,8 +98,11 @@ class TrialCache(BaseStorage):
             study = self._study(study_id)
             study.put(with_end(study.trials[trial_id], state, value))
 
-    def clear_params(self, trial_id: int) -> None:
-        """Forgets the parameters of a trial of this worker, and those that a person fixed: it is drawn again."""
+    def clear_params(self, trial_id: int, *, keep_fixed: bool = False) -> None:
+        """Forgets the parameters of a trial of this worker, which is drawn again.
+
+        ``keep_fixed``: the values that a person or ``try_first`` fixed stay.
+        """
         with self._lock:
             study_id = self.leases.study_of(trial_id)
             assert study_id is not None
@@ -108,7 +111,8 @@ class TrialCache(BaseStorage):
             changed.params, changed.distributions = {}, {}
             study.put(changed)
             self.pending.clear_params(trial_id)
-            self.set_trial_system_attr(trial_id, FIXED_PARAMS, {})
+            if not keep_fixed:
+                self.set_trial_system_attr(trial_id, FIXED_PARAMS, {})
 
     def _study(self, study_id: int) -> History:
         return self._studies.setdefault(study_id, History())
