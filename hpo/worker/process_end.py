@@ -73,6 +73,11 @@ def end_own_children() -> None:
     end_children(worker_id, os.getpid())
 
 
+def is_worker_process() -> bool:
+    """Whether this process is nothing but a worker; an inline launch runs one in a process of somebody else's."""
+    return SUPERVISE_VARIABLE in os.environ
+
+
 def has_successor(code: int) -> bool:
     """Whether a worker that ends with ``code`` is followed by another in the same process."""
     return code in REPLACED | {EXIT_MEMORY} and os.environ.get(SUPERVISE_VARIABLE) == "1"

@@ -2,16 +2,18 @@
 
 SIGINT and SIGTERM; SIGUSR1 and SIGUSR2, which batch systems send before an allocation ends; SIGHUP, if the terminal is
 gone; SIGXCPU, the batch system's limit of processor time. A launcher and its batch system may both send one, so a
-repetition is the same request: only a second SIGINT, two seconds or more after the first, ends the process at once.
+repetition is the same request: only a second SIGINT, two seconds or more after the first, ends a worker process at
+once.
 """
 
 import contextlib
-import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+
+from hpo.worker.process_end import is_worker_process, leave
 
 SIGNALS = tuple(
     getattr(signal, name)
@@ -35,7 +37,10 @@ class _Handler:
         if number == signal.SIGINT:
             last, self._last_interrupt = self._last_interrupt, now
             if last is not None and now - last >= SAME_REQUEST_SECONDS:
-                os._exit(130)
+                if is_worker_process():
+                    leave(130)
+                # In a notebook or a debugger the process is not ours to end.
+                raise Interrupted
         if self._asked is None:
             self._asked = now
             raise Interrupted

@@ -96,7 +96,11 @@ def test_what_the_file_promises(compose: dict[str, Any]) -> None:
     assert services["dashboard"]["ports"] == ["127.0.0.1:8080:8080"]
     assert services["pgbouncer"]["profiles"] == ["pooler"]
     with pytest.raises(KeyError, match="set POSTGRES_PASSWORD"):
-        interpolated(worker["environment"]["HPO_STORAGE"], {})
+        interpolated(worker["environment"]["PGPASSWORD"], {})
+    # Whatever characters it has: it is no part of an address.
+    assert "PASSWORD" not in worker["environment"]["HPO_STORAGE"]
+    # Each replica sees all GPUs and takes one of its own.
+    assert device["count"] == "all"
 
 
 def test_the_image_has_what_it_copies() -> None:
@@ -124,7 +128,7 @@ def test_every_service_runs(compose: dict[str, Any], server: PostgresServer, tmp
 
     # A larger budget, which the worker's own command then works off.
     study.write_text(study.read_text().replace("trials = 6", "trials = 8"))
-    storage = open_storage(environment["HPO_STORAGE"])
+    storage = open_storage(server.address)
     from hpo.experiment.experiment import create_experiment
     from hpo.studyfile.load import load_study_file
 
