@@ -49,8 +49,21 @@ sys.exit(7)
     ("second", "after", "code"), [("SIGINT", 0.0, 7), ("SIGINT", 0.3, 130), ("SIGTERM", 0.3, 7), ("SIGHUP", 0.3, 7)]
 )
 def test_only_a_second_interrupt_of_a_person_is_impatient(second: str, after: float, code: int) -> None:
-    done = subprocess.run([sys.executable, "-c", PATIENCE, second, str(after)], timeout=60, check=False)
+    environment = {**os.environ, "HPO_SUPERVISE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", PATIENCE, second, str(after)], env=environment, timeout=60, check=False
+    )
     assert done.returncode == code
+
+
+def test_a_process_that_is_not_a_worker_alone_is_not_ended() -> None:
+    """Inline, in a notebook: the second interrupt is an exception like the first."""
+    environment = {name: value for name, value in os.environ.items() if name != "HPO_SUPERVISE"}
+    done = subprocess.run(
+        [sys.executable, "-c", PATIENCE, "SIGINT", "0.3"], env=environment, timeout=60, capture_output=True, text=True
+    )
+    assert done.returncode != 130
+    assert done.stderr.rstrip().endswith("Interrupted")
 
 
 def test_a_hangup_that_is_ignored_stays_ignored() -> None:
