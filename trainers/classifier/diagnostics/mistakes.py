@@ -2,17 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
 from torch import Tensor, nn
 
 from hpo.trainers.classifier.diagnostics.loss import BATCH_SIZE, evaluation_mode
-from hpo.trainers.classifier.diagnostics.pictures import INK, PAPER, RED, font
+from hpo.trainers.classifier.diagnostics.pictures import DPI, INK, PAPER, RED, rendered
 
-TILE = 112
-LABELS = 44
-GAP = 12
+TILE = 168
+LABELS = 56
+GAP = 18
+"""Pixels of an image, of the two lines under it, and between two of them."""
 
 
 @dataclass(frozen=True)
@@ -52,38 +58,54 @@ def misclassified(model: nn.Module, x: Tensor, y: Tensor, limit: int = 25) -> Mi
 
 
 def mistakes_picture(mistakes: Sequence[Mistake], pixels: Tensor, names: Sequence[str] | None = None) -> Image.Image:
-    """A grid with five columns: each image with its true label, and in red the predicted one, written under it.
+    """A grid with five columns: under each image its true label, and in red the predicted one with its probability.
 
     Args:
         mistakes: at least one.
         pixels: the images as published, uint8 or floating point in [0, 1]: (len(mistakes), channels, height, width)
             with 1 or 3 channels.
-        names: what the labels stand for; the numbers where None.
+        names: what the labels stand for; the numbers if None.
     """
     if not mistakes or len(mistakes) != len(pixels):
         raise ValueError(f"{len(pixels)} images for {len(mistakes)} mistakes; at least one of each is needed")
     columns = min(5, len(mistakes))
     rows = -(-len(mistakes) // columns)
-    width, height = TILE + GAP, TILE + LABELS + GAP
-    sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), PAPER)
+    width, height = columns * (TILE + GAP) + GAP, rows * (TILE + LABELS + GAP) + GAP
+    sheet = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor=PAPER)
+    canvas: Any = FigureCanvasAgg(sheet)
     for place, (mistake, image) in enumerate(zip(mistakes, pixels, strict=True)):
-        left, top = GAP + place % columns * width, GAP + place // columns * height
-        sheet.paste(_tile(image), (left, top))
-        for line, (word, label, color) in enumerate(
-            (("true", mistake.label, INK), ("predicted", mistake.predicted, RED)),
-        ):
-            text = f"{word} {label if names is None else names[label]}"
-            strip = Image.new("RGB", (TILE + GAP - 2, 19), PAPER)
-            ImageDraw.Draw(strip).text((0, 0), text, fill=color, font=font(15, text, strip.width))
-            sheet.paste(strip, (left, top + TILE + 4 + 19 * line))
-    return sheet
+        left, top = GAP + place % columns * (TILE + GAP), GAP + place // columns * (TILE + LABELS + GAP)
+        box = (left / width, 1 - (top + TILE) / height, TILE / width, TILE / height)
+        # Pixels stay squares: a 28x28 digit is not blurred into something that the network never saw.
+        axes = sheet.add_axes(box)
+        axes.imshow(_array(image), cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+        axes.set_axis_off()
+        true, predicted = (
+            str(label) if names is None else names[label] for label in (mistake.label, mistake.predicted)
+        )
+        chance = f" ({100 * mistake.probability:.0f} %)"
+        for line, (text, color) in enumerate(((f"true {true}", INK), (f"predicted {predicted}{chance}", RED))):
+            at = (left / width, 1 - (top + TILE + 4 + line * LABELS / 2) / height)
+            label = sheet.text(*at, text, color=color, fontsize=8, va="top", ha="left")
+            _fit(label, canvas)
+    return rendered(sheet)
 
 
-def _tile(image: Tensor) -> Image.Image:
+def _fit(label: Text, canvas: Any) -> None:
+    """Makes the text smaller, down to a size that can be read, then shorter, until it is as wide as a tile."""
+    room, size = TILE + GAP - 4, 8.0
+    label.set_fontsize(size)
+    while label.get_window_extent(canvas.get_renderer()).width > room:
+        if size > 5.5:
+            size -= 0.5
+            label.set_fontsize(size)
+        else:
+            label.set_text(f"{label.get_text().removesuffix('…')[:-1]}…")
+
+
+def _array(image: Tensor) -> "np.ndarray[Any, np.dtype[np.uint8]]":
     values = image.detach().cpu()
     if values.dtype != torch.uint8:
         values = (values.float().clamp(0, 1) * 255).round().to(torch.uint8)
-    array = values.permute(1, 2, 0).contiguous().numpy()
-    picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
-    # Pixels stay squares: a 28x28 digit is not blurred into something that the network never saw.
-    return picture.convert("RGB").resize((TILE, TILE), Image.Resampling.NEAREST)
+    array: np.ndarray[Any, np.dtype[np.uint8]] = values.permute(1, 2, 0).contiguous().numpy()
+    return array[:, :, 0] if array.shape[2] == 1 else array
