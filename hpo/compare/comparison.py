@@ -217,7 +217,9 @@ def compare_pairs(
         common = sorted(samplers[a].final.keys() & samplers[b].final.keys())
         p_corrected = next(corrected) if test is not None else None
         difference = float(values.mean()) if values.size else None
-        verdict: Verdict = "no difference that these repeats could show"
+        # With fewer repeats the test cannot reach its level, however large the difference is.
+        is_short = values.size < significance.fewest_repeats(len(names))
+        verdict: Verdict = "not decided" if is_short else "no difference that these repeats could show"
         if test is not None and p_corrected is not None and p_corrected <= significance.ALPHA:
             # The direction is that of the rank sums, which the test is about; a mean can point the other way.
             verdict = "better" if (test.sign > 0) == maximize else "worse"
@@ -239,7 +241,9 @@ def compare_pairs(
                 verdict,
                 resolvable,
                 smallest,
-                _sentence(a, b, values, verdict, p_corrected, smallest, resolvable, noise, len(names)),
+                _sentence(
+                    a, b, values, verdict, p_corrected, smallest, resolvable, noise, len(names), maximize, interval
+                ),
             )
         )
     return pairs
@@ -255,25 +259,39 @@ def _sentence(
     resolvable: bool | None,
     noise: Noise | None,
     num_pairs: int,
+    maximize: bool,
+    interval: Interval | None,
 ) -> str:
     n = len(differences)
     if n == 0:
         return f"{a} against {b}: no repeat has a finished trial of both yet"
     size = abs(float(differences.mean()))
     fewest = significance.fewest_repeats(num_pairs)
-    if n == 1:
-        return f"{a} against {b}: no difference that one repeat could show, whatever its size; it takes {fewest}"
-    if verdict == "no difference that these repeats could show":
+    if verdict == "not decided":
+        sentence = (
+            f"{a} against {b}: not decided by the test, which takes {fewest} repeats of both and has {n}; "
+            f"so far {_ahead(a, b, float(differences.mean()), maximize)}"
+        )
+        if interval is not None:
+            low, high = sorted((abs(interval.low), abs(interval.high)))
+            is_one_sided = interval.low * interval.high > 0
+            sentence += f" (95 % {low:.3g} to {high:.3g})" if is_one_sided else " (95 % from either side of 0)"
+    elif verdict == "no difference that these repeats could show":
         sentence = f"{a} against {b}: {verdict}"
-        if smallest is None:
-            sentence += f": {n} repeats cannot show any, it takes {fewest}"
-        else:
+        if smallest is not None:
             sentence += f"; the smallest that they could have shown is {smallest:.3g}"
     else:
         sentence = f"{a} is {verdict} than {b} by {size:.3g} (p = {p_corrected:.2g})"
     if resolvable is False and noise is not None:
         sentence += f"; not resolvable: {size:.2g} is inside the noise floor of {noise.spread:.2g}"
     return sentence
+
+
+def _ahead(a: str, b: str, difference: float, maximize: bool) -> str:
+    """Which of the two has the better mean, and by how much; ``difference`` is that of ``a`` minus ``b``."""
+    if difference == 0:
+        return "they are equal"
+    return f"{a if (difference > 0) == maximize else b} is ahead by {abs(difference):.3g}"
 
 
 def _speed_up(

@@ -224,9 +224,9 @@ def trial_record(trial: FrozenTrial, lineage: int, attempt: int) -> TrialRecord:
         distributions=trial.distributions,
         config=attrs.get(attributes.CONFIG) or {},
         given=attrs.get(attributes.GIVEN) or {},
-        epochs=int(attrs.get(attributes.EPOCHS, len(trial.intermediate_values))),
-        start_epoch=int(attrs.get(attributes.START_EPOCH, 0)),
-        seconds=float(attrs.get(attributes.SECONDS, elapsed)),
+        epochs=int(_number(attrs.get(attributes.EPOCHS), len(trial.intermediate_values))),
+        start_epoch=int(_number(attrs.get(attributes.START_EPOCH), 0)),
+        seconds=_number(attrs.get(attributes.SECONDS), elapsed),
         source=source if isinstance(source, str) else None,
         counts_slots=slots > 1 and attributes.WALL_SECONDS not in attrs,
         start=start,
@@ -239,6 +239,12 @@ def trial_record(trial: FrozenTrial, lineage: int, attempt: int) -> TrialRecord:
         seed=attrs.get(attributes.SEED),
         trial_id=trial._trial_id,
     )
+
+
+def _number(value: Any, default: float) -> float:
+    """An attribute that should be a number; ``default`` if it is absent, or a person has made something else of it."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if is_number else default
 
 
 def _timestamp(moment: datetime.datetime | None) -> float | None:

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import datetime
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from hpo import strict_json
 from hpo.compare import tables
 from hpo.compare.comparison import Comparison, SamplerComparison
 from hpo.compare.report import Report
@@ -182,4 +182,4 @@ def write_html(report: Report, path: Path) -> None:
 
 def dumps(report: Report | Comparison) -> str:
     """:func:`to_json` as text."""
-    return json.dumps(to_json(report), indent=2, allow_nan=False)
+    return strict_json.dumps(to_json(report), indent=2)

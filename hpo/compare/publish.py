@@ -83,7 +83,10 @@ def figure_json(comparison: Comparison, key: str) -> Any:
 
     found = figures.all_figures(comparison)[key]
     while len(json.dumps(found)) > LARGEST_FIGURE * 0.9:
-        found["data"] = [_thinned(trace) for trace in found["data"]]
+        thinned = [_thinned(trace) for trace in found["data"]]
+        if thinned == found["data"]:
+            break
+        found["data"] = thinned
     found["layout"] |= {"title": {"text": TITLES[key]}, "template": None}
     found["layout"]["margin"] = {"l": 60, "r": 20, "t": 90, "b": 50}
     return plotly.graph_objects.Figure(found)

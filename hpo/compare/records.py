@@ -82,7 +82,7 @@ class TrialRecord:
 
     def identity(self) -> str:
         """Equal for two trials that trained the same configuration, whatever their seeds."""
-        return json.dumps(self.config or self.params, sort_keys=True, default=str)
+        return json.dumps(self.given or self.config or self.params, sort_keys=True, default=str)
 
 
 @dataclass(frozen=True)
@@ -135,10 +135,14 @@ class StudyRecord:
     def outcomes(self) -> list[Outcome]:
         """Its candidates for the best configuration."""
         return [
-            Outcome(t.trial_id or 0, self.study_id or 0, t.number, t.value, t.identity(), t.seed)
+            Outcome(t.trial_id or 0, self.study_id or 0, t.number, t.value, self._configuration_key(t), t.seed)
             for t in self.last_attempts()
             if t.state == "complete" and t.value is not None
         ]
+
+    def _configuration_key(self, trial: TrialRecord) -> str:
+        is_known = trial.given or trial.config or trial.params
+        return trial.identity() if is_known else f"{self.sampler}/{self.repeat}/{trial.number}"
 
     def best(self) -> TrialRecord | None:
         """The trial of its best configuration, see :func:`hpo.experiment.results.ranked`; None if none is complete."""

@@ -4,7 +4,6 @@ Templates escape everything by default; data for scripts goes through :func:`scr
 """
 
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -12,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from hpo import strict_json
 from hpo.compare import figures, tables
 from hpo.compare.comparison import Comparison
 from hpo.compare.records import AXES
@@ -46,7 +46,7 @@ def plotly_script() -> str:
 
 def script_json(value: Any) -> str:
     """JSON that may stand inside a script element: no ``<`` can end it."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    text = strict_json.dumps(value)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

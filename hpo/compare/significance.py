@@ -21,7 +21,7 @@ POWER = 0.8
 RELATIVE_EFFICIENCY = 3 / math.pi  # of the signed-rank test to the t test at normal differences (Hodges, Lehmann 1956)
 LARGEST_EXACT = 60
 
-Verdict = Literal["better", "worse", "no difference that these repeats could show"]
+Verdict = Literal["better", "worse", "not decided", "no difference that these repeats could show"]
 
 
 @dataclass(frozen=True)

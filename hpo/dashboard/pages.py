@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import bottle  # type: ignore[import-untyped]
 
+from hpo import strict_json
 from hpo.compare import figures, tables
 from hpo.compare.output import dumps
 from hpo.compare.render import environment, experiment_view, plotly_script, static_text
@@ -127,7 +128,7 @@ class Pages:
                 "sections": _sections(current),
                 "live": not current.comparison.finished,
             }
-            text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+            text = strict_json.dumps(content)
             known = current.token, gzip.compress(text.encode(), 5), text
             self._payloads[name] = known
         return _compressed(known[1], known[2])
@@ -220,7 +221,7 @@ def _compressed(packed: bytes, text: str) -> bytes | str:
 
 def _json(content: dict[str, Any]) -> str:
     bottle.response.content_type = "application/json"
-    return json.dumps(content, allow_nan=False)
+    return strict_json.dumps(content)
 
 
 def experiment_link(name: str) -> str:

@@ -49,7 +49,9 @@ JOIN trial_intermediate_values v USING (trial_id)
 WHERE t.study_id = ANY(:study_ids) AND t.state IN ('RUNNING', 'WAITING') GROUP BY 1
 """
 SECONDS = """
-SELECT h.study_id, sum(CAST(a.value_json AS float8)) FROM hpo_trials h JOIN trial_user_attributes a USING (trial_id)
+SELECT h.study_id,
+  sum(CASE WHEN a.value_json ~ '^[0-9]+([.][0-9]+)?(e[-+]?[0-9]+)?$' THEN CAST(a.value_json AS float8) END)
+FROM hpo_trials h JOIN trial_user_attributes a USING (trial_id)
 WHERE h.study_id = ANY(:study_ids) AND a.key = :key GROUP BY 1
 """
 FAILURES = """

@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import json
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,11 +68,20 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
 def as_text(content: dict[str, Any], form: str) -> str:
     """The exported file as ``toml`` or ``json``; raises UsageError for another form."""
     if form == "json":
-        return json.dumps(content, indent=2) + "\n"
+        return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
     if form == "toml":
         note = "# Written by `hpo export`; train it with `hpo train FILE`.\n\n"
         return note + tomli_w.dumps(content)
     raise UsageError(f"--format must be toml or json, not {form!r}")
+
+
+def _finite(value: Any) -> Any:
+    """The same with ``"inf"``, ``"-inf"`` and ``"nan"`` as text, which a field that takes such a number reads again."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def load_if_possible(modules: str) -> None:

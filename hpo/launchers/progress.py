@@ -16,6 +16,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from hpo import strict_json
+
 PLAIN_SECONDS = 5.0
 
 
@@ -190,7 +192,7 @@ class JsonProgress(PlainProgress):
         self._last = ""
 
     def update(self, status: dict[str, Any]) -> None:
-        text = json.dumps(status)
+        text = strict_json.dumps(status)
         if text != self._last:
             print(text, file=self._stream, flush=True)
             self._last = text

@@ -102,7 +102,7 @@ def test_experiments_without_finished_trials_and_with_one_repeat(storage, serve)
     fill(storage, "once", repeats=1, trials=5)
     browser = serve()
     assert "No trial has finished yet" in browser.get("/hpo/experiment?name=empty").text
-    assert "no difference that one repeat could show" in browser.get("/hpo/experiment?name=once").text
+    assert "repeats of both and has 1; so far" in browser.get("/hpo/experiment?name=once").text
     assert browser.get("/hpo/").text.count("not started") == 0
 
 

@@ -175,9 +175,10 @@ def test_the_same_winner_when_minimizing():
 def test_few_repeats_say_what_they_lack():
     comparison = compare_studies(repeats("random", [0.5, 0.6, 0.5]) + repeats("tpe", [0.9, 0.8, 0.9]))
     pair = comparison.pairs[0]
-    assert pair.verdict == "no difference that these repeats could show"
+    assert pair.verdict == "not decided"
     assert pair.smallest is None
-    assert "3 repeats cannot show any, it takes 6" in pair.sentence
+    assert "not decided by the test, which takes 6 repeats of both and has 3" in pair.sentence
+    assert "is ahead by" in pair.sentence
 
 
 def test_one_repeat_has_curves_without_intervals_and_says_why_there_is_no_verdict():
@@ -186,7 +187,7 @@ def test_one_repeat_has_curves_without_intervals_and_says_why_there_is_no_verdic
     assert curve.median.tolist() == [0.1, 0.9]
     assert curve.median_low is None
     assert comparison.pairs[0].interval is None
-    assert "no difference that one repeat could show" in comparison.pairs[0].sentence
+    assert "takes 6 repeats of both and has 1; so far" in comparison.pairs[0].sentence
     assert any("One repeat only" in note for note in comparison.notes)
 
 
