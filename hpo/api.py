@@ -35,6 +35,7 @@ from hpo.settings import Settings
 from hpo.study_source import Source, read_study
 from hpo.studyfile.load import load_study_file, read_table
 from hpo.studyfile.model import StudyFile
+from hpo.studyfile.notes import notes_on
 from hpo.trainers.loading import load_trainers
 from hpo.trainers.registry import TRAINERS
 
@@ -152,6 +153,8 @@ def launch_with(
     if (check := TRAINERS[parsed.trainer].check) is not None:
         for config in parsed.example_configs():
             check(config, settings.data_dir, settings.download)
+    for note in notes_on(parsed):
+        progress.line(f"note: {note}")
     storage = open_storage(settings.storage, home=settings.home)
     experiment, changes = persistently(
         lambda: create_experiment(storage, parsed, settings.trainers, accept_trainer=accept_trainer)

@@ -168,8 +168,22 @@ def model_of(dataclass: type) -> type[pydantic.BaseModel]:
         elif field.default_factory is not dataclasses.MISSING:
             default = pydantic.Field(default_factory=field.default_factory)
         fields[field.name] = (hints[field.name], default)
+    validators: dict[str, Any] = {}
+    if hasattr(dataclass, "__post_init__"):
+
+        def accepts(self: Any) -> Any:
+            """Refuses what the dataclass refuses, so that it is noticed before anything runs."""
+            dataclass(**{name: getattr(self, name) for name in fields})
+            return self
+
+        validators["accepts"] = pydantic.model_validator(mode="after")(accepts)
     return pydantic.create_model(
-        dataclass.__name__, __base__=Config, __module__=dataclass.__module__, __doc__=dataclass.__doc__, **fields
+        dataclass.__name__,
+        __base__=Config,
+        __module__=dataclass.__module__,
+        __doc__=dataclass.__doc__,
+        __validators__=validators,
+        **fields,
     )
 
 

@@ -60,7 +60,7 @@ class ConfigFields:
             if (field := self.find(name[:dot])) is not None and field.models:
                 prefix = name[: dot + 1]
                 names = [below.name.removeprefix(field.name + ".") for below in field.below()]
-        return name[len(prefix) :], list(dict.fromkeys(names))
+        return name[len(prefix) :].partition(".")[0], list(dict.fromkeys(names))
 
     def default(self, name: str) -> Any:
         """The field's default as a study file would spell it, or MISSING."""

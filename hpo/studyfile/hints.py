@@ -71,6 +71,9 @@ HIGH = ("high", "max", "maximum", "upper", "max_value", "hi", "stop", "end", "to
 STEP = ("step", "q", "quantum", "step_size")
 CHOICES = ("choices", "values", "options", "categories", "categorical", "list", "feasible")
 KIND = ("distribution", "type", "dtype", "scale", "prior", "log_scale", "kind", "parameter_type")
+LISTS = {*CHOICES, "grid", "when"}
+"""Keys of a parameter whose values are lists or tables."""
+
 KNOWN = ("low", "high", "step", "choices", "log", "grid", "when")
 
 

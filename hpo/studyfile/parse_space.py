@@ -11,6 +11,7 @@ from hpo.errors import near_miss
 from hpo.search.space import Categorical, Choice, Float, Int, Parameter, is_among, is_choice, is_number, parents_first
 from hpo.studyfile import hints
 from hpo.studyfile.config_fields import ConfigFields, OpenFields
+from hpo.studyfile.config_tree import ConfigField
 from hpo.studyfile.json_values import parameter_name_mistake
 from hpo.studyfile.parse_values import add_unknown
 from hpo.studyfile.validation import Mistakes, extent, shown, toml_path
@@ -92,19 +93,10 @@ def _entries(
         if field is None:
             add_unknown(name, fields, here, mistakes)
             continue
-        if isinstance(fields, OpenFields):
-            if (wrong := parameter_name_mistake(name)) is not None:
-                mistakes.add(toml_path(*here), wrong)
-                continue
-            is_group = isinstance(raw, Mapping) and all(isinstance(value, list | Mapping) for value in raw.values())
-        else:
-            is_group = isinstance(raw, Mapping) and (field.models != () or field.is_mapping)
-        if (
-            is_group
-            and raw
-            and not raw.keys() & {"low", "high", "choices", "grid"}
-            and hints.instead_of_entry("", raw) is None
-        ):
+        if isinstance(fields, OpenFields) and (wrong := parameter_name_mistake(name)) is not None:
+            mistakes.add(toml_path(*here), wrong)
+            continue
+        if _is_group(raw, field, fields):
             inner = _entries(raw, fields, mistakes, here, f"{field.name}.")
         else:
             inner = {field.name: Entry(field.name, here, raw)}
@@ -113,6 +105,17 @@ def _entries(
                 mistakes.add(entry.at(), f"is given twice; it is the same as {entries[inner_name].at()}")
             entries.setdefault(inner_name, entry)
     return entries
+
+
+def _is_group(raw: Any, field: ConfigField, fields: ConfigFields) -> bool:
+    """Whether an entry is no parameter but a table of the parameters below its name."""
+    if not isinstance(raw, Mapping) or not raw:
+        return False
+    if isinstance(fields, OpenFields):
+        return all(isinstance(value, list | Mapping) for value in raw.values()) and not raw.keys() & hints.LISTS
+    names_a_field = field.models != () and any(f"{field.name}.{key}" in fields for key in raw)
+    holds_fields = field.models != () or field.is_mapping
+    return names_a_field or (holds_fields and not raw.keys() & {"low", "high", "choices"})
 
 
 def _read(entry: Entry, fields: ConfigFields, mistakes: Mistakes) -> Parameter | None:
@@ -177,7 +180,7 @@ def _values(entry: Entry, key: str, raw: list[Any], fields: ConfigFields, mistak
             continue
         if is_number(value) and isinstance(fields.held(entry.name, value), float):
             value = float(value)
-        if is_among(value, values):
+        if value in values:  # true and 1 too: Optuna does not keep them apart
             mistakes.add(where, f"{shown(value)} is there twice; each value once")
         values.append(value)
     return tuple(values)

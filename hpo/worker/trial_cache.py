@@ -13,7 +13,7 @@ import threading
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
-from optuna.distributions import BaseDistribution, distribution_to_json
+from optuna.distributions import BaseDistribution, FloatDistribution, distribution_to_json
 from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -23,6 +23,7 @@ from hpo.database.claims import Claim
 from hpo.database.storage import Storage
 from hpo.search.history import History
 from hpo.search.optuna_internals import FIXED_PARAMS, Entries, FrozenStudy, trial_id_of, with_end, with_entry
+from hpo.search.parameters import on_step
 from hpo.worker.leases import Leases
 from hpo.worker.pending_writes import PendingWrites
 
@@ -198,6 +199,9 @@ class TrialCache(BaseStorage):
     def set_trial_param(
         self, trial_id: int, param_name: str, param_value_internal: float, distribution: BaseDistribution
     ) -> None:
+        if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+            # The study file's 0.3 in place of Optuna's 0.30000000000000004.
+            param_value_internal = on_step(param_value_internal, distribution.low, distribution.step)
         with self._lock:
             external = distribution.to_external_repr(param_value_internal)
             if self._change(trial_id, "distributions", param_name, distribution):

@@ -1,0 +1,67 @@
+"""What a person should know about a study file that has no mistakes: ``hpo launch`` prints it before it starts."""
+
+import random
+from collections import Counter
+
+from hpo.search.space import Categorical, is_number
+from hpo.studyfile.config_fields import OpenFields
+from hpo.studyfile.config_tree import can_refuse
+from hpo.studyfile.model import StudyFile
+from hpo.studyfile.sample_configs import MOST_DRAWS
+from hpo.studyfile.validation import shown
+
+FEW_FIT = 0.2
+"""A share of the space below which it is worth a note that few configurations fit."""
+
+
+def notes_on(study_file: StudyFile) -> list[str]:
+    """Notes, each one line: a list that looks like a range, refused cells of a grid, a space in which little fits."""
+    return [*_lists_like_ranges(study_file), *_refused_cells(study_file), *_share_that_fits(study_file)]
+
+
+def _lists_like_ranges(study_file: StudyFile) -> list[str]:
+    notes = []
+    for name, parameter in study_file.space.parameters.items():
+        if not isinstance(parameter, Categorical) or len(parameter.choices) != 2 or parameter.grid is not None:
+            continue
+        low, high = parameter.choices
+        if not (isinstance(low, float) and isinstance(high, float) and is_number(low) and low < high):
+            continue
+        if study_file.fields.literals(name) is None:
+            notes.append(
+                f"space.{name}: [{shown(low)}, {shown(high)}] is a list of two choices; for all numbers between them "
+                f"write {name} = {{ low = {shown(low)}, high = {shown(high)} }}"
+            )
+    return notes
+
+
+def _refused_cells(study_file: StudyFile) -> list[str]:
+    for sampler in study_file.samplers:
+        cells, fitting = sampler.entry.cells and sampler.cells(study_file.space), study_file.feasible_cells(sampler)
+        if cells is None or fitting is None or len(fitting) == len(cells):
+            continue
+        reason = next((why for cell in cells if (why := study_file.refusal(cell)) is not None), "")
+        num_refused = len(cells) - len(fitting)
+        return [
+            f"space: {num_refused} of the grid's {len(cells)} cells are left out, because the trainer's configuration "
+            f"refuses them: {reason}"
+        ]
+    return []
+
+
+def _share_that_fits(study_file: StudyFile) -> list[str]:
+    fields, space = study_file.fields, study_file.space
+    draws = any(sampler.entry.cells is None for sampler in study_file.samplers)
+    if isinstance(fields, OpenFields) or not draws or not space.parameters or not can_refuse(fields.config):
+        return []
+    rng = random.Random(0)
+    reasons = [study_file.refusal(space.draw(rng)) for _ in range(MOST_DRAWS)]
+    refused = Counter(reason for reason in reasons if reason is not None)
+    num_fitting = MOST_DRAWS - refused.total()
+    if num_fitting >= FEW_FIT * MOST_DRAWS:
+        return []
+    return [
+        f"space: the trainer's configuration accepts {num_fitting} of {MOST_DRAWS} random configurations "
+        f"({100 * num_fitting / MOST_DRAWS:.1f} %); the others are drawn again. The commonest reason: "
+        f"{refused.most_common(1)[0][0]}"
+    ]
