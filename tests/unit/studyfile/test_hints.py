@@ -72,7 +72,8 @@ def test_files_in_other_languages(tmp_path):
 
 def test_a_list_that_looks_like_a_range_gets_a_note():
     assert notes_on(read(space={"lr": [0.1, 0.5]})) == [
-        "space.lr: [0.1, 0.5] is a list of two choices; for all numbers between them write lr = { low = 0.1, high = 0.5 }"
+        "space.lr: [0.1, 0.5] is a list of two choices; "
+        "for all numbers between them write lr = { low = 0.1, high = 0.5 }"
     ]
     for harmless in ([0.5, 0.1], [0.1, 0.2, 0.5], {"choices": [0.1, 0.5], "grid": True}, {"low": 0.1, "high": 0.5}):
         assert notes_on(read(space={"lr": harmless})) == []
