@@ -31,6 +31,7 @@ WALL_SECONDS = "wall_seconds"  # float, seconds that this attempt was in its slo
 DRAW = "draw"  # int, how many draws of the lineage were refused before this configuration; absent: none
 REFUSED = "hpo:refused"  # True: a person enqueued it with values that cannot be used
 INFEASIBLE = "hpo:infeasible"  # dict with lineage and draw: this configuration was refused and costs no budget
+DRAWN_BY = "hpo:drawn_by"  # str, which sampler auto drew the configuration with, and why
 METRICS = "metrics"  # dict, all metrics of the epoch that gave the value
 REASON = "reason"  # str, why it was pruned, failed or was given back
 WORKER = "worker"  # str, host:pid

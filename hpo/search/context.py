@@ -42,6 +42,7 @@ class SearchContext:
         experiment: the experiment's name; a study is named ``<experiment>/<label>/<repeat>``.
         num_first: number of configurations in ``try_first``.
         max_epochs: the most epochs that a trial can have; None if the trainer's configuration has no field ``epochs``.
+        prunes: whether the study's pruner may prune a trial.
     """
 
     space: Space
@@ -49,3 +50,4 @@ class SearchContext:
     experiment: str = ""
     num_first: int = 0
     max_epochs: int | None = None
+    prunes: bool = False

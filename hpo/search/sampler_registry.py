@@ -7,6 +7,7 @@ A worker builds a sampler for each trial, with a seed derived from the study's s
 - ``random`` and ``random_2x``: the draw depends on that seed alone;
 - ``grid``: nothing is drawn; a lineage is a cell of :meth:`hpo.search.space.Space.grid`;
 - ``qmc``: the draw depends on the study's seed and the lineage's number alone;
+- ``auto``: as ``tpe`` or ``gp``; which of them depends also on how long trials and draws take;
 - ``tpe``, ``cmaes``, ``gp``: the draw depends on that seed and on the finished trials that the worker has read. One
   worker draws the same again; several do if they finish trials in the same order. Start-up trials are random.
 """
@@ -109,6 +110,15 @@ class GPOptions(Options):
     deterministic_objective: bool = pydantic.Field(False, description="assume no noise")
 
 
+class AutoOptions(Options):
+    n_startup_trials: int = pydantic.Field(10, ge=1, description="random trials before a model is used")
+    max_parameters: int = pydantic.Field(20, ge=1, description="with more parameters, TPE draws")
+    max_trials: int = pydantic.Field(200, ge=1, description="with more complete trials, TPE draws")
+    draw_share: float = pydantic.Field(
+        0.05, gt=0, description="TPE draws if the Gaussian process would take more than this share of a trial's time"
+    )
+
+
 def _random(options: Options, context: SearchContext, seed: int) -> "BaseSampler":
     from optuna.samplers import RandomSampler
 
@@ -153,6 +163,18 @@ def _gp(options: GPOptions, context: SearchContext, seed: int) -> "BaseSampler":
     given = {**options.model_dump(), "seed": seed, "warn_independent_sampling": False}
     with accept_experimental():
         return StaticGPSampler(context.space.unconditional, forbidden_examples(context.space), **given)
+
+
+def _auto(options: AutoOptions, context: SearchContext, seed: int) -> "BaseSampler":
+    from hpo.search.auto import AutoSampler
+
+    startup = options.n_startup_trials
+    return AutoSampler(
+        lambda: _gp(GPOptions(n_startup_trials=startup), context, seed),
+        lambda: _tpe(TPEOptions(n_startup_trials=startup), context, seed),
+        context,
+        **options.model_dump(),
+    )
 
 
 def _grid_needs(options: Options, space: Space) -> list[Unmet]:
@@ -201,6 +223,7 @@ SAMPLERS: dict[str, SamplerEntry] = {
             learns=False,
             budget_factor=2,
         ),
+        SamplerEntry("auto", "a Gaussian process where it pays, else TPE; with the reason", AutoOptions, _auto),
         SamplerEntry("tpe", "tree-structured Parzen estimator, Optuna's default", TPEOptions, _tpe),
         SamplerEntry("qmc", "points of a low-discrepancy sequence (Sobol or Halton)", QMCOptions, _qmc, learns=False),
         SamplerEntry("cmaes", "CMA-ES, for numbers without conditions", CmaEsOptions, _cmaes, needs=_cmaes_needs),

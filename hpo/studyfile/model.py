@@ -283,7 +283,9 @@ class StudyFile(pydantic.BaseModel):
 
     def search_context(self) -> SearchContext:
         """The facts about this file that samplers and pruners are built from."""
-        return SearchContext(self.space, self.seed, self.name, len(self.try_first), self.max_epochs())
+        return SearchContext(
+            self.space, self.seed, self.name, len(self.try_first), self.max_epochs(), self.pruner.prunes
+        )
 
     def budget_for(self, sampler: SamplerSpec) -> Budget:
         """The budget of one study: the number of cells for a sampler that has cells, else the file's times a factor."""

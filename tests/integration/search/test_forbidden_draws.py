@@ -22,6 +22,7 @@ SPECS = {
     "tpe": {"name": "tpe", "n_startup_trials": 4},
     "tpe-group": {"name": "tpe", "label": "tpe-group", "n_startup_trials": 4, "group": True},
     "tpe-alone": {"name": "tpe", "label": "tpe-alone", "n_startup_trials": 4, "multivariate": False},
+    "auto": {"name": "auto", "n_startup_trials": 4, "draw_share": 1e9},
     "cmaes": {"name": "cmaes", "popsize": 4},
     "gp": {"name": "gp", "n_startup_trials": 4},
 }

@@ -165,6 +165,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "qmc-halton": {"name": "qmc", "qmc_type": "halton"},
     "cmaes": {"name": "cmaes", "n_startup_trials": 0, "popsize": 4},
     "gp": {"name": "gp", "n_startup_trials": 1},
+    "auto": {"name": "auto"},
     "random": {"name": "random"},
     "random_2x": {"name": "random_2x"},
 }

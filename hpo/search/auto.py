@@ -1,0 +1,127 @@
+"""The sampler ``auto``: a Gaussian process where it pays, else TPE, decided anew for each trial with its reason.
+
+A Gaussian process finds more in few trials, also if many run at once, but a draw costs some tenths of a second, it
+models no conditional parameters, and it learns nothing from pruned trials.
+"""
+
+import importlib.util
+import logging
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from hpo.database import attributes
+from hpo.search.context import SearchContext
+from hpo.search.history import history_of
+from hpo.search.optuna_internals import storage_of, trial_id_of
+
+log = logging.getLogger("hpo")
+
+FIRST_GUESS_SECONDS = 0.3
+"""What a draw of the Gaussian process costs before it was measured (one core, 10 to 40 trials, 5 to 9 parameters)."""
+
+FADING = 0.97
+"""A measured cost that ruled the Gaussian process out is multiplied by this at each draw, so that it is tried again."""
+
+_draw_seconds: dict[str, float] = {}  # study name -> what a draw of the Gaussian process costs in this process
+_last_reason: dict[str, str] = {}  # study name -> the reason that was logged last
+
+
+class AutoSampler(BaseSampler):
+    """Draws one trial with a Gaussian process or TPE.
+
+    Args:
+        gp, tpe: make the samplers.
+        n_startup_trials: complete trials before either has a model.
+        max_parameters, max_trials: limits of the Gaussian process.
+        draw_share: the largest cost of a draw, as a share of what a trial costs its worker.
+    """
+
+    def __init__(
+        self,
+        gp: Callable[[], BaseSampler],
+        tpe: Callable[[], BaseSampler],
+        context: SearchContext,
+        *,
+        n_startup_trials: int,
+        max_parameters: int,
+        max_trials: int,
+        draw_share: float,
+    ) -> None:
+        self._make = {"gp": gp, "tpe": tpe}
+        self._context = context
+        self._num_startup = n_startup_trials
+        self._max_parameters = max_parameters
+        self._max_trials = max_trials
+        self._draw_share = draw_share
+        self._chosen: BaseSampler | None = None
+        self._is_gp = False
+
+    def choose(self, study: Study) -> tuple[str, str]:
+        """``"gp"`` or ``"tpe"``, and the reason."""
+        parameters = self._context.space.parameters
+        if importlib.util.find_spec("torch") is None:
+            return "tpe", "the Gaussian process needs torch, which is not installed"
+        if self._context.prunes:
+            return "tpe", "a Gaussian process learns nothing from pruned trials"
+        if any(parameter.when for parameter in parameters.values()):
+            return "tpe", "a Gaussian process models no conditional parameters"
+        if len(parameters) > self._max_parameters:
+            return "tpe", f"{len(parameters)} parameters are more than {self._max_parameters}"
+        with history_of(study) as history:
+            complete = [trial for trial in history.finished if trial.state is TrialState.COMPLETE]
+        if len(complete) > self._max_trials:
+            return "tpe", f"more than {self._max_trials} trials are complete"
+        seconds = [float(trial.user_attrs.get(attributes.SECONDS, 0.0)) for trial in complete[-20:]]
+        if len(complete) < self._num_startup:
+            return "tpe", f"the first {self._num_startup} trials are drawn at random"
+        typical = statistics.median(seconds)
+        cost = _draw_seconds.get(study.study_name, FIRST_GUESS_SECONDS)
+        if cost > self._draw_share * typical:
+            _draw_seconds[study.study_name] = cost * FADING
+            limit = f"{100 * self._draw_share:g} % of a trial"
+            return "tpe", f"a draw of the Gaussian process would cost more than {limit}"
+        return "gp", "the space is small, and a trial costs more than a draw"
+
+    def _sampler(self, study: Study, trial: FrozenTrial) -> BaseSampler:
+        if self._chosen is None:
+            name, reason = self.choose(study)
+            self._is_gp = name == "gp"
+            self._chosen = self._make[name]()
+            storage_of(study).set_trial_user_attr(trial_id_of(trial), attributes.DRAWN_BY, f"{name}: {reason}")
+            if _last_reason.get(study.study_name) != reason:
+                _last_reason[study.study_name] = reason
+                log.info("%s draws with %s: %s", study.study_name, name, reason)
+        return self._chosen
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._sampler(study, trial).infer_relative_search_space(study, trial)
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        sampler = self._sampler(study, trial)
+        if not self._is_gp:
+            return sampler.sample_relative(study, trial, search_space)
+        import torch  # noqa: F401  (its import is not part of what a draw costs)
+
+        started = time.perf_counter()
+        values = sampler.sample_relative(study, trial, search_space)
+        seconds = time.perf_counter() - started
+        before = _draw_seconds.get(study.study_name, seconds)
+        _draw_seconds[study.study_name] = 0.5 * before + 0.5 * seconds
+        return values
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        return self._sampler(study, trial).sample_independent(study, trial, param_name, param_distribution)
+
+    def reseed_rng(self) -> None:
+        """Nothing: each trial has a sampler of its own, seeded by its lineage."""
