@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
 from optuna.trial import FrozenTrial, TrialState
 
@@ -14,6 +15,7 @@ from hpo.database import attributes, claims, retries, trial_writes
 from hpo.database.claims import Claim
 from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
+from hpo.errors import StorageError
 from hpo.experiment.experiment import create_experiment
 from hpo.studyfile.load import parse_study_file
 from hpo.worker.study_runner import StudyRunner
@@ -320,3 +322,36 @@ def test_a_copy_for_another_process_owns_nothing_and_reads_anew(copied: tuple[Tr
     copy, study_id = copied
     assert copy.leases.trial_ids == []
     assert [trial.state for trial in copy.get_all_trials(study_id)] == [TrialState.RUNNING]
+
+
+def test_a_transaction_that_fails_leaves_its_writes_pending(storage: Storage) -> None:
+    cache = TrialCache(storage, auto_refresh=False)
+    claim = claim_one(storage, new_study(storage, 1))
+    cache.track(claim)
+    cache.set_trial_intermediate_value(claim.trial_id, 1, 0.1)
+    cache.set_trial_system_attr(claim.trial_id, "completed_rung_0", 0.1)
+
+    def give_back(pid: bool) -> None:
+        with cache.pending.transaction(storage.engine, claim.trial_id) as (connection, writes):
+            assert retries.give_back(connection, claim.trial_id, "asked to end", writes)
+            if pid:  # the connection dies at the commit
+                connection.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    with pytest.raises((sa.exc.OperationalError, StorageError)):
+        give_back(True)
+    give_back(False)
+    ended = storage.get_trial(claim.trial_id)
+    assert ended.intermediate_values == {1: 0.1}
+    # ASHA's mark is there for the retry, which is not judged at this rung again.
+    assert storage.get_all_trials(claim.study_id)[-1].system_attrs == {"completed_rung_0": 0.1}
+
+
+def test_a_trial_that_is_drawn_again_keeps_nothing_of_the_refused_draw(storage: Storage) -> None:
+    cache = TrialCache(storage, auto_refresh=False)
+    claim = claim_one(storage, new_study(storage, 1))
+    cache.track(claim)
+    cache.set_trial_system_attr(claim.trial_id, "fixed_params", {"lr": 0.5})
+    cache.set_trial_param(claim.trial_id, "lr", 0.5, SPACE["lr"])
+    cache.clear_params(claim.trial_id)
+    assert cache.get_trial(claim.trial_id).params == {}
+    assert cache.pending.take() == {claim.trial_id: Writes({}, {}, {"fixed_params": {}}, {})}
