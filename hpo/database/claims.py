@@ -144,13 +144,15 @@ def claim(
     num_held: int = 0,
     most_running: Mapping[int, int] | None = None,
     single: bool = True,
+    num_first: int = 0,
 ) -> tuple[list[Claim], bool]:
     """Claims up to ``limit`` trials for ``worker``, from the studies that have given out the least of their budgets.
 
     Retries and enqueued trials are claimed first. A worker that holds no trial (``num_held``) gets one if there is any.
     Beyond that first one, it begins no trial in a study that has ``most_running`` trials running: a search that gives
     out its whole budget at once learns nothing. A trial that has to be trained apart is claimed by a worker that trains
-    a ``single`` trial at a time, or else by one that holds none, as its only one.
+    a ``single`` trial at a time, or else by one that holds none, as its only one. The first ``num_first`` lineages of a
+    study are not given to enqueued trials: they have configurations of their own.
 
     Returns the claims and whether every study is finished.
 
@@ -168,7 +170,7 @@ def claim(
                 return [], all(budget.finished for budget in budgets)
             # From here on nobody else changes what these studies have; what was read without the lock is read again.
             lock_studies(connection, chosen)
-            claims = _claim_from(connection, sorted(set(chosen)), worker, limit, num_held, limits, single)
+            claims = _claim_from(connection, sorted(set(chosen)), worker, limit, num_held, limits, single, num_first)
             if claims:
                 return claims, False
             if read_budgets(connection, study_ids) == budgets:
@@ -207,6 +209,7 @@ def _claim_from(
     num_held: int,
     limits: Mapping[int, int],
     single: bool,
+    num_first: int,
 ) -> list[Claim]:
     """Claims from studies that are locked."""
     claims: list[Claim] = []
@@ -219,8 +222,9 @@ def _claim_from(
         budget = state[chosen[0]]
         may_begin = budget.has_capacity and _may_begin(budget, is_first, limits)
         claimed: Claim | None = None
-        if budget.waiting or (budget.enqueued and may_begin):
-            claimed = _take_waiting(connection, budget, worker, apart=single or is_first, enqueued=may_begin)
+        may_take_enqueued = may_begin and budget.next_lineage >= num_first
+        if budget.waiting or (budget.enqueued and may_take_enqueued):
+            claimed = _take_waiting(connection, budget, worker, apart=single or is_first, enqueued=may_take_enqueued)
         if claimed is None and may_begin:
             claimed = _begin(connection, budget, worker)
         if claimed is None:

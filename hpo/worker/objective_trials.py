@@ -50,7 +50,7 @@ class ObjectiveTrials:
     def make(self, claim: Claim, trial: FrozenTrial, sampler: SamplerSpec, sampler_seed: int) -> ObjectiveTrial:
         """The trial of a claim; a retry has the parameters of the attempt before it."""
         cache, trial_id = self._cache, claim.trial_id
-        if claim.lineage < len(self._study_file.try_first):
+        if claim.draw == 0 and not claim.enqueued and claim.lineage < len(self._study_file.try_first):
             first = {**self._study_file.try_first[claim.lineage], **trial.system_attrs.get(FIXED_PARAMS, {})}
             cache.set_trial_system_attr(trial_id, FIXED_PARAMS, first)
         cache.refresh(claim.study_id)

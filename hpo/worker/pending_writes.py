@@ -34,9 +34,11 @@ class PendingWrites:
         with self._lock:
             self._of(trial_id).system_attrs[key] = value
 
-    def clear_params(self, trial_id: int) -> None:
+    def clear_draw(self, trial_id: int) -> None:
+        """Drops the parameters and system attributes of a trial, which its sampler has set."""
         with self._lock:
             self._of(trial_id).params.clear()
+            self._of(trial_id).system_attrs.clear()
 
     def discard(self, trial_id: int) -> None:
         with self._lock:

@@ -21,7 +21,7 @@ from hpo.database import attributes, retries
 from hpo.database.claims import Claim
 from hpo.database.retrying import is_transient
 from hpo.database.trial_writes import Writes
-from hpo.errors import ExperimentError, near_miss
+from hpo.errors import ExperimentError, NothingSucceedsError, near_miss
 from hpo.experiment.experiment import StudyHandle
 from hpo.search.optuna_internals import CONSTRAINT_PREFIX, FIXED_PARAMS, forget_cached_trials
 from hpo.search.pruner_registry import build_pruner, decision_epochs
@@ -36,10 +36,10 @@ from hpo.worker.running_trial import RunningTrial
 from hpo.worker.trial_cache import TrialCache
 
 MAX_DRAWS = 200
-"""Draws for one lineage, all of them refused, after which the run ends."""
+"""Configurations that are drawn for one lineage; if all of them are refused, the run ends."""
 
 SAMPLER_DRAWS = 10
-"""Draws for one lineage that are left to a sampler that learns: it may propose what is refused again and again."""
+"""Those of them that a sampler draws that learns: it may propose what is refused again and again."""
 
 MAX_ALLOWED_DRAWS = 1_000
 """Draws for one lineage, all of them forbidden by the study file, after which the run ends."""
@@ -83,6 +83,8 @@ class StudyRunner:
         given = self.study_file.given_of(stored.user_attrs)
         try:
             if self.objective_trials is not None:
+                if claim.draw >= MAX_DRAWS:
+                    raise self._almost_nothing_fits(claim, "the trainer refuses it")
                 trial.is_new = given is None
                 trial.config = dict(self.study_file.fixed)
                 seed = self._sampler_seed(claim, claim.draw)
@@ -97,7 +99,7 @@ class StudyRunner:
             else:
                 self._draw_until_accepted(trial, stored)
         except Exception as error:
-            if is_transient(error) or isinstance(error, _AlmostNothingFits):
+            if is_transient(error) or isinstance(error, AlmostNothingFitsError):
                 raise
             trial.error = error
         return trial
@@ -121,7 +123,8 @@ class StudyRunner:
 
     def _draw_until_accepted(self, trial: RunningTrial, stored: FrozenTrial) -> None:
         claim = trial.claim
-        for draw in range(claim.draw, claim.draw + MAX_DRAWS):
+        reason = "the trainer refuses it"
+        for draw in range(claim.draw, MAX_DRAWS):
             trial.draw = draw
             values = self._draw(claim, stored, draw)
             try:
@@ -135,11 +138,14 @@ class StudyRunner:
                 trial.refusal = reason
                 return
             self._record_refused(claim, draw, reason)
+        raise self._almost_nothing_fits(claim, reason)
+
+    def _almost_nothing_fits(self, claim: Claim, reason: str) -> "AlmostNothingFitsError":
         with self.cache.backend.engine.connect() as connection:
             num_refused = retries.count_infeasible(connection, [claim.study_id]).get(claim.study_id, 0)
         num_accepted = claim.lineage
         share = num_accepted / max(1, num_accepted + num_refused)
-        raise _AlmostNothingFits(
+        return AlmostNothingFitsError(
             f"{MAX_DRAWS} configurations in a row that {self.handle.name} drew were refused; of "
             f"{num_accepted + num_refused} drawn so far {num_accepted} fitted ({100 * share:.1f} %). The last one: "
             f"{reason}. Restrict [space] so that more of it fits"
@@ -150,8 +156,8 @@ class StudyRunner:
         first: dict[str, Any] = {}
         sampler_seed = self._sampler_seed(claim, draw)
         if draw:
-            self.cache.clear_params(claim.trial_id)
-        elif claim.lineage < len(self.study_file.try_first):
+            self.cache.clear_draw(claim.trial_id)
+        elif not claim.enqueued and claim.lineage < len(self.study_file.try_first):
             first = dict(self.study_file.try_first[claim.lineage])
             fixed = {**first, **stored.system_attrs.get(FIXED_PARAMS, {})}
             self.cache.set_trial_system_attr(claim.trial_id, FIXED_PARAMS, fixed)
@@ -159,13 +165,13 @@ class StudyRunner:
         values: dict[str, Any] = {}
         for again in range(MAX_ALLOWED_DRAWS):
             if again:
-                self.cache.clear_params(claim.trial_id, keep_fixed=True)
+                self.cache.clear_draw(claim.trial_id, keep_fixed=True)
             seed = derive_seed(sampler_seed, "allowed", again) if again else sampler_seed
-            values = self._suggest(claim, seed, num_refused=draw - claim.draw + again, is_first=not (draw or again))
+            values = self._suggest(claim, seed, num_refused=draw + again, is_first=not (draw or again))
             if self.study_file.space.allows(values):
                 others = {name: value for name, value in first.items() if name not in self.study_file.space.parameters}
                 return {**others, **values}
-        raise _AlmostNothingFits(
+        raise AlmostNothingFitsError(
             f"{MAX_ALLOWED_DRAWS} configurations in a row that {self.handle.name} drew are forbidden in the file, "
             f"the last one with {_listed(values)}. Restrict [space] so that less of it is forbidden"
         )
@@ -244,8 +250,8 @@ class SamplerError(Exception):
     """The sampler raised an error; the trial for which it was asked fails."""
 
 
-class _AlmostNothingFits(ExperimentError):
-    """The configuration refuses draw after draw."""
+class AlmostNothingFitsError(NothingSucceedsError):
+    """The configuration refuses draw after draw: the run ends."""
 
 
 def _listed(values: dict[str, Any]) -> str:

@@ -99,8 +99,8 @@ class TrialCache(BaseStorage):
             study = self._study(study_id)
             study.put(with_end(study.trials[trial_id], state, value))
 
-    def clear_params(self, trial_id: int, *, keep_fixed: bool = False) -> None:
-        """Forgets the parameters of a trial of this worker, which is drawn again.
+    def clear_draw(self, trial_id: int, *, keep_fixed: bool = False) -> None:
+        """Forgets what was drawn for a trial of this worker or marked by its sampler: it is drawn again.
 
         ``keep_fixed``: the values that a person or ``try_first`` fixed stay.
         """
@@ -109,11 +109,11 @@ class TrialCache(BaseStorage):
             assert study_id is not None
             study = self._study(study_id)
             changed = copy.copy(study.trials[trial_id])
-            changed.params, changed.distributions = {}, {}
+            fixed = changed.system_attrs.get(FIXED_PARAMS, {}) if keep_fixed else {}
+            changed.params, changed.distributions, changed.system_attrs = {}, {}, {}
             study.put(changed)
-            self.pending.clear_params(trial_id)
-            if not keep_fixed:
-                self.set_trial_system_attr(trial_id, FIXED_PARAMS, {})
+            self.pending.clear_draw(trial_id)
+            self.set_trial_system_attr(trial_id, FIXED_PARAMS, fixed)
 
     def _study(self, study_id: int) -> History:
         return self._studies.setdefault(study_id, History())

@@ -352,6 +352,6 @@ def test_a_trial_that_is_drawn_again_keeps_nothing_of_the_refused_draw(storage: 
     cache.track(claim)
     cache.set_trial_system_attr(claim.trial_id, "fixed_params", {"lr": 0.5})
     cache.set_trial_param(claim.trial_id, "lr", 0.5, SPACE["lr"])
-    cache.clear_params(claim.trial_id)
+    cache.clear_draw(claim.trial_id)
     assert cache.get_trial(claim.trial_id).params == {}
     assert cache.pending.take() == {claim.trial_id: Writes({}, {}, {"fixed_params": {}}, {})}

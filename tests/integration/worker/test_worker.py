@@ -438,3 +438,28 @@ def test_the_trainer_interrupts_itself(experiment, work) -> None:
     with pytest.raises(KeyboardInterrupt):
         work(made)
     assert {trial.state for trial in trials_of(made)} == {TrialState.FAIL, TrialState.WAITING}
+
+
+def test_what_is_enqueued_takes_no_place_of_try_first(experiment, work, storage: Storage) -> None:
+    made = experiment(try_first=[{"x": 0.125}, {"x": 0.25}])
+    study = optuna.load_study(study_name=made.studies[0].name, storage=storage)
+    study.enqueue_trial({"x": 0.5})
+    assert work(made) == 0
+    assert [trial.params["x"] for trial in last_of(made)][:3] == [0.125, 0.25, 0.5]
+    assert len(last_of(made)) == 12
+
+
+def test_a_trainer_that_refuses_every_configuration_of_one_lineage_ends_the_run(
+    experiment, work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hpo.worker.study_runner, "MAX_DRAWS", 12)
+
+    def refuses(config: Shaky, run: Run) -> Iterator[dict[str, Any]]:
+        if run.lineage == 2:
+            raise Infeasible("does not fit")
+        yield {"loss": config.x}
+
+    made = experiment(refuses, samplers=["tpe"])
+    with pytest.raises(ExperimentError, match=r"12 configurations in a row .* fitted \(14\.3 %\)"):
+        work(made)
+    assert len(infeasible_of(made)) == 12
