@@ -18,7 +18,7 @@ from hpo.experiment.experiment import Experiment, check_trainer, create_experime
 from hpo.experiment.results import BestTrial, best_trials
 from hpo.experiment.status import snapshot
 from hpo.experiment.trainer_version import record_version
-from hpo.export.files import as_text, exported, load_if_possible
+from hpo.export.files import export_text, load_if_possible
 from hpo.export.retrain import (
     check_trainable,
     own_seed_of,
@@ -76,11 +76,13 @@ class LoadedExperiment:
         """The best ``top`` configurations, each as the text of a file. Needs none of the trainers."""
         return [text for text, _ in self._exported(sampler, top, form)]
 
-    def _exported(self, sampler: str | None, top: int, form: str) -> list[tuple[str, BestTrial]]:
+    def _exported(
+        self, sampler: str | None, top: int, form: str, *, to_train: bool = False
+    ) -> list[tuple[str, BestTrial]]:
         """Text and trial of each configuration, from one look at the database."""
         load_if_possible(self.settings.trainers)
         return [
-            (as_text(exported(self._experiment, best, self.settings, rank), form), best)
+            (export_text(self._experiment, best, self.settings, rank, form, to_train=to_train), best)
             for rank, best in enumerate(best_trials(self._experiment, sampler, top), start=1)
         ]
 
@@ -94,15 +96,29 @@ class LoadedExperiment:
         path = Path(path)
         if not path.parent.is_dir():
             raise UsageError(f"there is no folder {path.parent} to write {path.name} in")
-        form = form or ("json" if path.suffix == ".json" else "toml")
+        by_ending = "json" if path.suffix == ".json" else "toml"
         written = []
-        for rank, (text, best) in enumerate(self._exported(sampler, top, form), start=1):
+        for rank, (text, best) in enumerate(
+            self._exported(sampler, top, form or by_ending, to_train=form is None), start=1
+        ):
             target = path if rank == 1 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
             aside = target.with_name(f".{target.name}.{os.getpid()}")
             aside.write_text(text)
             os.replace(aside, target)
             written.append((target, best))
         return written
+
+    def export_model(self, path: str | Path, *, sampler: str | None = None) -> BestTrial:
+        """Writes the model that the best trial kept to ``path``; returns the trial.
+
+        Raises:
+            ExperimentError: if no trial has completed, the best one kept no model, or its folder is on another machine.
+        """
+        from hpo.export.model import export_model
+
+        best = self.best(sampler)
+        export_model(self._experiment, best, self.settings, Path(path))
+        return best
 
     def retry_failed(self) -> int:
         """Queues every failed lineage again, for the next launch; returns how many there were."""

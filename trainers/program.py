@@ -91,6 +91,11 @@ class ProgramTrainer:
             trial, self._trial = self._trial, None
             trial.stop()
 
+    def close(self) -> None:
+        """Ends the program that runs, as :meth:`stop` does; a worker calls it before it gives its trials back."""
+        if self._trial is not None:
+            self.stop(self._trial.key)
+
 
 class _Trial:
     """One run of the program."""

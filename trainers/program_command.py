@@ -66,8 +66,8 @@ def _reserved(run: Run) -> dict[str, str]:
         "trial": str(run.trial),
         "study": run.study,
         "seed": str(run.seed),
-        "folder": str(run.folder),
-        "checkpoint_dir": str(run.folder / "checkpoints"),
+        "folder": str(run.trial_folder or run.folder),
+        "checkpoint_dir": str((run.trial_folder or run.folder) / "checkpoints"),
         "num_gpus": str(len(run.devices)),
         "python": sys.executable,
     }

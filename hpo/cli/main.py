@@ -10,6 +10,7 @@ import typer
 from hpo.cli.compare import compare
 from hpo.cli.dashboard import dashboard
 from hpo.cli.launch import launch, worker
+from hpo.cli.logs import logs
 from hpo.cli.options import (
     CheckpointOption,
     DataOption,
@@ -101,20 +102,35 @@ def export(
     form: Annotated[
         str | None,
         typer.Option(
-            "--format", envvar="HPO_FORMAT", help="toml or json.", show_default="by the file's ending, else toml"
+            "--format",
+            envvar="HPO_FORMAT",
+            help="toml or json: a file to train; of a program also args, its command line, and yaml or json, its "
+            "values.",
+            show_default="by the file's ending, else toml",
         ),
+    ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", envvar="HPO_MODEL", help="File to write the best trial's model to.")
     ] = None,
     storage: StorageOption = None,
     home: HomeOption = None,
     data_dir: DataOption = None,
     trainers: TrainersOption = None,
+    checkpoint_dir: CheckpointOption = None,
 ) -> None:
-    """Write the best configuration as a file that trains again to the same result."""
+    """Write the best configuration as a file that trains again to the same result, or the best trial's model."""
     from hpo.api import LoadedExperiment
     from hpo.settings import Settings
 
-    settings = Settings.given(storage=storage, home=home, trainers=trainers, data_dir=data_dir)
+    settings = Settings.given(
+        storage=storage, home=home, trainers=trainers, data_dir=data_dir, checkpoint_dir=checkpoint_dir
+    )
     loaded = LoadedExperiment(load_named(settings, experiment), settings)
+    if model is not None:
+        best = loaded.export_model(model, sampler=sampler)
+        show(f"{model}: the model of trial {best.number} of {best.study}, {best.value:.6g}")
+    if output is None and model is not None:
+        return
     if output is None:
         sys.stdout.write("\n".join(loaded.exported_texts(sampler=sampler, top=top, form=form or "toml")))
         return
@@ -123,6 +139,7 @@ def export(
 
 
 app.command()(train)
+app.command()(logs)
 
 
 @app.command("list")

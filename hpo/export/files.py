@@ -5,11 +5,15 @@ import importlib.metadata
 import json
 import logging
 import math
+import re
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 
+from hpo import strict_json
 from hpo.database import attributes
 from hpo.errors import HPOError, UsageError
 from hpo.experiment.experiment import Experiment
@@ -19,6 +23,8 @@ from hpo.settings import Settings
 from hpo.studyfile.provenance import without_nulls
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.loading import load_trainers
+from hpo.trainers.program_command import command_line
+from hpo.trainers.protocol import Run
 from hpo.trainers.registry import TRAINERS
 
 log = logging.getLogger("hpo")
@@ -65,6 +71,45 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
     }
 
 
+def export_text(
+    experiment: Experiment, best: BestTrial, settings: Settings, rank: int, form: str, *, to_train: bool = False
+) -> str:
+    """The text of an exported configuration: a file to train (``toml``, ``json``); of a program also its command line
+    (``args``) and its values (``yaml``, ``json``), unless it is ``to_train``.
+
+    Raises UsageError for another form.
+    """
+    command = experiment.content.get("command")
+    if command is None or form == "toml" or to_train:
+        return as_text(exported(experiment, best, settings, rank), form)
+    if form == "args":
+        return shlex.join(program_arguments(experiment, best)) + "\n"
+    if form == "yaml":
+        # A JSON scalar is one of YAML, and so is a JSON list.
+        lines = [f"{_yaml_key(name)}: {strict_json.dumps(value)}\n" for name, value in best.given.items()]
+        return "".join(lines) or "{}\n"
+    if form == "json":
+        return strict_json.dumps(dict(best.given), indent=2) + "\n"
+    raise UsageError(f"--format must be toml, json, args or yaml, not {form!r}")
+
+
+def program_arguments(experiment: Experiment, best: BestTrial) -> list[str]:
+    """The words of the command with which a program trains the configuration again."""
+    content = experiment.content
+    run = Run(
+        seed=best.seed,
+        study=best.study,
+        experiment=experiment.name,
+        trial=best.number,
+        trial_folder=Path(f"{experiment.name}-best"),
+    )
+    return command_line(content["command"], content.get("args", "flags"), best.given, run)
+
+
+def _yaml_key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", name) else json.dumps(name)
+
+
 def as_text(content: dict[str, Any], form: str) -> str:
     """The exported file as ``toml`` or ``json``; raises UsageError for another form."""
     if form == "json":
@@ -72,7 +117,8 @@ def as_text(content: dict[str, Any], form: str) -> str:
     if form == "toml":
         note = "# Written by `hpo export`; train it with `hpo train FILE`.\n\n"
         return note + tomli_w.dumps(content)
-    raise UsageError(f"--format must be toml or json, not {form!r}")
+    hint = "; args and yaml are for programs" if form in ("args", "yaml") else ""
+    raise UsageError(f"--format must be toml or json, not {form!r}{hint}")
 
 
 def _finite(value: Any) -> Any:

@@ -421,6 +421,8 @@ class Worker:
     def _give_all_back(self, reason: str) -> None:
         """Queues everything again. After a device broke under several trials, each is then trained alone."""
         self._charge_time()
+        if close := getattr(self.trainer, "close", None):
+            close()  # before another worker may begin the trial: a program must not run twice in one folder
         apart = self.replacement is not None and self.replacement[0] == failures.DEVICE_LOST.exit_code
         self.outcomes.give_all_back(self.running.values(), reason, apart=apart)
 
