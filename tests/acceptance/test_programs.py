@@ -27,8 +27,10 @@ def processes_below(folder: Path) -> list[int]:
 
 
 def status(hpo_command: Hpo, name: str) -> dict[str, int]:
-    (study,) = json.loads(hpo_command("status", name, "--json").stdout)["studies"]
-    return {key: study[key] for key in ("complete", "pruned", "running", "failed")}
+    done = hpo_command("status", name, "--json")
+    assert done.returncode == 0, done.stderr
+    (study,) = json.loads(done.stdout)["studies"]
+    return {state.lower(): count for state, count in study["states"].items() if count}
 
 
 def test_a_script_with_one_line_of_ours(hpo_command: Hpo, tmp_path: Path) -> None:
@@ -37,7 +39,7 @@ def test_a_script_with_one_line_of_ours(hpo_command: Hpo, tmp_path: Path) -> Non
     done = hpo_command("launch", "study.toml", "--workers", "2")
     assert done.returncode == 0, done.stderr
     counts = status(hpo_command, "digits-program")
-    assert counts["complete"] + counts["pruned"] == 8
+    assert counts["complete"] + counts.get("pruned", 0) == 8
     assert hpo_command("export", "digits-program", "--output", "best.toml").returncode == 0
     trained = hpo_command("train", "best.toml", "--model", "again.npz", "--json")
     assert trained.returncode == 0, trained.stderr
@@ -66,7 +68,7 @@ def test_a_script_without_any(hpo_command: Hpo, tmp_path: Path) -> None:
     assert "hpo" not in (tmp_path / "train.py").read_text().partition('"""\n\n')[2]
     done = hpo_command("launch", "study.toml", "--workers", "2")
     assert done.returncode == 0, done.stderr
-    assert status(hpo_command, "digits-output")["complete"] == 6
+    assert status(hpo_command, "digits-output") == {"complete": 6}
 
 
 def test_the_two_scripts_differ_in_two_lines() -> None:
@@ -153,12 +155,13 @@ def test_a_worker_ends_in_mid_trial(number: int, hpo_command: Hpo, environment: 
         os.kill(worker_of(program), number)
         until(lambda: not before & set(processes_below(home)), 10)
         output, _ = launch.communicate(timeout=120)
+        print(output)
     finally:
         launch.kill()
         launch.wait()
     if number == signal.SIGTERM:  # its launcher replaces no worker that a person has asked to end
         output = hpo_command("launch", "slow.toml", "--workers", "1").stderr
-    assert status(hpo_command, "slow") == {"complete": 4, "pruned": 0, "running": 0, "failed": 0}, output
+    assert status(hpo_command, "slow") == {"complete": 4}, output
     started = (tmp_path / "started").read_text().splitlines()
     assert len(started) == 5, started
     assert sum(not line.endswith("from 0") for line in started) == 1, started
