@@ -149,6 +149,9 @@ class StudyFile(pydantic.BaseModel):
     """Number of trials that a worker trains at once; by default the trainer chooses."""
     epoch_timeout_seconds: Annotated[Annotated[float, pydantic.Field(gt=0)] | None, CHANGES_NO_TRIAL] = None
     """Longest time of an epoch, after which its worker is replaced."""
+    trial_timeout_seconds: Annotated[Annotated[float, pydantic.Field(gt=0)] | None, CHANGES_NO_TRIAL] = None
+    """Longest time of a trial in its slot: at the end of the epoch in which it has passed, the trial is complete with
+    what it has. A trial that ends no epoch for twice that time ends with its worker, as after a hung epoch."""
     max_retries: Annotated[int, pydantic.Field(ge=0, le=1_000), CHANGES_NO_TRIAL] = 3
     """How often a trial is tried again after its worker died or its trainer failed."""
     keep_folders: Annotated[Literal["best", "all", "none"], CHANGES_NO_TRIAL] = "best"

@@ -65,10 +65,14 @@ class Watchdogs:
 
     def watch_epoch(self) -> None:
         """Ends the process if an epoch takes longer than the study file allows: nothing less stops a hung trainer."""
+        seconds = time.monotonic() - self.epoch_started
         limit = self._study_file.epoch_timeout_seconds
-        if limit is None or time.monotonic() - self.epoch_started <= limit:
-            return
-        self._end(f"an epoch took longer than epoch_timeout_seconds = {limit:g}")
+        if limit is not None and seconds > limit:
+            self._end(f"an epoch took longer than epoch_timeout_seconds = {limit:g}")
+        # A trial that is out of time is complete at the end of its epoch; this one does not end.
+        limit = self._study_file.trial_timeout_seconds
+        if limit is not None and seconds > 2 * limit:
+            self._end(f"an epoch took longer than twice trial_timeout_seconds = {limit:g}")
 
     def _end(self, reason: str) -> NoReturn:
         """Ends the process as if it had died: the one trial is charged, of several none is."""

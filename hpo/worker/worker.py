@@ -282,9 +282,15 @@ class Worker:
                 self._finish(trial, TrialState.COMPLETE, f"no more progress: {reason}")
             else:
                 self._finish(trial, TrialState.PRUNED, reason)
+        elif self._is_out_of_time(trial):
+            self._end_training(trial, reason=f"stopped after trial_timeout_seconds, at epoch {event.epoch}")
         else:
             self._save(trial, event)
             self.db_thread.write()
+
+    def _is_out_of_time(self, trial: RunningTrial) -> bool:
+        limit = self.study_file.trial_timeout_seconds
+        return limit is not None and time.monotonic() - trial.started > limit
 
     def _save(self, trial: RunningTrial, event: EpochEnd) -> None:
         """Writes a checkpoint; what goes wrong while the trainer makes it is the trial's error."""
@@ -300,8 +306,11 @@ class Worker:
         except TypeError as error:
             self._fail(trial, error)
 
-    def _end_training(self, trial: RunningTrial, final: Metrics | None = None) -> None:
-        """The trainer has run to its end: the trial is complete if it returned, or reported, a finite value."""
+    def _end_training(self, trial: RunningTrial, final: Metrics | None = None, reason: str | None = None) -> None:
+        """The trainer has run to its end: the trial is complete if it returned, or reported, a finite value.
+
+        ``reason``: why it is ended before its end.
+        """
         objective = self.study_file.metric
         if final is not None:
             trial.final = checked_metrics(final, objective)
@@ -318,7 +327,7 @@ class Worker:
         elif not math.isfinite(trial.history[chosen][objective]):
             self._finish(trial, TrialState.PRUNED, f"{objective} was never a finite number")
         else:
-            self._finish(trial, TrialState.COMPLETE)
+            self._finish(trial, TrialState.COMPLETE, reason)
 
     def _reported(self, history: list[dict[str, float]]) -> float | None:
         """What the last epoch of ``history`` reports; None if it is an epoch without a report."""

@@ -9,7 +9,10 @@ import benchmarks.sleeping  # noqa: F401  (registers the trainer)
 from hpo.database import attributes
 from hpo.database.storage import Storage
 from hpo.experiment.experiment import Experiment, create_experiment
+from hpo.experiment.results import best_trials
+from hpo.export.files import exported
 from hpo.search.sampler_registry import SAMPLERS
+from hpo.settings import Settings
 from hpo.studyfile.load import parse_study_file
 from hpo.worker.options import WorkerOptions
 from hpo.worker.worker import Worker
@@ -92,3 +95,13 @@ def test_an_enqueued_combination_is_refused(storage: Storage, tmp_path: Path) ->
     (refused,) = [trial for trial in trials if trial.system_attrs.get("fixed_params") == fixed]
     assert refused.state is TrialState.FAIL
     assert "forbids" in refused.user_attrs[attributes.REASON]
+
+
+def test_what_is_exported_is_a_study_file(storage: Storage, tmp_path: Path) -> None:
+    """Its space is empty, so nothing in it can be forbidden, and a search's limits are not those of a training."""
+    experiment = run(storage, tmp_path, samplers=["random"], budget={"trials": 2}, trial_timeout_seconds=60.0)
+    (best,) = best_trials(experiment)
+    content = exported(experiment, best, Settings(home=tmp_path))
+    assert not {"forbidden", "trial_timeout_seconds"} & content.keys()
+    study_file = parse_study_file(content, "best.toml")
+    assert study_file.fixed["lr"] == best.given["lr"]

@@ -378,6 +378,24 @@ def test_a_trial_that_stops_for_lack_of_progress_is_complete(experiment, work) -
         assert trial.user_attrs["reason"].startswith("no more progress: patient at epoch ")
 
 
+def test_a_trial_that_is_out_of_time_is_complete_with_what_it_has(experiment, work) -> None:
+    def slow(config: Shaky, run: Run) -> Iterator[dict[str, Any]]:
+        for epoch in range(config.epochs):
+            time.sleep(0.1)
+            yield {"loss": config.x + 1 / (epoch + 1)}
+
+    limits = {"trial_timeout_seconds": 0.35, "fixed": {"epochs": 50}, "budget": {"trials": 2}}
+    made = experiment(slow, **limits)
+    assert work(made) == 0
+    trials = trials_of(made)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 2
+    for trial in trials:
+        epochs = max(trial.intermediate_values)
+        assert 2 <= epochs <= 4
+        assert trial.value == pytest.approx(trial.params["x"] + 1 / epochs)
+        assert trial.user_attrs["reason"] == f"stopped after trial_timeout_seconds, at epoch {epochs}"
+
+
 def test_what_a_wrapped_pruner_prunes_stays_pruned_with_its_best_epoch(experiment, work) -> None:
     def stalls(config: Shaky, run: Run) -> Iterator[dict[str, Any]]:
         for loss in (0.5, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8):
