@@ -66,8 +66,11 @@ def alone(configs: Sequence[ClassifierConfig]) -> tuple[Curves, dict[int, State]
     return run_all(ClassifierTrainer(BuildOptions(threads=1)), configs)
 
 
-def packed(configs: Sequence[ClassifierConfig], slots: int, **options: object) -> tuple[Curves, dict[int, State]]:
-    return run_all(PackedTrainer(BuildOptions(threads=1), slots), configs, **options)  # type: ignore[arg-type]
+def packed(
+    configs: Sequence[ClassifierConfig], slots: int, *, static: bool | None = None, **options: object
+) -> tuple[Curves, dict[int, State]]:
+    trainer = PackedTrainer(BuildOptions(threads=1), slots, static=static)
+    return run_all(trainer, configs, **options)  # type: ignore[arg-type]
 
 
 def assert_same(ours: Sequence[Metrics], theirs: Sequence[Metrics], rel: float) -> None:

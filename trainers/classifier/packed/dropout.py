@@ -10,7 +10,7 @@ from hpo.trainers.classifier.packed.slot import Slot
 from hpo.trainers.classifier.randomness import generator
 
 
-class Masks:
+class DropoutMasks:
     """``tensors``: for each dropout layer (capacity, features, batch), what to multiply with; 1 where nothing drops.
 
     A draw for each trial and layer and step is what a trial alone does too, call by call, so the numbers are the same.
@@ -43,7 +43,7 @@ class Masks:
         """The masks of the first slots for so many rows."""
         return [mask[:slots, :, :batch] for mask in self.tensors]
 
-    def adopt(self, other: "Masks") -> None:
+    def adopt(self, other: "DropoutMasks") -> None:
         """Takes over the generators of a smaller pack's masks."""
         self._generators, self._widths = other._generators, other._widths
 

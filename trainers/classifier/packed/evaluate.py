@@ -3,7 +3,7 @@
 import torch
 
 from hpo.trainers.classifier.data import Split
-from hpo.trainers.classifier.packed.layers import Pass
+from hpo.trainers.classifier.packed.layers import ForwardState
 from hpo.trainers.classifier.packed.losses import cross_entropy
 from hpo.trainers.classifier.packed.network import PackedNetwork
 
@@ -34,7 +34,7 @@ def _evaluate_together(
     else:
         index = torch.tensor(positions, device=device)
         parameters, buffers = ([stack.index_select(0, index) for stack in stacks] for stacks in weights)
-    state = Pass(parameters, buffers, training=False)
+    state = ForwardState(parameters, buffers, training=False)
     x = split.x.flatten(1) if network.is_features else split.x
     losses = torch.empty(count, len(split), dtype=network.precision.weights, device=device)
     correct = torch.zeros(count, dtype=torch.int64, device=device)

@@ -21,12 +21,12 @@ from hpo.trainers.classifier.regularizers import Dropout
 
 
 @dataclass
-class Pass:
+class ForwardState:
     """What a pass through the network knows besides its input.
 
     Attributes:
         parameters, buffers: of the slots that take part, (slots, *shape) each.
-        training: whether normalization uses and records the batch's statistics, and dropout is on.
+        training: whether normalization features and records the batch's statistics, and dropout is on.
         valid: (slots, batch), 1 for an image and 0 for a row of padding; None where all rows are images.
         counts: (slots,), images of each slot's batch; None with ``valid``.
         masks: for each dropout layer what to multiply with, (slots, features, batch); None leaves dropout out.
@@ -44,11 +44,11 @@ class Pass:
         return len(self.parameters[0])
 
 
-Layer = Callable[[Tensor, Pass], Tensor]
+Layer = Callable[[Tensor, ForwardState], Tensor]
 
 
 @dataclass
-class Cursor:
+class LayerOffsets:
     """Counts what the layers so far have taken of the template's parameters, buffers and dropout masks."""
 
     parameter: int = 0
@@ -56,11 +56,11 @@ class Cursor:
     mask: int = 0
 
 
-def linear(module: nn.Linear, cursor: Cursor) -> Layer:
-    at, has_bias = cursor.parameter, module.bias is not None
-    cursor.parameter += 1 + has_bias
+def linear(module: nn.Linear, offsets: LayerOffsets) -> Layer:
+    at, has_bias = offsets.parameter, module.bias is not None
+    offsets.parameter += 1 + has_bias
 
-    def forward(x: Tensor, state: Pass) -> Tensor:
+    def forward(x: Tensor, state: ForwardState) -> Tensor:
         weight = state.parameters[at]
         if not has_bias:
             return torch.bmm(weight, x)
@@ -69,13 +69,13 @@ def linear(module: nn.Linear, cursor: Cursor) -> Layer:
     return forward
 
 
-def convolution(module: nn.Conv2d, cursor: Cursor) -> Layer:
-    at, has_bias = cursor.parameter, module.bias is not None
-    cursor.parameter += 1 + has_bias
+def convolution(module: nn.Conv2d, offsets: LayerOffsets) -> Layer:
+    at, has_bias = offsets.parameter, module.bias is not None
+    offsets.parameter += 1 + has_bias
     padding, stride = module.padding, module.stride
     assert not isinstance(padding, str)
 
-    def forward(x: Tensor, state: Pass) -> Tensor:
+    def forward(x: Tensor, state: ForwardState) -> Tensor:
         weight = state.parameters[at].flatten(0, 1)
         bias = state.parameters[at + 1].flatten() if has_bias else None
         return functional.conv2d(x, weight, bias, stride, padding, groups=state.slots)
@@ -83,16 +83,16 @@ def convolution(module: nn.Conv2d, cursor: Cursor) -> Layer:
     return forward
 
 
-def batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, cursor: Cursor) -> Layer:
+def batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, offsets: LayerOffsets) -> Layer:
     """Statistics for each slot. Slots and channels are one dimension to PyTorch's own layer where that is possible."""
-    at, buffer = cursor.parameter, cursor.buffer
-    cursor.parameter += 2
-    cursor.buffer += 3
+    at, buffer = offsets.parameter, offsets.buffer
+    offsets.parameter += 2
+    offsets.buffer += 3
     eps, momentum = module.eps, module.momentum
     assert momentum is not None
     masked = _normalized_images if isinstance(module, nn.BatchNorm2d) else _normalized_features
 
-    def forward(x: Tensor, state: Pass) -> Tensor:
+    def forward(x: Tensor, state: ForwardState) -> Tensor:
         weight, bias = state.parameters[at], state.parameters[at + 1]
         mean, var = state.buffers[buffer], state.buffers[buffer + 1]
         if not state.training or (state.valid is None and masked is _normalized_images):
@@ -114,13 +114,13 @@ Normalized = tuple[Tensor, Tensor, Tensor, Tensor]
 """The output, and for each slot its mean and biased variance (slots, features) and how many values they are of."""
 
 
-def _normalized_features(x: Tensor, weight: Tensor, bias: Tensor, state: Pass, eps: float) -> Normalized:
+def _normalized_features(x: Tensor, weight: Tensor, bias: Tensor, state: ForwardState, eps: float) -> Normalized:
     valid = x.new_ones(state.slots, x.shape[2]) if state.valid is None else state.valid
     y, mean, var = NormalizedFeatures.apply(x, weight, bias, valid, eps)
     return y, mean, var, valid.sum(1)[:, None]
 
 
-def _normalized_images(x: Tensor, weight: Tensor, bias: Tensor, state: Pass, eps: float) -> Normalized:
+def _normalized_images(x: Tensor, weight: Tensor, bias: Tensor, state: ForwardState, eps: float) -> Normalized:
     assert state.valid is not None
     assert state.counts is not None
     slots, shape = state.slots, (1, state.slots, -1, 1)
@@ -134,22 +134,22 @@ def _normalized_images(x: Tensor, weight: Tensor, bias: Tensor, state: Pass, eps
     return y.view(x.shape), mean.detach().view(slots, -1), var.detach().view(slots, -1), count.view(slots, 1)
 
 
-def dropout(module: Dropout, cursor: Cursor) -> Layer:
-    at = cursor.mask
-    cursor.mask += 1
+def dropout(module: Dropout, offsets: LayerOffsets) -> Layer:
+    at = offsets.mask
+    offsets.mask += 1
     return lambda x, state: x if state.masks is None else x * state.masks[at]
 
 
-def flatten(module: nn.Flatten, cursor: Cursor) -> Layer:
+def flatten(module: nn.Flatten, offsets: LayerOffsets) -> Layer:
     """Images to features; features stay as they are."""
 
-    def forward(x: Tensor, state: Pass) -> Tensor:
+    def forward(x: Tensor, state: ForwardState) -> Tensor:
         return x if x.ndim == 3 else x.reshape(len(x), state.slots, -1).permute(1, 2, 0)
 
     return forward
 
 
-def unchanged(module: nn.Module, cursor: Cursor) -> Layer:
+def unchanged(module: nn.Module, offsets: LayerOffsets) -> Layer:
     """Layers that treat every channel or value alike."""
     return lambda x, state: module(x)
 
@@ -173,12 +173,12 @@ def packed_layers(template: nn.Module) -> list[Layer]:
     Raises:
         TypeError: where a layer has no packed form.
     """
-    cursor = Cursor()
+    offsets = LayerOffsets()
     layers: list[Layer] = []
     for module in template.modules():
         if isinstance(module, nn.Sequential):
             continue
         if type(module) not in LAYERS:
             raise TypeError(f"no packed form is known for {type(module).__name__}")
-        layers.append(LAYERS[type(module)](module, cursor))
+        layers.append(LAYERS[type(module)](module, offsets))
     return layers

@@ -22,7 +22,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device or the host had no memory left; libraries say so as a plain RuntimeError too."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in TEXTS)
+    if isinstance(error, RuntimeError) and any(text in str(error).lower() for text in TEXTS):
+        return True
+    # While a graph is captured, the error that ends the capture hides the one that caused it.
+    cause = error.__cause__ or error.__context__
+    return "during capture" in str(error) and cause is not None and is_out_of_memory(cause)
 
 
 def available_bytes(options: BuildOptions) -> int:

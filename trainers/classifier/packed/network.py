@@ -1,6 +1,7 @@
 """The weights of all slots of a pack, and the way in and out of one of them."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from hpo.trainers.classifier.augment import augmented
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.networks import build_network
-from hpo.trainers.classifier.packed.layers import Pass, packed_layers
+from hpo.trainers.classifier.packed.layers import ForwardState, packed_layers
 from hpo.trainers.classifier.precision import Precision
 from hpo.trainers.classifier.regularizers import Dropout
 
@@ -81,12 +82,11 @@ class PackedNetwork:
             return x.t().expand(slots, -1, -1)
         return x[:, None].expand(-1, slots, -1, -1, -1).flatten(1, 2)
 
-    def logits(self, x: Tensor, state: Pass) -> Tensor:
+    def logits(self, x: Tensor, state: ForwardState) -> Tensor:
         """(slots, classes, batch), in at least float32."""
         autocast = self.precision.autocast
-        with torch.autocast(
-            self.device_type, autocast or torch.bfloat16, enabled=autocast is not None, cache_enabled=False
-        ):
+        reduced = torch.autocast(self.device_type, autocast, cache_enabled=False) if autocast else nullcontext()
+        with reduced:
             for layer in self.layers:
                 x = layer(x, state)
         return x.float() if autocast is not None else x

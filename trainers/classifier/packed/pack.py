@@ -1,7 +1,8 @@
 """A pack: trials that one batched computation trains together, each with its own data order, position and epoch end.
 
-The trials occupy the first slots. On a CPU a step computes just those; on a GPU it computes all slots, in a CUDA
-graph that was captured when the pack was made, so that a refill changes numbers and never shapes.
+The trials occupy the first slots. A dynamic pack, the default on a CPU, computes just those in each step. A static
+pack, the default on a GPU, computes all slots in a step that was captured when the pack was made (`graph`), so that a
+refill changes numbers and never shapes.
 """
 
 import time
@@ -15,10 +16,10 @@ from torch import Tensor
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import Split, load_split
 from hpo.trainers.classifier.datasets import Part
-from hpo.trainers.classifier.packed.dropout import Masks
+from hpo.trainers.classifier.packed.dropout import DropoutMasks
 from hpo.trainers.classifier.packed.evaluate import evaluate_slots
-from hpo.trainers.classifier.packed.graph import GraphedStep
-from hpo.trainers.classifier.packed.layers import Pass
+from hpo.trainers.classifier.packed.graph import CapturedStep, capture
+from hpo.trainers.classifier.packed.layers import ForwardState
 from hpo.trainers.classifier.packed.losses import cross_entropy
 from hpo.trainers.classifier.packed.network import PackedNetwork
 from hpo.trainers.classifier.packed.optimizers import PACKED_OPTIMIZERS, add_l1, norms
@@ -32,7 +33,7 @@ from hpo.trainers.protocol import EpochEnd, Run, State
 
 
 @dataclass(frozen=True)
-class Uses:
+class StepFeatures:
     """Which parts of a step any of its slots needs; a CPU leaves out the others."""
 
     dropout: bool = True
@@ -42,7 +43,7 @@ class Uses:
 
 
 class Pack:
-    """Up to ``capacity`` trials of one template (`packed.shape`); it grows when more come.
+    """Up to ``capacity`` trials of one template (`packed.shape`); it grows, to at most ``limit``, when more come.
 
     On a CPU an MLP gives the same bits in any company (convolutions do not): an exported configuration relies on it.
     Therefore products in single and double precision use one of ``threads`` (MKL cuts a batch of them among threads by
@@ -53,9 +54,19 @@ class Pack:
         TrainerError: where the data does not fit.
     """
 
-    def __init__(self, template: ClassifierConfig, capacity: int, run: Run, *, threads: int) -> None:
-        self.template, self.run = template, run
+    def __init__(
+        self,
+        template: ClassifierConfig,
+        capacity: int,
+        run: Run,
+        *,
+        threads: int,
+        limit: int | None = None,
+        static: bool | None = None,
+    ) -> None:
+        self.template, self.run, self.limit = template, run, limit
         self.device = torch.device(run.device)
+        self.static = self.device.type == "cuda" if static is None else static
         self.precision = choose_precision(template, run.device)
         self.threads = 1 if self.precision.autocast is None and self.device.type == "cpu" else max(1, threads)
         self.train = self._split("train")
@@ -68,7 +79,7 @@ class Pack:
     @property
     def active(self) -> list[Slot]:
         """The slots whose trials go on."""
-        return [slot for slot in self.slots if not slot.leaving]
+        return [slot for slot in self.slots if not slot.ended]
 
     def add(self, key: Hashable, config: ClassifierConfig, run: Run) -> None:
         """Puts a trial into a free slot, growing where there is none.
@@ -81,38 +92,38 @@ class Pack:
             if run.checkpoint is None:
                 raise TrainerError(f"cannot start at epoch {run.start_epoch}: there is no checkpoint")
             network.load_state_dict(run.checkpoint["network"])
-        leaving = next((slot for slot in self.slots if slot.leaving), None)
-        position = len(self.slots) if leaving is None else leaving.position
+        ended = next((slot for slot in self.slots if slot.ended), None)
+        position = len(self.slots) if ended is None else ended.position
         if position == self.capacity:
-            self._grow(2 * self.capacity)
+            self._grow(2 * self.capacity if self.limit is None else min(2 * self.capacity, self.limit))
         slot = Slot(key, config, run, position, len(self.train))
         self.network.load(position, network)
         self.optimizer.clear(position)
         if run.start_epoch and run.checkpoint is not None:
             self.optimizer.load(position, run.checkpoint["optimizer"])
         self.tables.fill(slot)
-        if leaving is None:
+        if ended is None:
             self.slots.append(slot)
         else:
             self.slots[position] = slot
-            self.masks.forget(leaving)
+            self.masks.forget(ended)
         self._changed()
 
     def remove(self, key: Hashable) -> None:
         """Frees a trial's slot; its weights stay until the next :meth:`add` or :meth:`advance`."""
         for slot in self.slots:
-            slot.leaving |= slot.key == key
+            slot.ended |= slot.key == key
 
     def _compact(self) -> None:
         """Moves the last trials into vacated slots, so that the trials occupy the first ones."""
-        if not any(slot.leaving for slot in self.slots):
+        if not any(slot.ended for slot in self.slots):
             return
-        while any(slot.leaving for slot in self.slots):
+        while any(slot.ended for slot in self.slots):
             last = self.slots.pop()
-            if last.leaving:
+            if last.ended:
                 self.masks.forget(last)
                 continue
-            hole = next(slot for slot in self.slots if slot.leaving)
+            hole = next(slot for slot in self.slots if slot.ended)
             self.masks.forget(hole)
             for stack in self._stacks():
                 stack[hole.position] = stack[last.position]
@@ -147,8 +158,11 @@ class Pack:
         for ahead in range(count):
             for slot in dropping:
                 self.masks.draw(slot, ahead)
-            if self._graph is not None:
-                self._graph.replay()
+            if self._captured is not None:
+                # An error of the device shows at the next wait for it; until then the weights are in doubt.
+                self.unsafe = True
+                self._captured.replay()
+                self.unsafe = False
             else:
                 with_norms = any((step + ahead) % stride == 0 for step, stride in strides)
                 self._step(num_slots, batch, masked=ahead >= num_full, with_norms=with_norms)
@@ -157,18 +171,18 @@ class Pack:
 
     def _step(self, num_slots: int, batch: int, *, masked: bool, with_norms: bool) -> None:
         """One update of the first slots: gather, forward, loss, backward, update; nothing comes back to the host."""
-        uses, tables = self._uses, self.tables
+        features, tables = self._features, self.tables
         parameters, buffers = self._views(num_slots)
         index, valid, crops = tables.rows(num_slots, batch, masked=masked)
-        state = Pass(parameters, buffers, training=True)
+        state = ForwardState(parameters, buffers, training=True)
         if valid is not None:
             state.valid = valid.to(self.precision.weights)
             state.counts = state.valid.sum(1).clamp_(min=1)
-        if uses.dropout:
+        if features.dropout:
             state.masks = self.masks.first(num_slots, batch)
         logits = self.network.logits(self.network.gather(self.x, index, crops), state)
         y = self.train.y.index_select(0, index.view(-1)).view(index.shape)
-        smoothing = tables.hyper[HYPER.index("label_smoothing"), :num_slots] if uses.smoothing else None
+        smoothing = tables.hyper[HYPER.index("label_smoothing"), :num_slots] if features.smoothing else None
         losses = cross_entropy(logits, y, smoothing)
         if valid is not None:
             losses = losses.masked_fill(~valid, 0)
@@ -183,7 +197,7 @@ class Pack:
             if with_norms:
                 taken = step % tables.stride[:num_slots] == 0
                 tables.norm_sum[:num_slots] += torch.where(taken, norms(gradients), 0)
-            hyper = tables.for_update(num_slots, weight_decay=uses.weight_decay, l1=uses.l1)
+            hyper = tables.for_update(num_slots, weight_decay=features.weight_decay, l1=features.l1)
             if hyper.l1 is not None:
                 add_l1(parameters, gradients, hyper.l1)
             self.optimizer.update(parameters, gradients, hyper)
@@ -197,8 +211,9 @@ class Pack:
         metrics: list[dict[str, float]] = []
         for slot in ended:
             at, images = slot.position, min(slot.num_images, slot.num_steps * slot.config.batch_size)
-            lr = float(self.tables.lrs[at, slot.num_steps - 1])
-            metrics.append({"train_loss": losses[at] / images, "lr": lr, "grad_norm": grad_norms[at] / slot.num_norms})
+            metrics.append(
+                {"train_loss": losses[at] / images, "lr": slot.last_lr, "grad_norm": grad_norms[at] / slot.num_norms}
+            )
             slot.epochs_done += 1
             slot.begun = False
         parts: dict[Part, tuple[str, list[int]]] = {
@@ -214,7 +229,7 @@ class Pack:
         events = []
         for slot, values in zip(ended, metrics, strict=True):
             values["seconds"] = time.perf_counter() - slot.started
-            slot.leaving = slot.finished
+            slot.ended = slot.finished
             events.append(
                 EpochEnd(slot.key, slot.epochs_done, values, slot.finished, snapshot=partial(self.snapshot, slot))
             )
@@ -252,16 +267,16 @@ class Pack:
         self.network = PackedNetwork(self.template, capacity, self.run.device, self.precision)
         config, dtype = self.template, self.precision.weights
         self.optimizer = PACKED_OPTIMIZERS[config.optimizer](self.network.parameters, config)
-        self.tables = Tables(capacity, len(self.train), self.device, dtype, augment=config.augment)
+        self.tables = Tables(capacity, len(self.train), self.device, dtype, augment=config.augment, static=self.static)
         widths, active = self.network.dropout_widths, self.precision.autocast or dtype
-        self.masks = Masks(widths, capacity, config.batch_size, self.device, active)
+        self.masks = DropoutMasks(widths, capacity, config.batch_size, self.device, active)
         self.x = self.train.x.flatten(1) if self.network.is_features and not config.augment else self.train.x
-        self._uses = Uses()
+        self._features = StepFeatures()
         self._viewed: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
-        self._graph: GraphedStep | None = None
-        if self.device.type == "cuda":
+        self._captured: CapturedStep | None = None
+        if self.static:
             step = partial(self._step, capacity, config.batch_size, masked=True, with_norms=True)
-            self._graph = GraphedStep(step, self._stacks())
+            self._captured = capture(step, self._stacks(), self.device)
 
     def _grow(self, capacity: int) -> None:
         before = self.__dict__.copy()
@@ -279,11 +294,11 @@ class Pack:
         if len(self.slots) == self.capacity or not self.slots:
             return
         kept, masks = [stack[: len(self.slots)].detach().cpu() for stack in self._stacks()], self.masks
-        del self.network, self.optimizer, self.tables, self.masks, self._viewed, self._graph
+        del self.network, self.optimizer, self.tables, self.masks, self._viewed, self._captured
         self._allocate(len(self.slots))
         self._refill(kept, masks)
 
-    def _refill(self, kept: Sequence[Tensor], masks: Masks) -> None:
+    def _refill(self, kept: Sequence[Tensor], masks: DropoutMasks) -> None:
         for new, stack in zip(self._stacks(), kept, strict=True):
             new[: len(self.slots)] = stack
         self.masks.adopt(masks)
@@ -307,10 +322,10 @@ class Pack:
 
     def _changed(self) -> None:
         """After a change of the trials: what a step has to compute."""
-        if self.device.type == "cuda":
+        if self.static:
             return
         configs = [slot.config for slot in self.slots]
-        self._uses = Uses(
+        self._features = StepFeatures(
             dropout=any(config.dropout for config in configs),
             smoothing=any(config.label_smoothing for config in configs),
             weight_decay=any(config.weight_decay for config in configs),

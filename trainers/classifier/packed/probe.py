@@ -45,6 +45,9 @@ def choose_slots(options: BuildOptions) -> int:
             break
         try:
             rates[slots] = _packed_rate(options, configs, slots)
+            if options.device.startswith("cuda"):
+                # What a try held would count as taken for the next one, and for the worker's own slots.
+                torch.cuda.empty_cache()
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

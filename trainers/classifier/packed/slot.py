@@ -1,5 +1,6 @@
 """One trial in a pack."""
 
+import math
 import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ class Slot:
         epochs_done: of the lineage.
         step: updates done in this epoch.
         begun: whether this epoch's order and learning rates are in the tables.
-        leaving: ended or stopped; the weights are there until the next ``advance``.
+        last_lr: the learning rate of the epoch's last update.
+        ended: ended or stopped; the weights are there until the next ``advance``.
     """
 
     key: Hashable
@@ -39,7 +41,8 @@ class Slot:
     epochs_done: int = 0
     step: int = 0
     begun: bool = False
-    leaving: bool = False
+    ended: bool = False
+    last_lr: float = math.nan
     started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:

@@ -25,13 +25,13 @@ class Tables:
     """
 
     def __init__(
-        self, capacity: int, num_images: int, device: torch.device, dtype: torch.dtype, *, augment: bool
+        self, capacity: int, num_images: int, device: torch.device, dtype: torch.dtype, *, augment: bool, static: bool
     ) -> None:
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(*shape, dtype=dtype, device=device)
 
-        # A slot that holds no trial is computed too where the shapes are static: its indices must be valid.
-        fresh = torch.zeros if device.type == "cuda" else torch.empty
+        # A static pack computes the slots that hold no trial too: their indices must be valid.
+        fresh = torch.zeros if static else torch.empty
         self.num_images = num_images
         self.order = fresh(capacity, num_images, dtype=torch.int64, device=device)
         self.crops = fresh(capacity, 3, num_images, dtype=torch.uint8, device=device) if augment else None
@@ -55,6 +55,7 @@ class Tables:
             source = generator(slot.run.seed, "augment", slot.epochs_done)
             self.crops[at] = draw_crops(self.num_images, source, pad=slot.config.pad, flip=slot.config.flip)
         lrs = learning_rates(slot.epochs_done, slot.config, slot.num_steps)
+        slot.last_lr = lrs[-1]
         self.lrs[at, : slot.num_steps] = torch.tensor(lrs, dtype=self.lrs.dtype)
         for value in (self.step, self.loss_sum, self.norm_sum):
             value[at] = 0

@@ -2,7 +2,7 @@
 
 Trials that cannot share a pack (another optimizer, another network) are in another one; the packs take turns, each
 with a share of the time that its number of trials asks for, so none starves. Trials that cannot be packed at all are
-trained one after the other, as another member of the round.
+trained one after the other, as another part of the round.
 """
 
 import logging
@@ -36,7 +36,7 @@ mixed sizes, 64 slots: 139 trial-epochs a second at 0, 174 at 250,000, 315 at 50
 
 
 @dataclass
-class Member:
+class PackOrSingle:
     """A pack, or the one-at-a-time trainer (``pack`` is None), and the device time that it has had for each trial."""
 
     pack: Pack | None
@@ -44,78 +44,79 @@ class Member:
 
 
 class PackedTrainer:
-    """Up to ``slots`` configurations at a time.
+    """Up to ``slots`` configurations at a time. ``static`` packs compute all their slots in captured steps (`pack`).
 
     Raises:
         TrainerError: where ``slots`` is below 1 or above what the memory holds.
     """
 
-    def __init__(self, options: BuildOptions, slots: int) -> None:
+    def __init__(self, options: BuildOptions, slots: int, *, static: bool | None = None) -> None:
         check_slots(options, slots)
         self.capacity = slots
         self.options = options
+        self._static = static
         self._device_type = torch.device(options.device).type
         self._most_waste = WASTE.get(self._device_type, math.inf)
         self._waiting: list[tuple[Hashable, ClassifierConfig, Run]] = []
-        self._alone: list[tuple[Hashable, ClassifierConfig, Run]] = []
-        self._alone_key: Hashable = None
-        self._members: list[Member] = []
-        self._where: dict[Hashable, Member | None] = {}
+        self._unpackable: list[tuple[Hashable, ClassifierConfig, Run]] = []
+        self._single_key: Hashable = None
+        self._parts: list[PackOrSingle] = []
+        self._placed: dict[Hashable, PackOrSingle | None] = {}
         self._single = ClassifierTrainer(options)
         self._reasons: set[str] = set()
 
     # The protocol.
 
     def start(self, key: Hashable, config: Any, run: Run) -> None:
-        if len(self._where) >= self.capacity:
+        if len(self._placed) >= self.capacity:
             raise RuntimeError("all slots are taken")
-        self._where[key] = None
+        self._placed[key] = None
         self._waiting.append((key, config, run))
 
     def advance(self) -> list[Event]:
         events: list[Event] = []
-        while self._where and not events:
+        while self._placed and not events:
             events += self.place()
-            self._members = [member for member in self._members if self._num_trials(member)]
-            if not self._members:
+            self._parts = [part for part in self._parts if self._num_trials(part)]
+            if not self._parts:
                 break
-            member = min(self._members, key=lambda member: member.spent)
+            part = min(self._parts, key=lambda part: part.spent)
             started = time.perf_counter()
-            trials = self._num_trials(member)
-            events += self._turn(member)
-            member.spent += (time.perf_counter() - started) / trials
+            trials = self._num_trials(part)
+            events += self._turn(part)
+            part.spent += (time.perf_counter() - started) / trials
         for event in events:
             if not isinstance(event, EpochEnd) or event.finished:
-                self._where.pop(event.key, None)
+                self._placed.pop(event.key, None)
         return events
 
     def stop(self, key: Hashable) -> None:
         self._waiting = [trial for trial in self._waiting if trial[0] != key]
-        self._alone = [trial for trial in self._alone if trial[0] != key]
-        if key in self._where and key == self._alone_key:
+        self._unpackable = [trial for trial in self._unpackable if trial[0] != key]
+        if key in self._placed and key == self._single_key:
             self._single.stop(key)
-            self._alone_key = None
-        member = self._where.pop(key, None)
-        if member is not None and member.pack is not None:
-            member.pack.remove(key)
+            self._single_key = None
+        part = self._placed.pop(key, None)
+        if part is not None and part.pack is not None:
+            part.pack.remove(key)
 
     # Where trials are.
 
     @property
     def packs(self) -> list[Pack]:
         """The packs that hold trials."""
-        return [member.pack for member in self._members if member.pack is not None]
+        return [part.pack for part in self._parts if part.pack is not None]
 
-    def _num_trials(self, member: Member) -> int:
-        return sum(place is member for place in self._where.values())
+    def _num_trials(self, part: PackOrSingle) -> int:
+        return sum(place is part for place in self._placed.values())
 
     def place(self) -> list[Event]:
-        """Gives every waiting trial its member; the trials that cannot be placed have failed or leave."""
+        """Gives every waiting trial its part; the trials that cannot be placed have failed or leave."""
         events: list[Event] = []
         waiting, self._waiting = self._waiting, []
         for number, (key, config, run) in enumerate(waiting):
             try:
-                self._where[key] = self._member_for(key, config, run)
+                self._placed[key] = self._part_for(key, config, run)
             except Exception as error:
                 if is_out_of_memory(error):
                     self._waiting = waiting[number + 1 :]
@@ -123,21 +124,21 @@ class PackedTrainer:
                 events.append(Failed(key, error))
         return events
 
-    def _member_for(self, key: Hashable, config: ClassifierConfig, run: Run) -> Member:
+    def _part_for(self, key: Hashable, config: ClassifierConfig, run: Run) -> PackOrSingle:
         reason = shape.why_not(config)
         if reason is not None:
             self._say_once(f"{reason}: such trials train one at a time")
-            self._alone.append((key, config, run))
-            return next((m for m in self._members if m.pack is None), None) or self._new_member(None)
-        fitting = [m for m in self._members if m.pack is not None and shape.holds(m.pack.template, config)]
+            self._unpackable.append((key, config, run))
+            return next((m for m in self._parts if m.pack is None), None) or self._new_part(None)
+        fitting = [m for m in self._parts if m.pack is not None and shape.holds(m.pack.template, config)]
         fitting = [m for m in fitting if m.pack is not None and self._is_cheap(m.pack.template, config)]
         if fitting:
-            member = min(fitting, key=lambda m: shape.cost(m.pack.template) if m.pack is not None else 0)
+            part = min(fitting, key=lambda m: shape.cost(m.pack.template) if m.pack is not None else 0)
         else:
-            member = self._new_member(self._new_pack(config, run))
-        assert member.pack is not None
-        member.pack.add(key, config, run)
-        return member
+            part = self._new_part(self._new_pack(config, run))
+        assert part.pack is not None
+        part.pack.add(key, config, run)
+        return part
 
     def _new_pack(self, config: ClassifierConfig, run: Run) -> Pack:
         """A pack for all that the study may bring, or, where that would cost too much, for trials of this size."""
@@ -145,90 +146,92 @@ class PackedTrainer:
         template = shape.padded(config, alike)
         if not self._is_cheap(template, config):
             template = shape.padded(config)
-        if self._device_type == "cpu":
-            return Pack(template, min(self.capacity, 4), run, threads=self.options.threads)
+        threads, static = self.options.threads, self._static
+        if not (self._device_type == "cuda" if static is None else static):
+            capacity = min(self.capacity, 4)
+            return Pack(template, capacity, run, threads=threads, limit=self.capacity, static=static)
         # Growing would capture the step again.
         kinds = {shape.agreed(other) for other in self.options.configs if shape.why_not(other) is None}
         capacity = max(1, self.capacity // max(1, len(kinds)))
-        return Pack(template, capacity, run, threads=self.options.threads)
+        return Pack(template, capacity, run, threads=threads, limit=self.capacity, static=static)
 
     def _is_cheap(self, template: ClassifierConfig, config: ClassifierConfig) -> bool:
         """Whether a pack of this template wastes little on a configuration."""
         own = shape.cost(config)
         return shape.cost(template) <= max(self._most_waste * own, own + ALLOWANCE)
 
-    def _new_member(self, pack: Pack | None) -> Member:
-        member = Member(pack, min((m.spent for m in self._members), default=0.0))
-        self._members.append(member)
-        if len(self._members) > 4 and len(self._members) > len(self._where) // 4:
+    def _new_part(self, pack: Pack | None) -> PackOrSingle:
+        part = PackOrSingle(pack, min((m.spent for m in self._parts), default=0.0))
+        self._parts.append(part)
+        if len(self._parts) > 4 and len(self._parts) > len(self._placed) // 4:
             self._say_once(
                 "the search space splits the trials into many small packs (trials of one pack share network, optimizer "
                 "and normalization, and are of similar size), so packing gains less"
             )
-        return member
+        return part
 
     # One turn.
 
-    def _turn(self, member: Member) -> list[Event]:
-        if member.pack is None:
-            return self._turn_alone()
+    def _turn(self, part: PackOrSingle) -> list[Event]:
+        if part.pack is None:
+            return self._turn_single()
         try:
-            return list(member.pack.advance(TURN_STEPS if len(self._members) > 1 else 1 << 30))
+            return list(part.pack.advance(TURN_STEPS if len(self._parts) > 1 else 1 << 30))
         except Exception as error:
             if is_out_of_memory(error):
-                return self._make_room(member, None, error)
-            failed: list[Event] = [Failed(key, error) for key, place in self._where.items() if place is member]
-            self._members.remove(member)
+                return self._make_room(part, None, error)
+            failed: list[Event] = [Failed(key, error) for key, place in self._placed.items() if place is part]
+            self._parts.remove(part)
             return failed
 
-    def _turn_alone(self) -> list[Event]:
-        if self._alone_key is None:
-            self._alone_key, config, run = self._alone.pop(0)
-            self._single.start(self._alone_key, config, run)
+    def _turn_single(self) -> list[Event]:
+        if self._single_key is None:
+            self._single_key, config, run = self._unpackable.pop(0)
+            self._single.start(self._single_key, config, run)
         torch.set_num_threads(max(1, self.options.threads))
         events = self._single.advance()
         for event in events:
             if not isinstance(event, EpochEnd) or event.finished:
-                self._alone_key = None
+                self._single_key = None
         return events
 
     # Memory.
 
-    def _make_room(self, member: Member | None, key: Hashable, error: Exception) -> list[Event]:
+    def _make_room(self, part: PackOrSingle | None, key: Hashable, error: Exception) -> list[Event]:
         """Halves the capacity and gives up the trials that are too many, those that have trained least first.
 
-        ``member`` ran out of memory while training, or the trial ``key`` while it was placed. A trial that is alone
+        ``part`` ran out of memory while training, or the trial ``key`` while it was placed. A trial that is alone
         and still too large has failed.
         """
         error.__traceback__ = None
-        held = list(self._where)
+        held = list(self._placed)
         if len(held) == 1:
-            self._members = []
+            self._parts = []
             return [Failed(held[0], error)]
         self.capacity = max(1, min(self.capacity // 2, len(held) - 1))
-        leaving: list[Hashable] = [] if member is None else self._lost(member)
-        if member is None:
-            leaving.append(key)
-        leaving += [trial[0] for trial in self._waiting if trial[0] not in leaving]
-        trained = [k for k in reversed(held) if k not in leaving]
-        leaving += trained[: max(0, len(held) - self.capacity - len(leaving))]
-        log.warning("out of memory: from now on %d trials at a time; %d go back", self.capacity, len(leaving))
-        for other in leaving:
+        given_up: list[Hashable] = [] if part is None else self._lost(part)
+        if part is None:
+            given_up.append(key)
+        given_up += [trial[0] for trial in self._waiting if trial[0] not in given_up]
+        trained = [k for k in reversed(held) if k not in given_up]
+        given_up += trained[: max(0, len(held) - self.capacity - len(given_up))]
+        log.warning("out of memory: from now on %d trials at a time; %d go back", self.capacity, len(given_up))
+        for other in given_up:
             self.stop(other)
-        for kept in [m for m in self._members if self._num_trials(m)]:
+        for kept in [m for m in self._parts if self._num_trials(m)]:
             if kept.pack is not None:
                 kept.pack.shrink()
         if self._device_type == "cuda":
             torch.cuda.empty_cache()
         reason = f"out of memory with {len(held)} trials at a time"
-        return [Evicted(other, reason) for other in leaving]
+        return [Evicted(other, reason) for other in given_up]
 
-    def _lost(self, member: Member) -> list[Hashable]:
+    def _lost(self, part: PackOrSingle) -> list[Hashable]:
         """The trials whose weights are in doubt: all of a pack that broke off within an update."""
-        if member.pack is None or not member.pack.unsafe:
+        if part.pack is None or not part.pack.unsafe:
             return []
-        self._members.remove(member)
-        return [key for key, place in self._where.items() if place is member]
+        self._parts.remove(part)
+        return [key for key, place in self._placed.items() if place is part]
 
     def _say_once(self, text: str) -> None:
         if text not in self._reasons:
