@@ -76,13 +76,13 @@ class Space:
     @cached_property
     def conditions(self) -> dict[str, tuple[tuple[str, tuple[Choice, ...]], ...]]:
         """Name -> all that must hold for it to be active: its own conditions and those of its parents."""
-        found: dict[str, dict[tuple[str, tuple[Choice, ...]], None]] = {}
+        conditions: dict[str, dict[tuple[str, tuple[Choice, ...]], None]] = {}
         for name in self.order:
-            found[name] = {}
+            conditions[name] = {}
             for parent, allowed in self.parameters[name].when.items():
-                found[name].update(found[parent])
-                found[name][(parent, tuple(allowed))] = None
-        return {name: tuple(conditions) for name, conditions in found.items()}
+                conditions[name].update(conditions[parent])
+                conditions[name][(parent, tuple(allowed))] = None
+        return {name: tuple(held) for name, held in conditions.items()}
 
     def is_active(self, name: str, values: Mapping[str, Any]) -> bool:
         """Whether a parameter's conditions hold; a parent without a value has its base value."""
@@ -136,8 +136,10 @@ class Space:
     @cached_property
     def unconditional(self) -> dict[str, "BaseDistribution"]:
         """Name -> distribution of the parameters that every trial has and that vary: what samplers model jointly."""
-        found = {name: self.parameters[name].distribution() for name in self.order if not self.parameters[name].when}
-        return {name: distribution for name, distribution in found.items() if not distribution.single()}
+        conditions = {
+            name: self.parameters[name].distribution() for name in self.order if not self.parameters[name].when
+        }
+        return {name: distribution for name, distribution in conditions.items() if not distribution.single()}
 
     def grid(self) -> list[dict[str, Choice]]:
         """The cells of grid search, the first parameter of the file varying slowest.
@@ -203,11 +205,11 @@ def _parameter(table: Mapping[str, Any]) -> Parameter:
 def parents_first(parents: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
     """Names with every parent before its children, else in the given order; those on or below a cycle are left out."""
     placed: dict[str, None] = {}
-    found = True
-    while found:
-        found = False
+    placed_one = True
+    while placed_one:
+        placed_one = False
         for name, wanted in parents.items():
             if name not in placed and all(parent in placed for parent in wanted):
                 placed[name] = None
-                found = True
+                placed_one = True
     return tuple(placed)

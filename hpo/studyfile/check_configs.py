@@ -44,7 +44,7 @@ def problems(study_file: StudyFile, values: Mapping[str, Any]) -> list[Problem]:
     try:
         study_file.fields.build(given)
     except pydantic.ValidationError as error:
-        found = []
+        refusals = []
         for item in error.errors(include_url=False):
             name = ".".join(map(str, location(item, given)))
             known = study_file.fields.level_of(name)[1]
@@ -54,8 +54,8 @@ def problems(study_file: StudyFile, values: Mapping[str, Any]) -> list[Problem]:
                 text = "missing; it has no default for where it is not sampled, so fix it too"
             elif kind == "missing":
                 text = "missing; it has no default, so fix or search it"
-            found.append(Problem(name, text, kind in ("value_error", "assertion_error"), kind == "missing"))
-        return found
+            refusals.append(Problem(name, text, kind in ("value_error", "assertion_error"), kind == "missing"))
+        return refusals
     except Infeasible as error:
         return [Problem("", error.reason, refusal=True)]
     except Exception as error:  # a validator of the user's own
@@ -80,11 +80,11 @@ def check_configurations(study_file: StudyFile, mistakes: Mistakes) -> None:
     for name, chosen, values in representatives(space):
         if not space.allows(values):
             continue
-        found = problems(study_file, values)
-        if not found:
+        against = problems(study_file, values)
+        if not against:
             accepted.append(values)
         path = toml_path("space", name) if name else "fixed"
-        for problem in found:
+        for problem in against:
             where = _place(study_file, problem, values) or path
             text = problem.text if where != path or not chosen else f"with {listed(chosen)}: {problem.text}"
             (refused if problem.refusal else lines).setdefault(
@@ -119,13 +119,13 @@ def _covers(name: str, other: str) -> bool:
 
 def _check_first(study_file: StudyFile, index: int, entry: Mapping[str, Any], mistakes: Mistakes) -> None:
     """Adds what is wrong with an entry of ``try_first`` whatever the other parameters are."""
-    found = problems(study_file, complete(study_file.space, entry))
+    against = problems(study_file, complete(study_file.space, entry))
     rng = random.Random(0)
-    if any(problem.refusal for problem in found):
+    if any(problem.refusal for problem in against):
         completions = (complete(study_file.space, entry, rng) for _ in range(COMPLETIONS))
-        if any(not problems(study_file, values) for values in completions):
+        if any(study_file.accepts(values) for values in completions):
             return
-    for problem in found:
+    for problem in against:
         if not problem.missing:  # reported for the file as a whole
             mistakes.add(toml_path("try_first", index), problem.text)
 

@@ -69,10 +69,10 @@ class ConfigFields:
 
     def literals(self, name: str) -> tuple[Any, ...] | None:
         """The values of a field that accepts only listed ones, or None."""
-        found = [literals(field.annotation) for field in self.alternatives(name)]
-        if not found or any(values is None for values in found):
+        listed = [literals(field.annotation) for field in self.alternatives(name)]
+        if not listed or any(values is None for values in listed):
             return None
-        return tuple(dict.fromkeys(value for values in found for value in values or ()))
+        return tuple(dict.fromkeys(value for values in listed for value in values or ()))
 
     def read(self, name: str, value: Any) -> tuple[Any, str | None]:
         """The value that a study file gives for a field, and what is wrong with it, or None.

@@ -98,6 +98,8 @@ def spelled_fields(model: Any) -> tuple[ConfigField, ...]:
         members = list(_members(annotation, 0))
         models = tuple(dict.fromkeys(member for member in members if is_model(member)))
         entries = [get_args(m)[1] for m in members if _is_text_mapping(m)] + [Any for m in members if m is dict]
+        # A model that allows unknown names holds them as a dict does.
+        entries += [Any for member in models if getattr(member, "model_config", {}).get("extra") == "allow"]
         for keys in _spellings(attribute, info, options):
             fields.append(
                 ConfigField(
@@ -163,9 +165,10 @@ def search(fields: Sequence[ConfigField], name: str, depth: int) -> Iterator[Con
         if name == field.name:
             yield field
         elif depth < MOST_DEPTH:
-            yield from search(tuple(field.below(all_spellings=True)), name, depth + 1)
-            if field.entry is not MISSING:
-                yield from search([_entry(field, name)], name, depth + 1)
+            below = list(search(tuple(field.below(all_spellings=True)), name, depth + 1))
+            if not below and field.entry is not MISSING:
+                below = list(search([_entry(field, name)], name, depth + 1))
+            yield from below
 
 
 def _entry(field: ConfigField, name: str) -> ConfigField:

@@ -55,6 +55,17 @@ def _place(given: dict[str, Any], fields: ConfigFields, name: str, value: Any) -
     table[keys[-1]] = value
 
 
+def flat_values(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested given values by dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            flat.update(flat_values(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
 def base_values(fields: ConfigFields, names: Iterable[str], fixed: Mapping[str, Any]) -> dict[str, Any]:
     """What parameters are where nothing is sampled for them: their fixed values, else their defaults."""
     given = merge(fields, fixed)
@@ -118,8 +129,8 @@ def first_difference(one: Any, other: Any, path: str = "") -> str | None:
         pairs = [(f"{path}[{index}]", *pair) for index, pair in enumerate(zip(one, other, strict=True))]
     else:
         return None if _are_equal(one, other) else here
-    found = (first_difference(mine, theirs, name) for name, mine, theirs in pairs)
-    return next((difference for difference in found if difference is not None), None)
+    differences = (first_difference(mine, theirs, name) for name, mine, theirs in pairs)
+    return next((difference for difference in differences if difference is not None), None)
 
 
 def _class_names(kind: type) -> set[str]:

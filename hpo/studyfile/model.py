@@ -5,8 +5,7 @@ above it in :mod:`hpo.studyfile.parse`. To add a key, add a field to :class:`Stu
 """
 
 import functools
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -14,19 +13,20 @@ import pydantic
 from hpo.database import attributes
 from hpo.errors import ConfigurationRefusedError
 from hpo.search.context import SearchContext
-from hpo.search.forbidden import Forbidden
-from hpo.search.pruner_registry import PRUNERS, PrunerSpec
+from hpo.search.pruner_registry import PrunerSpec
 from hpo.search.sampler_registry import SAMPLERS, Cells, SamplerSpec
 from hpo.search.space import Categorical, Space
 from hpo.studyfile import configuration
-from hpo.studyfile.config_fields import ConfigFields, OpenFields, config_fields
+from hpo.studyfile.config_fields import ConfigFields, OpenFields
 from hpo.studyfile.config_tree import MISSING, can_refuse
+from hpo.studyfile.differences import differences, keys_that_differ
 from hpo.studyfile.sample_configs import example_values
+from hpo.studyfile.stored import Pruner, Sampler, SearchSpace, fields_of_trainer
 from hpo.studyfile.validation import Mistakes, listed, shown
 from hpo.trainers.errors import Infeasible
 from hpo.trainers.program_command import ArgumentStyle
 from hpo.trainers.protocol import Direction
-from hpo.trainers.registry import TRAINERS, TrainerEntry
+from hpo.trainers.registry import TRAINERS
 
 CHANGES_NO_TRIAL = object()
 """Marks keys that may change when an existing experiment is relaunched."""
@@ -60,51 +60,6 @@ class Budget(pydantic.BaseModel):
 
     def as_dict(self) -> dict[str, int]:
         return self.model_dump(exclude_none=True)
-
-
-def _sampler(table: Any) -> Any:
-    if not isinstance(table, Mapping):
-        return table
-    name, options = table["name"], {key: value for key, value in table.items() if key not in ("name", "label")}
-    if name not in SAMPLERS:
-        raise ValueError(f"there is no sampler {name!r} in this version")
-    return SamplerSpec(name, table.get("label", name), SAMPLERS[name].options.model_validate(options))
-
-
-def _pruner(table: Any) -> Any:
-    if not isinstance(table, Mapping):
-        return table
-    name, options = table["name"], {key: value for key, value in table.items() if key != "name"}
-    if name not in PRUNERS:
-        raise ValueError(f"there is no pruner {name!r} in this version")
-    if isinstance(options.get("wrapped"), Mapping):
-        options["wrapped"] = _pruner(options["wrapped"])
-    return PrunerSpec(name, PRUNERS[name].options.model_validate(options))
-
-
-def _space(table: Any, info: pydantic.ValidationInfo) -> Any:
-    """A stored space with the values that its parameters have where they are not sampled."""
-    if not isinstance(table, Mapping | Space):
-        raise ValueError(f"{shown(table)} is refused; expected a table of parameters")
-    parameters = table.parameters if isinstance(table, Space) else Space.from_table(table).parameters
-    fields = _fields(TRAINERS.get(info.data.get("trainer", "")))
-    forbidden = tuple(Forbidden.from_table(table) for table in info.data.get("forbidden", ()))
-    return Space(parameters, configuration.base_values(fields, parameters, info.data.get("fixed", {})), forbidden)
-
-
-def _table(value: Any) -> Any:
-    return value.as_table()
-
-
-def _fields(entry: TrainerEntry | None) -> ConfigFields:
-    return config_fields(None if entry is None else entry.config)
-
-
-Sampler = Annotated[
-    pydantic.InstanceOf[SamplerSpec], pydantic.BeforeValidator(_sampler), pydantic.PlainSerializer(_table)
-]
-Pruner = Annotated[pydantic.InstanceOf[PrunerSpec], pydantic.BeforeValidator(_pruner), pydantic.PlainSerializer(_table)]
-SearchSpace = Annotated[pydantic.InstanceOf[Space], pydantic.BeforeValidator(_space), pydantic.PlainSerializer(_table)]
 
 
 class StudyFile(pydantic.BaseModel):
@@ -193,22 +148,10 @@ class StudyFile(pydantic.BaseModel):
 
     def differences(self, other: "StudyFile") -> list[str]:
         """Where this file differs from ``other``, as ``path: other -> this``; provenance does not count."""
-        lines = []
-        theirs, ours = (
-            {path: value for leaves in file._flat().values() for path, value in leaves.items()}
-            for file in (other, self)
-        )
-        for path in dict.fromkeys([*theirs, *ours]):
-            if theirs.get(path) != ours.get(path):
-                lines.append(f"{path}: {theirs.get(path, 'not given')} -> {ours.get(path, 'not given')}")
-        before, after = list(other.space.parameters), list(self.space.parameters)
-        if before != after and sorted(before) == sorted(after):
-            lines.append(f"order of [space]: {', '.join(before)} -> {', '.join(after)}")
-        return lines
+        return differences(other.to_json(), self.to_json())
 
     def is_extension_of(self, old: "StudyFile") -> bool:
         """Whether trials of ``old`` are trials of this file: it only adds budget, repeats or samplers to it."""
-        mine, theirs = self._flat(), old._flat()
         may_differ = {"budget", "repeats", "samplers", *self.keys_that_change_no_trial()}
         budget, old_budget = self.budget.as_dict(), old.budget.as_dict()
         return (
@@ -216,15 +159,9 @@ class StudyFile(pydantic.BaseModel):
             and all(value >= old_budget[name] for name, value in budget.items())
             and self.repeats >= old.repeats
             and all(sampler in self.samplers for sampler in old.samplers)
-            and all(mine.get(key) == theirs.get(key) for key in {*mine, *theirs} - may_differ)
+            and not keys_that_differ(old.to_json(), self.to_json()) - may_differ
             and list(self.space.parameters) == list(old.space.parameters)
         )
-
-    def _flat(self) -> dict[str, dict[str, str]]:
-        """Key -> the leaves of its tables by their paths, as text."""
-        data = self.to_json()
-        data["samplers"] = {entry["label"]: entry for entry in data["samplers"]}
-        return {key: dict(_leaves(value, key)) for key, value in data.items() if key != "provenance"}
 
     # What follows for the experiment.
 
@@ -236,10 +173,10 @@ class StudyFile(pydantic.BaseModel):
             for sampler in self.samplers
         ]
 
-    @functools.cached_property
+    @property
     def fields(self) -> ConfigFields:
         """The fields of the trainer's configuration."""
-        return _fields(TRAINERS.get(self.trainer))
+        return fields_of_trainer(TRAINERS.get(self.trainer))
 
     def program_options(self) -> dict[str, Any]:
         """What the trainer ``program`` is built with; empty for every other trainer."""
@@ -344,7 +281,11 @@ class StudyFile(pydantic.BaseModel):
             reason = "; ".join(mistakes.lines)
         except Exception as error:  # a validator of the user's own
             reason = f"its validator raised {type(error).__name__}: {error}"
-        own = {name: value for name, value in flat_values(given).items() if self.fixed.get(name, MISSING) != value}
+        own = {
+            name: value
+            for name, value in configuration.flat_values(given).items()
+            if self.fixed.get(name, MISSING) != value
+        }
         values = listed(own) or "the fixed values"
         raise ConfigurationRefusedError(
             f"the trainer {self.trainer!r} refuses a configuration of {self.name!r} ({values}): {reason}", reason
@@ -379,27 +320,5 @@ class StudyFile(pydantic.BaseModel):
         return [self.configure(self.merge(values)) for values in examples]
 
 
-def flat_values(given: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested given values by dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in given.items():
-        if isinstance(value, Mapping):
-            flat.update(flat_values(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 def _is_count(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value >= 1 and value == int(value)
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}")
-    elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-        for index, item in enumerate(value):
-            yield from _leaves(item, f"{path}[{index}]")
-    else:
-        yield path, json.dumps(value, ensure_ascii=False)

@@ -120,12 +120,12 @@ class _Reader:
         try:
             return StudyFile.model_validate(self.table)
         except pydantic.ValidationError as error:
-            found = Mistakes()
+            errors = Mistakes()
             for item in error.errors(include_url=False):
                 if item["loc"][0] not in self.wrong:
-                    found.add_error(item, self.table)
+                    errors.add_error(item, self.table)
                     self.wrong.add(str(item["loc"][0]))
-            self.mistakes.lines[:0] = found.lines
+            self.mistakes.lines[:0] = errors.lines
             for key in self.wrong:
                 self.table.pop(key, None)
             return None

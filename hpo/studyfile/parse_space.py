@@ -7,14 +7,12 @@ from typing import Annotated, Any
 
 import pydantic
 
-from hpo.errors import near_miss
-from hpo.search.space import Categorical, Choice, Float, Int, Parameter, is_among, is_choice, is_number, parents_first
+from hpo.search.space import Categorical, Choice, Float, Int, Parameter, is_among, is_choice, is_number
 from hpo.studyfile import hints
-from hpo.studyfile.config_fields import ConfigFields, OpenFields
-from hpo.studyfile.config_tree import ConfigField
-from hpo.studyfile.json_values import parameter_name_mistake
-from hpo.studyfile.parse_values import add_unknown
-from hpo.studyfile.validation import Mistakes, extent, shown, toml_path
+from hpo.studyfile.config_fields import ConfigFields
+from hpo.studyfile.parse_conditions import check_conditions, read_when
+from hpo.studyfile.space_entries import Entry, read_entries
+from hpo.studyfile.validation import Mistakes, extent, shown
 
 MOST_POINTS = 10_000
 """Most grid values of one parameter."""
@@ -53,69 +51,17 @@ class ChoiceTable(_Table):
     choices: list[Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """An entry of ``[space]``: the parameter's name, the path at which the file has it, and what it says."""
-
-    name: str
-    path: tuple[str, ...]
-    raw: Any
-
-    def at(self, *more: str | int) -> str:
-        return toml_path(*self.path, *more)
-
-
 def read_space(
     table: Mapping[str, Any], fields: ConfigFields, mistakes: Mistakes
 ) -> tuple[dict[str, Parameter], set[str]]:
     """The parameters without mistakes, in the file's order, and the names of those with mistakes."""
-    entries = _entries(table, fields, mistakes)
-    found: dict[str, Parameter] = {}
+    entries = read_entries(table, fields, mistakes)
+    parameters: dict[str, Parameter] = {}
     for entry in entries.values():
         if (parameter := _read(entry, fields, mistakes)) is not None:
-            found[entry.name] = parameter
-    kept = _check_conditions(found, entries, fields, mistakes)
+            parameters[entry.name] = parameter
+    kept = check_conditions(parameters, entries, fields, mistakes)
     return kept, entries.keys() - kept.keys()
-
-
-def _entries(
-    table: Mapping[str, Any],
-    fields: ConfigFields,
-    mistakes: Mistakes,
-    path: tuple[str, ...] = ("space",),
-    prefix: str = "",
-) -> dict[str, Entry]:
-    """The entries by their dotted names, whether spelled with dots or as nested tables."""
-    entries: dict[str, Entry] = {}
-    for key, raw in table.items():
-        name, here = prefix + key, (*path, key)
-        field = fields.find(name)
-        if field is None:
-            add_unknown(name, fields, here, mistakes)
-            continue
-        if isinstance(fields, OpenFields) and (wrong := parameter_name_mistake(name)) is not None:
-            mistakes.add(toml_path(*here), wrong)
-            continue
-        if _is_group(raw, field, fields):
-            inner = _entries(raw, fields, mistakes, here, f"{field.name}.")
-        else:
-            inner = {field.name: Entry(field.name, here, raw)}
-        for inner_name, entry in inner.items():
-            if inner_name in entries:
-                mistakes.add(entry.at(), f"is given twice; it is the same as {entries[inner_name].at()}")
-            entries.setdefault(inner_name, entry)
-    return entries
-
-
-def _is_group(raw: Any, field: ConfigField, fields: ConfigFields) -> bool:
-    """Whether an entry is no parameter but a table of the parameters below its name."""
-    if not isinstance(raw, Mapping) or not raw:
-        return False
-    if isinstance(fields, OpenFields):
-        return all(isinstance(value, list | Mapping) for value in raw.values()) and not raw.keys() & hints.LISTS
-    names_a_field = field.models != () and any(f"{field.name}.{key}" in fields for key in raw)
-    holds_fields = field.models != () or field.is_mapping
-    return names_a_field or (holds_fields and not raw.keys() & {"low", "high", "choices"})
 
 
 def _read(entry: Entry, fields: ConfigFields, mistakes: Mistakes) -> Parameter | None:
@@ -147,7 +93,7 @@ def _read(entry: Entry, fields: ConfigFields, mistakes: Mistakes) -> Parameter |
 def _choices(entry: Entry, table: ChoiceTable, fields: ConfigFields, mistakes: Mistakes) -> Categorical | None:
     before = len(mistakes)
     choices = _values(entry, "choices", table.choices, fields, mistakes)
-    when = _when(entry, table.when, fields, mistakes)
+    when = read_when(entry, table.when, fields, mistakes)
     if len(mistakes) > before:
         return None
     grid: tuple[Choice, ...] | None = None
@@ -188,7 +134,7 @@ def _values(entry: Entry, key: str, raw: list[Any], fields: ConfigFields, mistak
 
 def _range(entry: Entry, table: RangeTable, fields: ConfigFields, mistakes: Mistakes) -> Float | Int | None:
     before = len(mistakes)
-    when = _when(entry, table.when, fields, mistakes)
+    when = read_when(entry, table.when, fields, mistakes)
     is_whole = _is_whole(entry, table, fields, mistakes)
     if is_whole and table.step is not None and not isinstance(table.step, int):
         mistakes.add(entry.at("step"), f"{shown(table.step)} is refused; expected a whole number")
@@ -269,92 +215,3 @@ def _points(entry: Entry, parameter: Float | Int, grid: Any, mistakes: Mistakes)
             mistakes.add(where, f"{shown(value)} is there twice; each value once")
         values.append(value)
     return tuple(values)
-
-
-def _when(
-    entry: Entry, raw: Mapping[str, Any], fields: ConfigFields, mistakes: Mistakes, path: tuple[str, ...] = ()
-) -> dict[str, tuple[Choice, ...]]:
-    """Parent -> the values under which the parameter is active; parents may be spelled with dots or as tables."""
-    when: dict[str, tuple[Choice, ...]] = {}
-    for key, allowed in raw.items():
-        here = (*path, key)
-        if isinstance(allowed, Mapping):
-            when.update(_when(entry, allowed, fields, mistakes, here))
-            continue
-        spelled = ".".join(here)
-        parent = spelled if (field := fields.find(spelled)) is None else field.name
-        values = allowed if isinstance(allowed, list) else [allowed]
-        place = entry.at("when", *here)
-        if not values:
-            mistakes.add(place, "is empty; expected a value or a list of values")
-        for value in values:
-            if not is_choice(value):
-                mistakes.add(place, f"{shown(value)} is refused; expected a value of {parent}")
-        when[parent] = tuple(fields.read(parent, value)[0] for value in values if is_choice(value))
-    return when
-
-
-def _check_conditions(
-    found: Mapping[str, Parameter], entries: Mapping[str, Entry], fields: ConfigFields, mistakes: Mistakes
-) -> dict[str, Parameter]:
-    """Checks what conditions name; returns the parameters whose conditions and parents make sense."""
-    broken: set[str] = set()
-    for name, parameter in found.items():
-        for parent, allowed in parameter.when.items():
-            path = entries[name].at("when", parent)
-            if parent not in entries:
-                known = [*entries, *fields.names]
-                hint = "" if parent in known else near_miss(parent, known)
-                mistakes.add(path, f"{parent} is not in [space]{hint}; a condition names another searched parameter")
-                broken.add(name)
-            elif parent not in found:
-                broken.add(name)  # the parent has mistakes of its own
-            else:
-                for value in allowed:
-                    if wrong := _impossible(found[parent], parent, value):
-                        mistakes.add(path, wrong)
-                        broken.add(name)
-    parents = {name: tuple(p for p in parameter.when if p in found) for name, parameter in found.items()}
-    placed = parents_first(parents)
-    for name in found:
-        if name not in placed:
-            mistakes.add(
-                entries[name].at("when"),
-                f"the conditions go round in a circle ({_circle(name, parents)}); leave one of them out",
-            )
-    kept: dict[str, Parameter] = {}
-    for name in placed:
-        if name not in broken and all(parent in kept for parent in parents[name]):
-            kept[name] = _with_conditions_on_steps(found[name], found)
-    return {name: kept[name] for name in found if name in kept}
-
-
-def _with_conditions_on_steps(parameter: Parameter, found: Mapping[str, Parameter]) -> Parameter:
-    """The parameter with the values of its conditions as its parents spell them."""
-    when = {}
-    for name, allowed in parameter.when.items():
-        parent = found[name]
-        is_real = isinstance(parent, Float)
-        when[name] = tuple(parent.on_step(value) if is_real else value for value in allowed)  # type: ignore[union-attr, arg-type]
-    return dataclasses.replace(parameter, when=when)
-
-
-def _impossible(parent: Parameter, name: str, value: Choice) -> str | None:
-    """Why a condition's value is never one of its parent's, or None."""
-    if isinstance(parent, Float) and parent.step is None:
-        return f"{name} is a range of real numbers, which never equals {shown(value)}; name a list or a whole number"
-    if parent.contains(value):
-        return None
-    texts = [choice for choice in parent.choices if isinstance(choice, str)] if isinstance(parent, Categorical) else []
-    return f"{name} is never {shown(value)}{near_miss(str(value), texts)}; it is {extent(parent)}"
-
-
-def _circle(start: str, parents: Mapping[str, tuple[str, ...]]) -> str:
-    """A cycle that leads back to or is reached from a name, as ``a -> b -> a``."""
-    placed = set(parents_first(parents))
-    trail = [start]
-    while True:
-        following = next(parent for parent in parents[trail[-1]] if parent not in placed)
-        if following in trail:
-            return " -> ".join([*trail[trail.index(following) :], following])
-        trail.append(following)

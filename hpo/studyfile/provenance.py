@@ -5,18 +5,18 @@ from typing import Annotated, Any
 import pydantic
 
 
-class _Told(pydantic.BaseModel):
+class _Table(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-class TrainedOn(_Told):
+class TrainedOn(_Table):
     """What the last digits depend on; ``hpo train`` takes as many threads, where there are so many."""
 
     threads: Annotated[int, pydantic.Field(ge=1)] | None = None
     slots: Annotated[int, pydantic.Field(ge=1)] | None = None
 
 
-class Provenance(_Told):
+class Provenance(_Table):
     """The table ``[provenance]``; a person may leave out what is not known, and add to it."""
 
     study: str | None = None

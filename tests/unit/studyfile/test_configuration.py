@@ -17,24 +17,22 @@ from hpo.studyfile.json_values import name_mistake
 from hpo.studyfile.load import parse_study_file
 from hpo.studyfile.model import StudyFile
 from hpo.trainers.errors import Infeasible
-from hpo.trainers.generator import trainer
-from hpo.trainers.protocol import Config, Run
+from hpo.trainers.protocol import Config
 from hpo.trainers.registry import TRAINERS, TrainerEntry
 from tests.unit.study_files import mistakes, read
 
 
 def file_for(config: type[pydantic.BaseModel] | None, max_epochs: str | int | None = None, **keys: Any) -> StudyFile:
     """A study file of a trainer with that configuration."""
-    entry = TRAINERS["toy"]
-    TRAINERS["given"] = TrainerEntry("given", config, entry.build, "a test", max_epochs=max_epochs)
-    try:
-        data = {"name": "g", "trainer": "given", "metric": "loss", "samplers": ["random"], "budget": {"trials": 2}}
-        file = parse_study_file({**data, **keys}, "file")
-        file.fields  # noqa: B018 - cached before the entry goes
-        file.search_context()
-        return file
-    finally:
-        del TRAINERS["given"]
+    TRAINERS["given"] = TrainerEntry("given", config, TRAINERS["toy"].build, "a test", max_epochs=max_epochs)
+    data = {"name": "g", "trainer": "given", "metric": "loss", "samplers": ["random"], "budget": {"trials": 2}}
+    return parse_study_file({**data, **keys}, "file")
+
+
+@pytest.fixture(autouse=True)
+def _no_trainer_is_left() -> Iterator[None]:
+    yield
+    TRAINERS.pop("given", None)
 
 
 class Scaled(Config):
@@ -156,12 +154,7 @@ def test_a_refusal_has_the_reason_whatever_the_validator_raises():
 )
 def test_the_most_epochs_are_known_only_from_whole_numbers(kind, default, most):
     config = pydantic.create_model("Epochs", __base__=Config, epochs=(kind, default), lr=(float, 0.1))
-    file = file_for(config, space={"lr": [0.1, 0.2]})
-    TRAINERS["given"] = TrainerEntry("given", config, TRAINERS["toy"].build, "a test")
-    try:
-        assert file.max_epochs() == most
-    finally:
-        del TRAINERS["given"]
+    assert file_for(config, space={"lr": [0.1, 0.2]}).max_epochs() == most
 
 
 def test_a_trainer_without_a_model_accepts_any_name_and_any_value():
@@ -240,9 +233,3 @@ def test_true_is_not_one():
     with pytest.raises(StudyFileError, match="1 is there twice"):
         file_for(None, space={"flag": [True, 1]})
     assert not read(space={"lr": [0.1], "nesterov": [True]}).space.parameters["nesterov"].contains(1)
-
-
-@trainer("given-generator")
-def _unused(config: Scaled, run: Run) -> Iterator[dict[str, float]]:
-    """Not run."""
-    yield {"loss": config.lr}
