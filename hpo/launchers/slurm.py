@@ -57,6 +57,7 @@ class Task:
     state: str
     exit_code: int
     reason: str
+    has_limit: bool = True
 
 
 def check(settings: Settings, options: SlurmOptions) -> None:
@@ -264,7 +265,11 @@ class SlurmFleet:
             # Somebody's wish: no other job takes its place.
             self.progress.line(f"worker {task.place} (job {task.job}_{task.place}) was cancelled")
             code = 0
-        return WorkerEnd(task.place, None, code, self._last_lines(task), CAUSES.get(task.state))
+        cause = CAUSES.get(task.state)
+        if task.state == "TIMEOUT" and not task.has_limit:
+            # So Slurm calls the end of a preempted job's grace time.
+            cause = CAUSES["PREEMPTED"]
+        return WorkerEnd(task.place, None, code, self._last_lines(task), cause)
 
     def _last_lines(self, task: Task) -> str:
         logs = sorted(self.settings.logs.glob(f"{log_name(self.experiment_name)}@*-{task.place}.log"))
@@ -283,7 +288,8 @@ def parse_tasks(text: str) -> list[Task]:
         code, _, number = fields.get("ExitCode", "0:0").partition(":")
         exit_code = -int(number) if number not in ("", "0") else int(code or 0)
         for place in _places(fields.get("ArrayTaskId", "")):
-            tasks.append(Task(job, place, fields.get("JobState", ""), exit_code, fields.get("Reason", "None")))
+            state, reason = fields.get("JobState", ""), fields.get("Reason", "None")
+            tasks.append(Task(job, place, state, exit_code, reason, fields.get("TimeLimit") != "UNLIMITED"))
     return tasks
 
 

@@ -39,10 +39,11 @@ class Slurm:
     storage: str
     log: Path
     folder: Path
+    launchers: "list[subprocess.Popen[str]]"
 
     def launch(self, file: Path, *options: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "hpo", "launch", str(file), "--launcher", "slurm", "--gpus", "none"]
-        return subprocess.Popen(
+        launcher = subprocess.Popen(
             [*command, "--heartbeat-seconds", "0.5", "--grace-seconds", "3", *options],
             env=self.environment,
             cwd=self.folder,
@@ -50,6 +51,19 @@ class Slurm:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        self.launchers.append(launcher)
+        return launcher
+
+    def end_all(self) -> None:
+        """Ends what a test that failed has left."""
+        for launcher in self.launchers:
+            if launcher.poll() is None:
+                launcher.kill()
+                launcher.communicate()
+        self.launchers.clear()
+        self.run("scancel", "--user=root")
+        while self.jobs():
+            time.sleep(0.1)
 
     def run(self, *command: str) -> str:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=LIMIT_SECONDS)
@@ -103,12 +117,18 @@ def slurm() -> Iterator[Slurm]:
                 "PYTHONPATH": str(REPOSITORY),
                 "SLEEPING_LOG": str(log),
             }
-            yield Slurm(environment, server.address, log, folder)
+            yield Slurm(environment, server.address, log, folder, [])
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(slurm: Slurm) -> Iterator[None]:
+    yield
+    slurm.end_all()
 
 
 def test_preempted_cancelled_and_orphaned(slurm: Slurm, study: Study) -> None:
     """Exact through a preemption, a job that is cancelled, and the launcher's death; the same command goes on."""
-    file = study(name="array", samplers='["random"]', budget="trials = 16", epochs=10, seconds=0.2)
+    file = study(name="array", samplers='["random"]', budget="trials = 40", epochs=10, seconds=0.15)
     launcher = slurm.launch(file, "--workers", "3", "--partition", "low")
     slurm.wait_for_epochs(launcher, 6)
     assert len(slurm.jobs()) == 3
@@ -132,7 +152,7 @@ def test_preempted_cancelled_and_orphaned(slurm: Slurm, study: Study) -> None:
     assert again.returncode == 0, output
     assert "3 workers of an earlier launch are still there" in output
     assert "was cancelled" in output
-    slurm.assert_exact("array", 16)
+    slurm.assert_exact("array", 40)
     assert slurm.jobs() == []
 
 
@@ -161,7 +181,8 @@ def test_a_node_that_goes_down(slurm: Slurm, study: Study) -> None:
     node = slurm.run("sinfo", "-h", "-N", "-o", "%N").split()[0]
     slurm.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     time.sleep(1)
-    slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
+    # It may have come back by itself.
+    subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], env=slurm.environment, check=False)
     output, _ = launcher.communicate(timeout=LIMIT_SECONDS)
     assert launcher.returncode == 0, output
     last = [row for row in slurm.trials("down") if not row.retried]
