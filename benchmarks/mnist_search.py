@@ -119,7 +119,7 @@ def one_run(options: argparse.Namespace, seed: int) -> list[Row]:
         file = Path(folder) / "mnist_search.toml"
         file.write_text(STUDY.format(trials=options.trials, epochs=options.epochs, seed=seed))
         loaded = hpo.launch(
-            file, settings=settings, workers=options.workers, gpus=None, progress=PlainProgress(sys.stderr)
+            file, settings=settings, workers=options.workers, gpus="none", progress=PlainProgress(sys.stderr)
         )
         rows = [row("hpo", next(iter(loaded.studies.values())), options.workers)]
         address = loaded._experiment.storage.secret_address

@@ -130,7 +130,7 @@ def by_workers(address: str, folder: Path, counts: list[int], seconds: float) ->
         file.write_text(text.replace('"overhead"', f'"{name}"') + SPACE)
         settings = Settings(storage=address, home=folder, trainers="benchmarks.sleeping")
         watcher, started = Watcher(address), time.monotonic()
-        loaded = hpo.launch(file, settings=settings, workers=count, gpus=None, progress=PlainProgress(sys.stderr))
+        loaded = hpo.launch(file, settings=settings, workers=count, gpus="none", progress=PlainProgress(sys.stderr))
         loaded._experiment.storage.engine.dispose()
         watcher.stop()
         study = optuna.load_study(study_name=f"{name}/tpe/0", storage=resolve_address(address))

@@ -46,7 +46,7 @@ def exported(home: Path, folder: Path, value: str = "last") -> tuple[Path, hpo.L
     settings = hpo.Settings(home=home, slots=1)
     file = folder / "study.toml"
     file.write_text(STUDY.format(value=value))
-    loaded = hpo.launch(file, launcher="inline", gpus=None, settings=settings, progress=PlainProgress(io.StringIO()))
+    loaded = hpo.launch(file, launcher="inline", gpus="none", settings=settings, progress=PlainProgress(io.StringIO()))
     ((path, _),) = loaded.export(folder / "chosen.toml")
     return path, loaded, settings
 

@@ -34,7 +34,7 @@ def test_every_trial_gives_its_value_again(home: Path, tmp_path: Path, slots: in
     file = tmp_path / "study.toml"
     file.write_text(STUDY)
     settings = hpo.Settings(home=home, slots=slots)
-    found = hpo.launch(file, launcher="inline", gpus=None, settings=settings, progress=PlainProgress(io.StringIO()))
+    found = hpo.launch(file, launcher="inline", gpus="none", settings=settings, progress=PlainProgress(io.StringIO()))
     exported = found.export(tmp_path / "best.toml", top=9)
     assert len({best.value for _, best in exported}) == 9
     for path, best in exported:

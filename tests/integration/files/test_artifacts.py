@@ -86,7 +86,7 @@ def test_what_a_trainer_attaches(home: Path, tmp_path: Path) -> None:
     table = {"name": "files", "trainer": "attaching", "metric": "value", "fixed": {"folder": str(folder)}}
     file.write_text(json.dumps(table))
     settings = hpo.Settings(home=home, trainers=str(tmp_path / "attaching_trainer.py"))
-    loaded = hpo.launch(file, launcher="inline", gpus=None, settings=settings, progress=PlainProgress(io.StringIO()))
+    loaded = hpo.launch(file, launcher="inline", gpus="none", settings=settings, progress=PlainProgress(io.StringIO()))
     storage = loaded._experiment.storage
     (study,) = loaded.studies.values()
     (trial,) = study.get_trials(deepcopy=False)
