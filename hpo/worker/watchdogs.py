@@ -11,12 +11,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import NoReturn
 
 from hpo.database import retries
 from hpo.experiment.experiment import Experiment
 from hpo.worker.exit_codes import EXIT_RESTART
-from hpo.worker.process_end import leave
+from hpo.worker.process_end import is_worker_process, leave
 
 log = logging.getLogger("hpo")
 
@@ -74,7 +73,7 @@ class Watchdogs:
         if limit is not None and seconds > 2 * limit:
             self._end(f"an epoch took longer than twice trial_timeout_seconds = {limit:g}")
 
-    def _end(self, reason: str) -> NoReturn:
+    def _end(self, reason: str) -> None:
         """Ends the process as if it had died: the one trial is charged, of several none is."""
         trial_ids = list(self._training())
         for trial_id in trial_ids:
@@ -91,7 +90,11 @@ class Watchdogs:
                 else:
                     retries.give_back(connection, trial_id, reason, apart=self._worker)
         log.error("%s; this worker ends", reason)
-        leave(EXIT_RESTART)
+        if is_worker_process():
+            leave(EXIT_RESTART)
+        # Inline, in a notebook or a debugger, the process is not ours to end: its main thread is interrupted.
+        self.epoch_started = math.inf
+        os.kill(os.getpid(), signal.SIGINT)
 
     def _watch_launcher(self) -> None:
         """Asks this process to end when its launcher is no longer its parent."""

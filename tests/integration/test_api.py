@@ -31,7 +31,9 @@ def test_all_verbs(home: Path, tmp_path: Path) -> None:
     settings = hpo.Settings(home=home, trainers="benchmarks.sleeping")
     with pytest.raises(ExperimentError, match="there is no experiment 'api'"):
         hpo.load("api", settings=settings)
-    launched = hpo.launch(file, launcher="inline", gpus="none", settings=settings, progress=PlainProgress(io.StringIO()))
+    launched = hpo.launch(
+        file, launcher="inline", gpus="none", settings=settings, progress=PlainProgress(io.StringIO())
+    )
     loaded = hpo.load("api", settings=settings)
     assert launched.status() == loaded.status()
     assert isinstance(loaded, hpo.LoadedExperiment)

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ metric = "loss"
 direction = "minimize"
 samplers = ["random"]
 budget = {{ trials = 3 }}
+epoch_timeout_seconds = 1
 [space]
 x = {{ low = 0.0, high = 1.0 }}
 """
@@ -48,6 +50,8 @@ def devices(tmp_path: Path) -> Iterator[list[str]]:
         logging.getLogger("hpo").addHandler(logging.NullHandler())
         signal.signal(signal.SIGUSR1, lambda *_: None)
         for _ in range(run.start_epoch, config.epochs):
+            if "hangs" in run.study:
+                time.sleep(60)
             yield {"loss": config.x}
 
     register(TrainerEntry("unruly", UnrulyConfig, lambda options: GeneratorTrainer(train), "changes its process"))
@@ -117,4 +121,13 @@ def test_a_worker_that_wants_replacing_is_replaced_so_often(launch) -> None:
     before = state()
     with pytest.raises(ExperimentError):
         launch(settings={"memory_limit_mb": 1}, max_restarts=1)
+    assert state() == before
+
+
+def test_a_hung_epoch_interrupts_and_ends_no_process(launch) -> None:
+    before = state()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        launch("hangs", settings={"heartbeat_seconds": 0.2})
+    assert time.monotonic() - began < 30
     assert state() == before
