@@ -36,6 +36,7 @@ from hpo.study_source import Source, read_study
 from hpo.studyfile.load import load_study_file, read_table
 from hpo.studyfile.model import StudyFile
 from hpo.studyfile.notes import notes_on
+from hpo.studyfile.program import check_program
 from hpo.trainers.loading import load_trainers
 from hpo.trainers.registry import TRAINERS
 
@@ -169,6 +170,8 @@ def launch_with(
     if (check := TRAINERS[parsed.trainer].check) is not None:
         for config in parsed.example_configs():
             check(config, settings.data_dir, settings.download)
+    if parsed.command is not None and launcher in ("local", "inline"):
+        check_program(parsed.command, parsed.name)
     for note in notes_on(parsed):
         progress.line(f"note: {note}")
     storage = open_storage(settings.storage, home=settings.home)

@@ -9,8 +9,9 @@ import json
 import os
 import re
 import signal
+import socket
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,9 @@ class _Trial:
         try:
             return ProcessGroup(self._guard, command, self._environment(), cwd, run.folder)
         except OSError as error:
-            raise ProgramError(f"the command {command[0]!r} cannot be started: {error.strerror}") from error
+            text = f"the command {command[0]!r} cannot be started: {error.strerror}"
+            self._log.write(f"[hpo] {text}\n".encode(errors="backslashreplace"))
+            raise ProgramError(text) from error
 
     def _environment(self) -> dict[str, str]:
         run = self._run
@@ -195,6 +198,10 @@ class _Trial:
             STOP_VARIABLE: str(self._stop_file),
             "HPO_TEST": run.test,
         }
+        if len(run.devices) > 1:
+            # Two trials on one machine must not meet; torchrun reads PET_….
+            own["MASTER_PORT"] = own["PET_MASTER_PORT"] = str(_free_port())
+        own["CUDA_VISIBLE_DEVICES"] = visible_devices(run.devices, kept.get("CUDA_VISIBLE_DEVICES"))
         if run.data_dir is not None:
             own["HPO_DATA"] = str(Path(run.data_dir).absolute())
         return {**defaults, **kept, **own}
@@ -274,6 +281,20 @@ class _Trial:
             events.append(Failed(self.key, ProgramError(what + ending)))
         else:
             events.append(Ended(self.key))
+
+
+def visible_devices(devices: Sequence[str], visible: str | None) -> str:
+    """The names of a trial's GPUs for ``CUDA_VISIBLE_DEVICES``, of the ``visible`` ones of this process; else empty."""
+    numbers = [int(device.partition(":")[2] or 0) for device in devices if device.startswith("cuda")]
+    names = None if visible is None else [name.strip() for name in visible.split(",")]
+    return ",".join(str(n) if names is None or n >= len(names) else names[n] for n in numbers)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def has_files(folder: Path) -> bool:

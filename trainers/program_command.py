@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
@@ -19,6 +20,12 @@ PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}\s]+)\}")
 def split_command(command: str | Sequence[str]) -> list[str]:
     """The command as a list; one string is split as a shell splits words, but no shell runs it. Raises ValueError."""
     return shlex.split(command) if isinstance(command, str) else list(command)
+
+
+def missing_program(command: Sequence[str]) -> str | None:
+    """The command's program if it cannot be executed on this machine; None also if a placeholder names it."""
+    program = command[0]
+    return None if placeholders([program]) or shutil.which(program) else program
 
 
 def placeholders(command: Iterable[str]) -> list[str]:

@@ -21,6 +21,7 @@ from hpo.trainers.errors import TrainerError
 from hpo.trainers.metrics import checked_metrics, missing_objective, value_epoch
 from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Failed, Run
 from hpo.trainers.registry import TRAINERS
+from hpo.worker.run_context import trial_devices
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Called after each epoch with the seed, the epoch from 1 and its metrics."""
@@ -94,6 +95,7 @@ def train_epochs(
     )
     run = Run(
         device=place.device,
+        devices=trial_devices(place.device, study_file.gpus_per_trial),
         seed=seed,
         data_dir=settings.data_dir,
         download=settings.download,

@@ -167,13 +167,20 @@ def check(settings: Settings, options: LocalOptions) -> None:
 
 def run(experiment: Experiment, settings: Settings, options: LocalOptions, progress: Progress) -> None:
     """Runs the experiment to its end on this machine; raises what :func:`hpo.launchers.supervise.supervise` does."""
-    slots = plan_slots(experiment.name, settings, options)
+    slots = plan_slots(experiment.name, settings, options, experiment.content.get("gpus_per_trial", 1))
     supervise(experiment, LocalFleet(experiment.name, slots), options, progress)
 
 
-def plan_slots(experiment_name: str, settings: Settings, options: LocalOptions) -> list[Slot]:
-    """A place for each worker, with its device and share of the cores in its environment."""
-    gpus = list(options.gpus) if isinstance(options.gpus, tuple) else gpu_indices() if options.gpus == "all" else []
+def plan_slots(experiment_name: str, settings: Settings, options: LocalOptions, gpus_per_trial: int = 1) -> list[Slot]:
+    """A place for each worker, with its devices and share of the cores in its environment.
+
+    Raises UsageError if there are fewer GPUs than a trial gets.
+    """
+    names = list(options.gpus) if isinstance(options.gpus, tuple) else gpu_indices() if options.gpus == "all" else []
+    if 0 < len(names) < gpus_per_trial:
+        raise UsageError(f"gpus_per_trial = {gpus_per_trial}, but there are {len(names)} GPUs: {', '.join(names)}")
+    groups = range(0, len(names) - gpus_per_trial + 1, gpus_per_trial) if names else ()
+    gpus = [",".join(names[start : start + gpus_per_trial]) for start in groups]
     environment = settings.environment() | {
         "HPO_LAUNCHER_PID": str(os.getpid()),
         "PYTHONUNBUFFERED": "1",
@@ -192,7 +199,7 @@ def plan_slots(experiment_name: str, settings: Settings, options: LocalOptions) 
     else:
         # One thread each: more trials an hour than from fewer workers with several.
         fitting = available_memory() // WORKER_BYTES
-        count = options.workers or max(1, min(usable_cores(), fitting))
+        count = options.workers or max(1, min(usable_cores() // gpus_per_trial, fitting))
         places = [(f"worker {index}", "") for index in range(count)]
         devices = [{"CUDA_VISIBLE_DEVICES": "", "HPO_DEVICE": "cpu"}] * count
     threads = str(max(1, usable_cores() // count))

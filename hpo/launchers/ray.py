@@ -67,7 +67,12 @@ def run(experiment: Experiment, settings: Settings, options: RayOptions, progres
             _connect(ray, _address(options))
         try:
             # supervise() sets the handlers once more, because connecting made SIGTERM Ray's.
-            supervise(experiment, RayFleet(ray, experiment.name, settings, options), options, progress)
+            supervise(
+                experiment,
+                RayFleet(ray, experiment.name, settings, options, experiment.content.get("gpus_per_trial", 1)),
+                options,
+                progress,
+            )
         finally:
             if started_here:
                 ray.shutdown()
@@ -108,19 +113,22 @@ def _connect(ray: Any, address: str) -> None:
 class RayFleet:
     """The workers of a launch on a Ray cluster; see :class:`hpo.launchers.supervise.Fleet`."""
 
-    def __init__(self, ray: Any, experiment_name: str, settings: Settings, options: RayOptions) -> None:
+    def __init__(
+        self, ray: Any, experiment_name: str, settings: Settings, options: RayOptions, gpus_per_trial: int = 1
+    ) -> None:
         self._ray = ray
         self._experiment_name = experiment_name
         resources = ray.cluster_resources()
         num_gpus = 0 if options.gpus == "none" else int(resources.get("GPU", 0))
+        gpus_each = gpus_per_trial if gpus_per_trial > 1 else 1 / options.per_gpu
         cores = max(1, int(resources.get("CPU", 1)))
-        self.num_places = options.workers or (num_gpus * options.per_gpu if num_gpus else cores)
+        self.num_places = options.workers or (int(num_gpus / gpus_each) if num_gpus else cores)
         environment = {name: value for name, value in settings.environment().items() if name.startswith("HPO_")}
         # A task has one core, and its GPU is the one that Ray shows it.
         self._environment = environment | {"HPO_THREADS": "1", "HPO_DEVICE": "cuda:0" if num_gpus else "cpu"}
         # Ray starts a task again if its node or its process died; the others sweep what it held.
         self._task = ray.remote(_work).options(
-            num_cpus=1, num_gpus=1 / options.per_gpu if num_gpus else 0, max_retries=options.max_restarts
+            num_cpus=1, num_gpus=gpus_each if num_gpus else 0, max_retries=options.max_restarts
         )
         self._references: dict[Any, int] = {}
 

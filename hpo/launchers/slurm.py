@@ -19,7 +19,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hpo.errors import ExperimentError, UsageError
@@ -81,6 +81,9 @@ def check(settings: Settings, options: SlurmOptions) -> None:
 
 def run(experiment: Experiment, settings: Settings, options: SlurmOptions, progress: Progress) -> None:
     """Runs the experiment to its end on Slurm; raises what :func:`hpo.launchers.supervise.supervise` does."""
+    gpus_per_trial = experiment.content.get("gpus_per_trial", 1)
+    if gpus_per_trial > 1 and options.gpus != "none" and options.gpus_per_worker is None:
+        options = replace(options, gpus_per_worker=gpus_per_trial)
     fleet = SlurmFleet(experiment.name, settings, options, progress)
     with _alone(settings, fleet.job_name):
         fleet.adopt()

@@ -109,6 +109,8 @@ class StudyFile(pydantic.BaseModel):
     what it has. A trial that ends no epoch for twice that time ends with its worker, as after a hung epoch."""
     max_retries: Annotated[int, pydantic.Field(ge=0, le=1_000), CHANGES_NO_TRIAL] = 3
     """How often a trial is tried again after its worker died or its trainer failed."""
+    gpus_per_trial: Annotated[int, pydantic.Field(ge=1, le=64)] = 1
+    """Number of GPUs of a trial, ``run.devices``; without GPUs, of processes that share the worker's cores."""
     keep_folders: Annotated[Literal["best", "all", "none"], CHANGES_NO_TRIAL] = "best"
     """Which trials' folders stay after they have ended."""
     seed_libraries: bool = True

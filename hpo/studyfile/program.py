@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hpo.errors import near_miss
+from hpo.errors import StudyFileError, near_miss
 from hpo.studyfile.validation import Mistakes, shown, toml_path
-from hpo.trainers.program_command import RESERVED, default_style, placeholders, split_command
+from hpo.trainers.program_command import RESERVED, default_style, missing_program, placeholders, split_command
 
 TRAINER = "program"
 KEYS = ("command", "args", "metrics", "stop_grace_seconds")
@@ -53,6 +53,13 @@ def read_program(
     if len(mistakes) > before:
         return None
     return {"command": command, "args": args, "metrics": metrics}
+
+
+def check_program(command: Iterable[str], source: str) -> None:
+    """Raises StudyFileError if the program is not on this machine, where it is to run."""
+    if (program := missing_program(list(command))) is not None:
+        what = f"there is no program {program!r} here that can be executed; give its path, or {{python}} for Python"
+        raise StudyFileError(source, [f"command: {what}"])
 
 
 def _command(given: Any, mistakes: Mistakes) -> list[str]:

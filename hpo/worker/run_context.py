@@ -2,8 +2,10 @@
 
 from optuna.trial import TrialState
 
+from hpo.errors import ExperimentError
 from hpo.files.checkpoints import Checkpoint
 from hpo.files.trial_folders import TrialFolders
+from hpo.machine import gpu_indices
 from hpo.trainers.protocol import Run
 from hpo.trainers.trial_log import LOG_NAME
 from hpo.worker.options import WorkerOptions
@@ -20,6 +22,7 @@ def make_run(trial: RunningTrial, runner: StudyRunner, options: WorkerOptions, c
         folders.clear(claim.lineage)
     return Run(
         device=options.device,
+        devices=trial_devices(options.device, study_file.gpus_per_trial),
         seed=trial.seed,
         start_epoch=checkpoint.epoch if checkpoint else 0,
         checkpoint=checkpoint.state if checkpoint else None,
@@ -36,6 +39,24 @@ def make_run(trial: RunningTrial, runner: StudyRunner, options: WorkerOptions, c
         seed_libraries=study_file.seed_libraries,
         work_in_folder=study_file.work_in == "trial",
     )
+
+
+def trial_devices(device: str, num_devices: int) -> tuple[str, ...]:
+    """The devices of a trial, from the worker's first one on.
+
+    Raises:
+        ExperimentError: if this worker sees fewer GPUs.
+    """
+    if not device.startswith("cuda"):
+        return (device,) * num_devices
+    first = int(device.partition(":")[2] or 0)
+    visible = len(gpu_indices())
+    if num_devices > 1 and first + num_devices > visible:
+        raise ExperimentError(
+            f"gpus_per_trial = {num_devices}, but this worker sees {visible} GPU{'s' if visible > 1 else ''}: start it "
+            f"with that many, such as CUDA_VISIBLE_DEVICES={','.join(map(str, range(num_devices)))} HPO_DEVICE=cuda:0"
+        )
+    return tuple(f"cuda:{first + index}" for index in range(num_devices))
 
 
 def folders_of(runner: StudyRunner, options: WorkerOptions) -> TrialFolders:

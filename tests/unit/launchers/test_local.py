@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hpo.errors import UsageError
 from hpo.launchers import local
 from hpo.launchers.registry import LocalOptions
 from hpo.settings import Settings
@@ -32,3 +33,15 @@ def test_workers_and_their_threads(
     slots = local.plan_slots("e", Settings(home=tmp_path), LocalOptions(workers=workers, gpus="none"))
     assert [int(slot.environment["HPO_THREADS"]) for slot in slots] == expected
     assert {slot.environment["HPO_DEVICE"] for slot in slots} == {"cpu"}
+
+
+def test_workers_get_as_many_gpus_as_a_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(local, "gpu_indices", lambda: ["0", "1", "2", "3", "4"])
+    slots = local.plan_slots("e", Settings(home=tmp_path), LocalOptions(), 2)
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0,1", "2,3"]
+    assert {slot.environment["HPO_DEVICE"] for slot in slots} == {"cuda:0"}
+    with pytest.raises(UsageError, match="gpus_per_trial = 6, but there are 5 GPUs: 0, 1, 2, 3, 4"):
+        local.plan_slots("e", Settings(home=tmp_path), LocalOptions(), 6)
+    monkeypatch.setattr(local, "usable_cores", lambda: 4)
+    monkeypatch.setattr(local, "available_memory", lambda: 100 * 2**30)
+    assert len(local.plan_slots("e", Settings(home=tmp_path), LocalOptions(gpus="none"), 2)) == 2
