@@ -5,18 +5,47 @@
 """
 
 import importlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hpo.api import LoadedExperiment, launch, load, train
+    from hpo.api import launch, load, retry, train
     from hpo.errors import HPOError, StudyFileError
+    from hpo.loaded_experiment import LoadedExperiment
     from hpo.settings import Settings
     from hpo.trainers.classifier.extend import dataset, network
     from hpo.trainers.errors import Infeasible
     from hpo.trainers.generator import trainer
     from hpo.trainers.protocol import Config, Run
     from hpo.trainers.reporting import report, should_stop
+    from hpo.verbs import delete, status
 
+_HOMES = {
+    "Config": "hpo.trainers.protocol",
+    "HPOError": "hpo.errors",
+    "Infeasible": "hpo.trainers.errors",
+    "LoadedExperiment": "hpo.loaded_experiment",
+    "Run": "hpo.trainers.protocol",
+    "Settings": "hpo.settings",
+    "StudyFileError": "hpo.errors",
+    "compare": "hpo.compare",
+    "dataset": "hpo.trainers.classifier.extend",
+    "delete": "hpo.verbs",
+    "export": "hpo.export",
+    "launch": "hpo.api",
+    "list": "hpo.verbs:list_parts",
+    "load": "hpo.api",
+    "network": "hpo.trainers.classifier.extend",
+    "report": "hpo.trainers.reporting",
+    "retry": "hpo.api",
+    "should_stop": "hpo.trainers.reporting",
+    "status": "hpo.verbs",
+    "train": "hpo.api",
+    "trainer": "hpo.trainers.generator",
+}
+"""Public name -> where it is. ``compare`` and ``export`` are packages that are called as functions."""
+
+# Without "list", which `from hpo import *` would put in the place of Python's own.
 __all__ = [
     "Config",
     "HPOError",
@@ -25,36 +54,29 @@ __all__ = [
     "Run",
     "Settings",
     "StudyFileError",
+    "compare",
     "dataset",
+    "delete",
+    "export",
     "launch",
     "load",
     "network",
     "report",
+    "retry",
     "should_stop",
+    "status",
     "train",
     "trainer",
 ]
 
-_HOMES = {
-    "Config": "hpo.trainers.protocol",
-    "HPOError": "hpo.errors",
-    "Infeasible": "hpo.trainers.errors",
-    "LoadedExperiment": "hpo.api",
-    "Run": "hpo.trainers.protocol",
-    "Settings": "hpo.settings",
-    "StudyFileError": "hpo.errors",
-    "dataset": "hpo.trainers.classifier.extend",
-    "launch": "hpo.api",
-    "load": "hpo.api",
-    "network": "hpo.trainers.classifier.extend",
-    "report": "hpo.trainers.reporting",
-    "should_stop": "hpo.trainers.reporting",
-    "train": "hpo.api",
-    "trainer": "hpo.trainers.generator",
-}
+
+def __dir__() -> Iterable[str]:
+    return sorted([*_HOMES, *(name for name in globals() if name.startswith("__"))])
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hpo' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    home, _, other = _HOMES[name].partition(":")
+    module = importlib.import_module(home)
+    return module if home == f"hpo.{name}" else getattr(module, other or name)

@@ -1,24 +1,18 @@
 """The Python API: the same verbs as the command line, with real ``optuna.Study`` objects behind them."""
 
 import datetime
-import functools
 import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from hpo.database.retries import retry_failed
 from hpo.database.retrying import persistently
 from hpo.database.storage import open_storage
 from hpo.errors import StudyFileError, UsageError
 from hpo.experiment.experiment import Experiment, check_trainer, create_experiment, load_experiment
-from hpo.experiment.results import BestTrial, best_trials
-from hpo.experiment.status import snapshot
 from hpo.experiment.trainer_version import record_version
-from hpo.export.files import export_text, load_if_possible
 from hpo.export.retrain import (
     check_trainable,
     own_seed_of,
@@ -29,10 +23,12 @@ from hpo.export.retrain import (
 from hpo.export.train_result import TrainResult
 from hpo.launchers.launch import check_launch
 from hpo.launchers.launch import launch as run_launcher
+from hpo.launchers.notebook import NotebookProgress, in_notebook
 from hpo.launchers.progress import PlainProgress
 from hpo.launchers.registry import LaunchOptions, Progress, make_options
+from hpo.loaded_experiment import LoadedExperiment
 from hpo.settings import Settings
-from hpo.study_source import Source, read_study
+from hpo.study_source import Source, Trainers, read_study, sorted_options, takes_keys, trainer_modules
 from hpo.studyfile.load import load_study_file, read_table
 from hpo.studyfile.model import StudyFile
 from hpo.studyfile.notes import notes_on
@@ -41,117 +37,46 @@ from hpo.trainers.loading import load_trainers
 from hpo.trainers.registry import TRAINERS
 
 
-class LoadedExperiment:
-    """An experiment in a storage, finished or not; ``settings`` are those that it was opened with."""
-
-    def __init__(self, experiment: Experiment, settings: Settings) -> None:
-        self._experiment = experiment
-        self.settings = settings
-
-    def __repr__(self) -> str:
-        return f"LoadedExperiment({self.name!r}, {len(self._experiment.studies)} studies)"
-
-    @property
-    def name(self) -> str:
-        return self._experiment.name
-
-    @functools.cached_property
-    def studies(self) -> dict[str, optuna.Study]:
-        """The Optuna studies by name, on which every Optuna tool works."""
-        storage = optuna.storages.get_storage(self._experiment.storage)
-        pruner = optuna.pruners.NopPruner()
-        return {
-            study.name: optuna.load_study(study_name=study.name, storage=storage, pruner=pruner)
-            for study in self._experiment.studies
-        }
-
-    def status(self) -> dict[str, Any]:
-        """What ``hpo status --json`` prints."""
-        return snapshot(self._experiment, self.settings.checkpoints)
-
-    def best(self, sampler: str | None = None) -> BestTrial:
-        """The best completed trial, of one sampler or of all. Raises ExperimentError where there is none yet."""
-        return best_trials(self._experiment, sampler)[0]
-
-    def exported_texts(self, *, sampler: str | None = None, top: int = 1, form: str = "toml") -> list[str]:
-        """The best ``top`` configurations, each as the text of a file. Needs none of the trainers."""
-        return [text for text, _ in self._exported(sampler, top, form)]
-
-    def _exported(
-        self, sampler: str | None, top: int, form: str, *, to_train: bool = False
-    ) -> list[tuple[str, BestTrial]]:
-        """Text and trial of each configuration, from one look at the database."""
-        load_if_possible(self.settings.trainers)
-        return [
-            (export_text(self._experiment, best, self.settings, rank, form, to_train=to_train), best)
-            for rank, best in enumerate(best_trials(self._experiment, sampler, top), start=1)
-        ]
-
-    def export(
-        self, path: str | Path, *, sampler: str | None = None, top: int = 1, form: str | None = None
-    ) -> list[tuple[Path, BestTrial]]:
-        """Writes the best configuration to ``path``; with ``top`` K also ``path``-2 … ``path``-K beside it.
-
-        The form follows the ending (``.json``, else TOML). Returns the files with what they hold.
-        """
-        path = Path(path)
-        if not path.parent.is_dir():
-            raise UsageError(f"there is no folder {path.parent} to write {path.name} in")
-        by_ending = "json" if path.suffix == ".json" else "toml"
-        written = []
-        for rank, (text, best) in enumerate(
-            self._exported(sampler, top, form or by_ending, to_train=form is None), start=1
-        ):
-            target = path if rank == 1 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
-            aside = target.with_name(f".{target.name}.{os.getpid()}")
-            aside.write_text(text)
-            os.replace(aside, target)
-            written.append((target, best))
-        return written
-
-    def export_model(self, path: str | Path, *, sampler: str | None = None) -> BestTrial:
-        """Writes the model that the best trial kept to ``path``; returns the trial.
-
-        Raises:
-            ExperimentError: if no trial has completed, the best one kept no model, or its folder is on another machine.
-        """
-        from hpo.export.model import export_model
-
-        best = self.best(sampler)
-        export_model(self._experiment, best, self.settings, Path(path))
-        return best
-
-    def retry_failed(self) -> int:
-        """Queues every failed lineage again, for the next launch; returns how many there were."""
-        return retry_failed(self._experiment.storage.engine, self._experiment.study_ids)
-
-
 def launch(
-    study_file: str | Path,
+    study: Source,
     *,
     launcher: str = "local",
     workers: int | None = None,
+    trainers: Trainers | None = None,
+    storage: str | None = None,
+    home: str | Path | None = None,
+    data_dir: str | Path | None = None,
     progress: Progress | None = None,
     settings: Settings | None = None,
     accept_trainer: bool = False,
     **options: Any,
 ) -> LoadedExperiment:
-    """Runs a study file to its end, as ``hpo launch`` does.
+    """Runs a study to its end, as ``hpo launch`` does.
 
-    ``accept_trainer`` lets trials that another version of the trainer's configuration made count as trials of this one.
-
-    ``options`` are those of the launcher: see its class in :mod:`hpo.launchers.registry`, such as
-    :class:`hpo.launchers.registry.LocalOptions`. ``settings`` default to the environment's.
+    Args:
+        study: the path of a study file, its text, a dict with its keys, a ``StudyFile``, or a function: an Optuna
+            objective or a generator with ``@hpo.trainer``, from a module or from a cell of a notebook. A function takes
+            the study file's keys as ``options``, such as ``trials=100, direction="maximize", sampler="tpe"``.
+        launcher: how workers are started: ``"local"``, ``"inline"``, ``"ray"``, …; see ``hpo list``.
+        workers: number of workers; None: one a GPU, or a core.
+        trainers: modules or functions with trainers of your own.
+        storage, home, data_dir: as in :class:`Settings`; the environment's if not given.
+        progress: what is told how far it is; by default a line that is updated in a notebook, lines elsewhere.
+        accept_trainer: whether trials that another version of the trainer's configuration made count as trials of this.
+        options: those of the launcher (see its class in :mod:`hpo.launchers.registry`), further settings, and beside a
+            function the study file's keys.
 
     Raises:
-        StudyFileError: for mistakes in the file, all of them at once, before anything is written.
-        HPOError: where the experiment cannot be finished.
+        StudyFileError: for mistakes in the study file, all of them at once, before anything is written.
+        UsageError: for an argument that nothing takes, with the near miss.
+        HPOError: if the experiment cannot be finished.
     """
-    settings = settings or Settings()
-    chosen = make_options(launcher, workers=workers, **options)
-    return launch_with(
-        study_file, launcher, settings, chosen, progress or PlainProgress(), accept_trainer=accept_trainer
-    )
+    of_launcher, of_settings, keys = sorted_options(options, takes_keys=takes_keys(study))
+    of_settings |= {"storage": storage, "home": home, "data_dir": data_dir, "trainers": trainer_modules(trainers)}
+    chosen = make_options(launcher, workers=workers, **of_launcher)
+    progress = progress or (NotebookProgress() if in_notebook() else PlainProgress())
+    replaced = (settings or Settings()).replaced(**of_settings)
+    return launch_with(study, launcher, replaced, chosen, progress, keys, accept_trainer=accept_trainer)
 
 
 def launch_with(
@@ -233,17 +158,24 @@ def _publish(experiment: Experiment, progress: Progress) -> None:
         progress.line(f"the comparison could not be put into Optuna's pages: {type(error).__name__}: {error}")
 
 
-def load(name: str, *, settings: Settings | None = None) -> LoadedExperiment:
-    """The experiment of that name; needs none of its trainers. Raises ExperimentError, with the near miss, if there is
-    none."""
-    settings = settings or Settings()
-    return LoadedExperiment(load_experiment(open_storage(settings.storage, home=settings.home), name), settings)
+def load(
+    name: str, *, storage: str | None = None, home: str | Path | None = None, settings: Settings | None = None
+) -> LoadedExperiment:
+    """The experiment of that name; needs none of its trainers.
+
+    Raises:
+        ExperimentError: with the near miss, if there is none.
+    """
+    chosen = (settings or Settings()).replaced(storage=storage, home=home)
+    return LoadedExperiment(load_experiment(open_storage(chosen.storage, home=chosen.home), name), chosen)
 
 
 def train(
     file: str | Path,
     *,
     seeds: int | None = None,
+    trainers: Trainers | None = None,
+    data_dir: str | Path | None = None,
     settings: Settings | None = None,
     report: Callable[[int, int, dict[str, float]], None] | None = None,
     diagnose: str | Path | None = None,
@@ -254,6 +186,7 @@ def train(
     """Trains an exported file, as ``hpo train`` does; returns what ``hpo train --json`` prints.
 
     Args:
+        trainers: modules or functions with trainers of your own.
         seeds: number of fresh seeds to train with, in place of the file's own.
         report: called after each epoch with the seed, the epoch from 1 and its metrics.
         diagnose: folder for diagnostics of the network that the file's own seed gives, which is trained beside the
@@ -263,7 +196,7 @@ def train(
     """
     return train_with(
         file,
-        settings or Settings(),
+        (settings or Settings()).replaced(data_dir=data_dir, trainers=trainer_modules(trainers)),
         seeds=seeds,
         report=report,
         diagnose=diagnose,

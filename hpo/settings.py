@@ -6,7 +6,7 @@ address with a password shows in a list of processes.
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -85,6 +85,14 @@ class Settings:
     def given(cls, **values: Any) -> "Settings":
         """Settings of those ``values`` that are not None; the others come from the environment or are the defaults."""
         return cls(**{name: value for name, value in values.items() if value is not None})
+
+    def replaced(self, **values: Any) -> "Settings":
+        """These settings with those ``values`` that are not None; ``home`` and ``data_dir`` may be text."""
+        given = {name: value for name, value in values.items() if value is not None}
+        for name in ("home", "data_dir"):
+            if name in given:
+                given[name] = Path(given[name])
+        return replace(self, **given)
 
     @property
     def home_path(self) -> Path:

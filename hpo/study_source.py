@@ -7,11 +7,12 @@ arguments of their own.
 
 import dataclasses
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from hpo.errors import StudyFileError, UsageError, near_miss
+from hpo.launchers.registry import all_options
 from hpo.settings import Settings
 from hpo.studyfile.load import load_study_file, parse_study_file
 from hpo.studyfile.model import StudyFile
@@ -21,6 +22,7 @@ from hpo.trainers.loading import load_trainers
 from hpo.trainers.objective_loading import OWN_STUDIES, is_objective_name, load_objective
 from hpo.trainers.registry import TRAINERS, TrainerEntry
 
+Trainers = str | Iterable[str | Path | Callable[..., Any]]
 Source = str | Path | Mapping[str, Any] | StudyFile | Callable[..., Any]
 
 SHORT = {"trials": "budget", "sampler": "samplers"}
@@ -71,7 +73,7 @@ def read_study(
 
 
 def _parsed(study: Source, given: dict[str, Any]) -> StudyFile:
-    if isinstance(study, str) and is_objective_name(study) and not Path(study).is_file():
+    if isinstance(study, str) and takes_keys(study):
         return _from_keys(load_objective(study), given)
     if callable(study):
         return _from_keys(register_function(study), given)
@@ -116,7 +118,46 @@ def _from_keys(entry: TrainerEntry, given: dict[str, Any]) -> StudyFile:
     return parse_study_file(content, f"the arguments for {entry.name}")
 
 
-def unknown_argument(name: str, known: frozenset[str] | set[str]) -> UsageError:
+def sorted_options(
+    options: Mapping[str, Any], *, takes_keys: bool
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The arguments of ``hpo.launch`` as options of a launcher, settings, and keys of a study file.
+
+    Raises:
+        UsageError: for an argument that nothing takes, with the near miss.
+    """
+    of_settings = {field.name for field in dataclasses.fields(Settings)}
+    of_launchers = set(all_options())
+    keys = KEYS if takes_keys else frozenset()
+    named = {"launcher", "workers", "trainers", "storage", "home", "data_dir", "progress", "settings"}
+    for name in options:
+        if name not in of_launchers | of_settings | keys:
+            if name in KEYS:
+                raise UsageError(f"{name} is a key of the study file: write it there; only a function takes it here")
+            raise unknown_argument(name, of_launchers | of_settings | keys | named)
+    return (
+        {name: value for name, value in options.items() if name in of_launchers},
+        {name: value for name, value in options.items() if name in of_settings - of_launchers},
+        {name: value for name, value in options.items() if name in keys - of_launchers - of_settings},
+    )
+
+
+def takes_keys(study: Source) -> bool:
+    """Whether a study file's keys are given beside it: a function, or the name of an objective."""
+    return callable(study) or (isinstance(study, str) and is_objective_name(study) and not Path(study).is_file())
+
+
+def trainer_modules(trainers: Trainers | None) -> str | None:
+    """Modules and functions as the settings name them; functions are registered here."""
+    if trainers is None or isinstance(trainers, str):
+        return trainers
+    for function in trainers:
+        if callable(function):
+            register_function(function)
+    return ",".join(str(trainer) for trainer in trainers if not callable(trainer))
+
+
+def unknown_argument(name: str, known: Iterable[str]) -> UsageError:
     """The error for an argument that nothing takes, with the near miss or what to do in place of Optuna's."""
     if name in OF_OPTUNA:
         return UsageError(f"{name} is an argument of Optuna's; {OF_OPTUNA[name]}")

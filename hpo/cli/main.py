@@ -119,7 +119,7 @@ def export(
     checkpoint_dir: CheckpointOption = None,
 ) -> None:
     """Write the best configuration as a file that trains again to the same result, or the best trial's model."""
-    from hpo.api import LoadedExperiment
+    from hpo.loaded_experiment import LoadedExperiment
     from hpo.settings import Settings
 
     settings = Settings.given(
@@ -145,7 +145,7 @@ app.command()(logs)
 @app.command("list")
 def list_parts(trainers: TrainersOption = None, as_json: JsonOption = False) -> None:
     """Show the trainers, networks, data sets, samplers, pruners and launchers, a line each."""
-    from hpo.cli.catalog import parts
+    from hpo.catalog import parts
 
     listed = parts(trainers or "")
     if as_json:

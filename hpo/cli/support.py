@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from hpo import strict_json
 
 if TYPE_CHECKING:
-    from hpo.api import LoadedExperiment
     from hpo.database.storage import Storage
     from hpo.experiment.experiment import Experiment
+    from hpo.loaded_experiment import LoadedExperiment
     from hpo.settings import Settings
 
 MOST_REASONS = 5

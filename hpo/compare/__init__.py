@@ -7,5 +7,22 @@ importance.py    PED-ANOVA for each sampler                 comparison.py    all
 tasks.py         several experiments: ranks                 tables.py        the comparison as rows of cells
 figures.py       the comparison as plotly figures           render.py, page/ templates, style and scripts of pages
 report.py        terminal, JSON, CSV, one page; retraining  publish.py       into Optuna's own pages
-command.py       ``hpo compare``
+python.py        ``hpo.compare(...)``
 """
+
+import sys
+import types
+from typing import Any
+
+
+class _CallablePackage(types.ModuleType):
+    """The public function ``hpo.compare`` has the name of this package, so the package is called as the function."""
+
+    def __call__(self, *experiments: str, **options: Any) -> Any:
+        """See :func:`hpo.compare.python.compare`."""
+        from hpo.compare.python import compare
+
+        return compare(*experiments, **options)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

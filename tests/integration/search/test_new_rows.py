@@ -8,7 +8,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 import benchmarks.sleeping  # noqa: F401  (registers the trainer)
-from hpo.cli.catalog import parts
+from hpo.catalog import parts
 from hpo.database.storage import Storage
 from hpo.errors import StudyFileError
 from hpo.experiment.experiment import create_experiment

@@ -1,4 +1,4 @@
-"""What can be named in a study file or on the command line, a line each: the same tables that do the work."""
+"""What can be named in a study file or on the command line, a line each: ``hpo list`` and ``hpo.list``."""
 
 from hpo.launchers.registry import LAUNCHERS
 from hpo.search.pruner_registry import PRUNERS
