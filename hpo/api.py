@@ -1,5 +1,6 @@
 """The Python API: the same verbs as the command line, with real ``optuna.Study`` objects behind them."""
 
+import contextlib
 import datetime
 import os
 import shlex
@@ -10,8 +11,15 @@ from typing import Any
 from hpo.database.retries import retry_failed
 from hpo.database.retrying import persistently
 from hpo.database.storage import open_storage
-from hpo.errors import StudyFileError, UsageError
-from hpo.experiment.experiment import Experiment, check_trainer, create_experiment, load_experiment
+from hpo.errors import ExperimentError, StorageError, StudyFileError, UsageError
+from hpo.experiment.experiment import (
+    Experiment,
+    MissingTrainerError,
+    check_trainer,
+    create_experiment,
+    load_experiment,
+    missing_trainer,
+)
 from hpo.experiment.trainer_version import record_version
 from hpo.export.retrain import (
     check_trainable,
@@ -91,7 +99,11 @@ def launch_with(
 ) -> LoadedExperiment:
     """As :func:`launch`, with everything given; ``keys``: the study file's, beside an objective or a function."""
     check_launch(launcher, settings, options)
-    parsed, settings = read_study(study, settings, keys, launcher)
+    try:
+        parsed, settings = read_study(study, settings, keys, launcher)
+    except StudyFileError:
+        _check_modules_of_before(study, settings)
+        raise
     if (check := TRAINERS[parsed.trainer].check) is not None:
         for config in parsed.example_configs():
             check(config, settings.data_dir, settings.download)
@@ -128,7 +140,7 @@ def retry(
     load_trainers(settings.trainers)
     storage = open_storage(settings.storage, home=settings.home)
     experiment = load_experiment(storage, name)
-    check_trainer(name, experiment.trainer, experiment.trainer_fields, experiment.content)
+    check_trainer(name, experiment.study_file.trainer, experiment.trainer_fields, experiment.content)
     return _run(experiment, launcher, settings, options, progress or PlainProgress())
 
 
@@ -274,6 +286,23 @@ def _train_and_diagnose(
     return result
 
 
+def _check_modules_of_before(study: Source, settings: Settings) -> None:
+    """Raises MissingTrainerError if the file's experiment exists and was launched with modules that were not given."""
+    if not isinstance(study, str | Path) or not Path(study).is_file():
+        return
+    content = read_table(study)
+    name, trainer = content.get("name"), content.get("trainer")
+    may_exist = settings.storage is not None or (settings.home_path / "postgres").exists()
+    if not isinstance(name, str) or not isinstance(trainer, str) or trainer in TRAINERS or not may_exist:
+        return
+    modules = ""
+    with contextlib.suppress(ExperimentError, StorageError):
+        before = load_experiment(open_storage(settings.storage, home=settings.home), name)
+        modules = before.trainer_modules if before.trainer == trainer else ""
+    if modules:
+        raise missing_trainer(name, trainer, modules) from None
+
+
 def _load_exported(file: str | Path) -> StudyFile:
     """The study file; if it was exported and its trainer is not among those of this process, says what to give."""
     try:
@@ -283,8 +312,9 @@ def _load_exported(file: str | Path) -> StudyFile:
         provenance, trainer = content.get("provenance"), content.get("trainer")
         modules = provenance.get("trainers") if isinstance(provenance, dict) else None
         if isinstance(modules, str) and isinstance(trainer, str) and trainer not in TRAINERS:
-            raise UsageError(
-                f"{file} trains with {trainer!r}, which this process does not have; it was launched with its modules: "
-                f"hpo train {shlex.quote(str(file))} --trainers {shlex.quote(modules)}"
+            raise MissingTrainerError(
+                f"{file} trains with {trainer!r}, which this process does not have; its experiment was launched with "
+                f"--trainers {shlex.quote(modules)}",
+                modules,
             ) from error
         raise

@@ -1,6 +1,7 @@
 """The commands, each as thin as its Python call. Nothing heavy is imported before a command needs it."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -197,13 +198,18 @@ def _hide_password_from_process_list() -> None:
     if any("://" in argument for argument in sys.argv[1:]):
         import setproctitle
 
-        from hpo.database.address import masked
+        setproctitle.setproctitle(" ".join(_shown_arguments()))
 
-        def shown(argument: str) -> str:
-            option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
-            return option + equals + (masked(value) if "://" in value else value)
 
-        setproctitle.setproctitle(" ".join(["hpo", *map(shown, sys.argv[1:])]))
+def _shown_arguments() -> list[str]:
+    """The command of this process, ready for a shell, with the passwords of addresses masked."""
+    from hpo.database.address import masked
+
+    def shown(argument: str) -> str:
+        option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+        return option + equals + (masked(value) if "://" in value else value)
+
+    return ["hpo", *(shlex.quote(shown(argument)) for argument in sys.argv[1:])]
 
 
 def main() -> NoReturn:
@@ -220,6 +226,8 @@ def main() -> NoReturn:
         code = _pipe_closed() if isinstance(ended.__context__, BrokenPipeError) else ended.code
     except HPOError as error:
         code = _failed(str(error), error.exit_code)
+        if modules := getattr(error, "modules", ""):
+            print(f"  {' '.join(_shown_arguments())} --trainers {shlex.quote(modules)}", file=sys.stderr)
     except TrainerError as error:
         code = _failed(str(error), 2)
     except Exception as error:

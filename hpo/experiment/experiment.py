@@ -250,15 +250,26 @@ def read_stored_file(content: Mapping[str, Any], trainer_modules: str = "") -> S
     return study_file
 
 
-def missing_trainer(name: str, trainer: str, modules: str) -> ExperimentError:
+class MissingTrainerError(ExperimentError):
+    """This process has not imported an experiment's trainer; ``modules`` is what it was launched with, or "".
+
+    The command line adds the whole command.
+    """
+
+    def __init__(self, message: str, modules: str) -> None:
+        super().__init__(message)
+        self.modules = modules
+
+
+def missing_trainer(name: str, trainer: str, modules: str) -> MissingTrainerError:
     """The error for an experiment whose trainer this process has not imported."""
     where = (
-        f"it was launched with --trainers {shlex.quote(modules)} (not imported from there by itself): give the same"
+        f"it was launched with --trainers {shlex.quote(modules)}, and nothing imports what a database names"
         if modules
         else "name its module with --trainers, or set HPO_TRAINERS"
     )
-    return ExperimentError(
-        f"the experiment {name!r} trains with {trainer!r}, which this process does not have; {where}"
+    return MissingTrainerError(
+        f"the experiment {name!r} trains with {trainer!r}, which this process does not have; {where}", modules
     )
 
 
