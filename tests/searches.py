@@ -41,7 +41,7 @@ def study_file(name, samplers, repeats, trials, **more):
         "space": {
             "lr": {"low": 1e-4, "high": 1.0, "log": True},
             "beta": {"low": 0.8, "high": 0.99},
-            "width": [128, 256, 512],
+            "width": {"choices": [128, 256, 512]},
         },
         **more,
     }

@@ -1,11 +1,13 @@
 """Who gets into the dashboard, from where, to do what, over real HTTP; and artifacts, which anyone's code wrote."""
 
+import json
 import socket
 from contextlib import closing
 from urllib.parse import quote, urlencode
 
 import optuna
 import pytest
+import sqlalchemy as sa
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from hpo.cli.dashboard import password
@@ -287,3 +289,54 @@ def test_path_traversal_in_artifact_ids(serve, artifacts, tmp_path):
         assert browser.get(wanted).status in (403, 404), wanted
     (tmp_path / "artifacts" / good).unlink()
     assert browser.get(f"/artifacts/{study_id}/{trial_id}/{good}").status == 404
+
+
+def test_a_study_of_an_experiment_is_not_renamed(storage, serve):
+    """Optuna renames by copying and deleting: ours are refused with the reason, others are renamed as ever."""
+    ids = fill(storage, "e", ("random",), 1, 2)
+    own = optuna.create_study(study_name="own", storage=storage)._study_id
+    browser = serve()
+    for path in (f"/api/studies/{ids[0]}/rename", f"/api/studies/{ids[0]}/rename/", f"/api/studies/0{ids[0]}/rename"):
+        answer = browser.ask("POST", path, {"study_name": "mine"})
+        assert answer.status in (404, 409), path
+        if answer.status == 409:
+            assert "belongs to an experiment" in json.loads(answer.content)["reason"]
+    assert browser.ask("POST", f"/api/studies/{own}/rename", {"study_name": "renamed"}).status == 201
+    assert sorted(storage.get_study_name_from_id(s._study_id) for s in storage.get_all_studies()) == [
+        "e/random/0",
+        "renamed",
+    ]
+
+
+def test_an_artifact_of_another_machine_says_where_it_lies(storage, serve):
+    ids = fill(storage, "e", ("random",), 1, 2)
+    trial = storage.get_all_trials(ids[0])[0]._trial_id
+    artifact_id = "11111111-2222-3333-4444-555555555555"
+    note = {"artifact_id": artifact_id, "filename": "a.png", "mimetype": "image/png", "encoding": None}
+    with storage.engine.begin() as connection:
+        for table, key, value in (
+            ("trial_system_attributes", f"artifacts:{artifact_id}", json.dumps(note)),
+            ("trial_user_attributes", "worker", "node7:123:abc"),
+        ):
+            connection.execute(
+                sa.text(f"INSERT INTO {table} (trial_id, key, value_json) VALUES (:t, :k, :v)"),
+                {"t": trial, "k": key, "v": json.dumps(value)},
+            )
+    answer = serve().get(f"/artifacts/{ids[0]}/{trial}/{artifact_id}")
+    assert answer.status == 404
+    assert "on the machine node7" in answer.text
+    assert "--checkpoint-dir" in answer.text
+
+
+def test_optunas_pages_link_back_and_keep_their_policy(storage, serve):
+    fill(storage, "e", ("random",), 1, 2)
+    browser = serve()
+    for path in ("/dashboard", "/dashboard/studies/1/trials"):
+        page = browser.get(path, headers={"If-Modified-Since": "Wed, 25 Nov 2099 00:00:00 GMT"})
+        assert page.status == 200
+        assert '<a id="hpo-back" href="/hpo/"' in page.text
+        assert int(page.getheader("Content-Length")) == len(page.content)
+        assert "script-src 'self'" in page.getheader("Content-Security-Policy")
+    style = browser.get("/hpo/static/optuna.css")
+    assert style.status == 200
+    assert style.getheader("Content-Type").startswith("text/css")

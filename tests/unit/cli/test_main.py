@@ -18,6 +18,7 @@ COMMANDS = {
     "export",
     "launch",
     "list",
+    "logs",
     "retry",
     "status",
     "train",
