@@ -33,7 +33,7 @@ def check(address: str, lines: list[dict[str, Any]], *, budget: int, num_cells: 
         trials.append(
             {
                 "study": study, "id": trial_id, "number": number, "state": state, "lineage": lineage,
-                "attempt": attempt, "retried": retried, "pid": int(worker.rpartition(":")[2]) if worker else None,
+                "attempt": attempt, "retried": retried, "pid": int(worker.split(":")[1]) if worker else None,
                 "ended": ended, "attrs": values, "reports": {int(k): v for k, v in (reports or {}).items()},
             }
         )  # fmt: skip
