@@ -57,7 +57,7 @@ def ours(name: str, num_trials: int, folder: Path) -> None:
     ClaimQueue._claim = timed("ask", ClaimQueue._claim)  # type: ignore[method-assign]
     DatabaseThread._write = timed("report", DatabaseThread._write)  # type: ignore[method-assign]
     Worker._refresh_for = timed("prune", Worker._refresh_for)  # type: ignore[method-assign]
-    StudyRunner.should_prune = timed("prune", StudyRunner.should_prune)  # type: ignore[method-assign]
+    StudyRunner.would_prune = timed("prune", StudyRunner.would_prune)  # type: ignore[method-assign]
     trial_writes.finish = timed("tell", trial_writes.finish)
     start = Worker._start
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from hpo.database import retries
+from hpo.database import dead_workers
 from hpo.database.retrying import persistently
 from hpo.errors import ExperimentError
 from hpo.experiment.experiment import Experiment
@@ -128,7 +128,7 @@ def _requeue_killed(experiment: Experiment, ends: list[WorkerEnd]) -> None:
     for end in ends:
         if end.code != 0 and end.worker is not None:
             with contextlib.suppress(Exception):
-                retries.give_back_all(experiment.storage.engine, end.worker, "its launch was asked to end")
+                dead_workers.give_back_all(experiment.storage.engine, end.worker, "its launch was asked to end")
 
 
 @dataclass
@@ -262,8 +262,8 @@ class Supervision:
         engine, max_retries = self.experiment.storage.engine, self.experiment.study_file.max_retries
         worker, reason = end.worker, f"its worker {end.worker} {end.how}"
         if end.was_asked:
-            return persistently(lambda: retries.give_back_all(engine, worker, "its worker was asked to end"))
-        return persistently(lambda: retries.fail_worker(engine, worker, reason, max_retries))
+            return persistently(lambda: dead_workers.give_back_all(engine, worker, "its worker was asked to end"))
+        return persistently(lambda: dead_workers.fail_worker(engine, worker, reason, max_retries))
 
     def _why_nothing_succeeds(self) -> str | None:
         ids = self.experiment.study_ids

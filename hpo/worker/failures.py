@@ -4,21 +4,21 @@ Workers look up the row of an error with :func:`classify`; launchers read the ex
 :func:`why_nothing_succeeds` after a worker's death. :func:`as_markdown` prints the table for the documentation.
 """
 
+import dataclasses
 import errno
 import gc
 import re
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from hpo.database import retries
-from hpo.worker.exit_codes import EXIT_DEVICE, EXIT_RESTART
+from hpo.worker.exit_codes import EXIT_DEVICE, EXIT_MEMORY, EXIT_RESTART
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Failure:
     """A row of the table.
 
@@ -58,6 +58,13 @@ OUT_OF_MEMORY = Failure(
     "tried again alone; infeasible if it runs out of memory again",
     "is replaced",
     ends_worker=True,
+)
+OUT_OF_MEMORY_AT_ONCE = dataclasses.replace(
+    OUT_OF_MEMORY,
+    name="out of memory at once",
+    happened="the same, in the first trial of a process, and no trial has a result yet",
+    worker="is replaced, and counted as one of `--max-restarts`",
+    exit_code=EXIT_MEMORY,
 )
 DEVICE_LOST = Failure(
     "device lost",
@@ -157,6 +164,7 @@ TABLE = (
     INFEASIBLE,
     PRUNED,
     OUT_OF_MEMORY,
+    OUT_OF_MEMORY_AT_ONCE,
     DEVICE_LOST,
     PROCESS_STATE,
     MEMORY_LIMIT,

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from hpo.database import attributes, retries, trial_writes
 from hpo.database.trial_writes import Writes
-from hpo.errors import NothingSucceedsError
+from hpo.errors import ExperimentError, NothingSucceedsError
 from hpo.experiment.experiment import Experiment
 from hpo.files.artifacts import attach, attach_text, epochs_table
 from hpo.files.checkpoints import CheckpointFolder
@@ -104,6 +104,29 @@ class Outcomes:
 
     # Trials that did not.
 
+    def end_by_error(self, trial: RunningTrial, error: BaseException) -> Failure:
+        """Ends a trial that raised an error as its row of the failure table says, and returns the row.
+
+        Raises:
+            NothingSucceedsError: if no trial of the experiment succeeds and enough have failed.
+        """
+        failure = failures.classify(error)
+        if isinstance(error, ExperimentError):  # the trainer's configuration refuses what a retry or a cell is given
+            failure = failures.INFEASIBLE
+        if failure is failures.PRUNED:
+            reason = str(error) or "pruned by its trainer"
+            failures.release(error)
+            self.conclude(trial, TrialState.PRUNED, reason)
+            self.finish(trial)
+        elif failure is failures.INFEASIBLE:
+            self.end_infeasible(trial, error)
+        else:
+            is_first = not (trial.shared or trial.claim.attempt)
+            if failure is failures.OUT_OF_MEMORY and is_first and not self.has_results():
+                failure = failures.OUT_OF_MEMORY_AT_ONCE
+            self.fail(trial, failure, error)
+        return failure
+
     def fail(self, trial: RunningTrial, failure: Failure, error: BaseException) -> None:
         """Ends the attempt with an error as its row of the failure table says, and waits until that is written.
 
@@ -124,10 +147,11 @@ class Outcomes:
         trial_id, max_retries = trial.trial_id, self._study_file.max_retries
         epochs = len(trial.history)
         with self._cache.pending.transaction(self._engine, trial_id) as (connection, writes):
-            if failure is failures.OUT_OF_MEMORY:
-                has_happened_before = retries.last_error(connection, trial_id) == failure.name
+            if failure in (failures.OUT_OF_MEMORY, failures.OUT_OF_MEMORY_AT_ONCE):
+                name = failures.OUT_OF_MEMORY.name
+                has_happened_before = retries.last_error(connection, trial_id) == name
                 if not has_happened_before:
-                    retries.give_back(connection, trial_id, text, writes, error=failure.name, apart=self._worker)
+                    retries.give_back(connection, trial_id, text, writes, error=name, apart=self._worker)
                 elif trial.shared:
                     # Something else of this process may have taken the memory, once more.
                     retries.retry_or_fail(connection, trial_id, text, max_retries, epochs=epochs, writes=writes)

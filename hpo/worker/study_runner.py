@@ -4,6 +4,7 @@ A configuration is the stored one of a retry, a grid's cell, one of ``try_first`
 what the sampler draws. A draw that the trainer's configuration refuses is recorded and drawn again.
 """
 
+import random
 from typing import Any
 
 import optuna
@@ -29,11 +30,14 @@ from hpo.search.sampler_registry import build_sampler
 from hpo.search.seeds import derive_seed
 from hpo.studyfile.configuration import display_dump
 from hpo.studyfile.model import StudyFile
-from hpo.trainers.registry import TRAINERS
+from hpo.trainers.registry import TRAINERS, TrainerEntry
 from hpo.worker.failures import INFEASIBLE, classify
 from hpo.worker.objective_trials import ObjectiveTrials
 from hpo.worker.running_trial import RunningTrial
 from hpo.worker.trial_cache import TrialCache
+
+AUDIT_SHARE = 0.05
+"""Share of the trials to be pruned that an audit trains to their end."""
 
 MAX_DRAWS = 200
 """Configurations that are drawn for one lineage; if all of them are refused, the run ends."""
@@ -235,8 +239,27 @@ class StudyRunner:
         """Whether the pruner can decide anything after this epoch, so that the other trials' values are needed."""
         return self.decision_epochs is None or epoch in self.decision_epochs
 
-    def should_prune(self, trial_id: int) -> bool:
-        """The pruner's decision on a trial of this worker, from what the cache holds now."""
+    def should_prune(self, trial: RunningTrial, epoch: int, entry: TrainerEntry) -> bool:
+        """Whether the trial is to be pruned after this epoch, from what the cache holds now.
+
+        A share of those that the pruner would prune is trained on if the study file says ``audit``.
+        """
+        # After its last epoch there is nothing left to save by pruning: the trial is complete.
+        if trial.audited or not self.decides_at(epoch) or epoch == trial.last_epoch(entry):
+            return False
+        if not self.would_prune(trial.trial_id):
+            return False
+        if self.study_file.audit and not self.stops_early:
+            # Drawn from the lineage, so that a retry is drawn alike.
+            seed = derive_seed(self.study_file.seed, self.handle.name, "audit", trial.claim.lineage)
+            if random.Random(seed).random() < AUDIT_SHARE:
+                trial.audited = True
+                self.cache.set_trial_user_attr(trial.trial_id, attributes.AUDITED, epoch)
+                return False
+        return True
+
+    def would_prune(self, trial_id: int) -> bool:
+        """The pruner's decision on a trial of this worker."""
         forget_cached_trials(self.study)
         return self.study.pruner.prune(self.study, self.cache.get_trial(trial_id))
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from hpo.database import retries
+from hpo.database import dead_workers, retries
 from hpo.experiment.experiment import Experiment
 from hpo.worker.exit_codes import EXIT_RESTART
 from hpo.worker.process_end import is_worker_process, leave
@@ -53,7 +53,7 @@ class Watchdogs:
         if time.monotonic() - self._last_sweep < self._grace_seconds / 4:
             return
         self._last_sweep = time.monotonic()
-        num_swept = retries.sweep(
+        num_swept = dead_workers.sweep(
             self._experiment.storage.engine,
             self._experiment.study_ids,
             self._grace_seconds,

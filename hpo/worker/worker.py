@@ -8,33 +8,31 @@ may die at any point. What follows an error is looked up in :mod:`hpo.worker.fai
 
 import logging
 import math
-import random
 import time
 
-import psutil
 from optuna.trial import TrialState
 
 from hpo.database import attributes, claims
-from hpo.errors import ExperimentDeletedError, ExperimentError, HPOError, UsageError
+from hpo.errors import ExperimentDeletedError, HPOError, UsageError
 from hpo.experiment.experiment import Experiment, check_trainer
 from hpo.experiment.trainer_version import trainer_version
-from hpo.files.checkpoints import Checkpoint, CheckpointFolder
+from hpo.files.checkpoints import CheckpointFolder
 from hpo.machine import trained_on
-from hpo.search.seeds import derive_seed
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.metrics import checked_metrics, missing_objective, reported_value, value_epoch
-from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Evicted, Failed, Metrics, Trainer
+from hpo.trainers.protocol import Ended, EpochEnd, Event, Evicted, Failed, Metrics, Trainer
 from hpo.trainers.registry import TRAINERS
 from hpo.worker import failures, process_end
+from hpo.worker.build import build_trainer, size_mb
 from hpo.worker.claim_queue import ClaimQueue
 from hpo.worker.db_thread import DatabaseThread
-from hpo.worker.exit_codes import EXIT_BUG, EXIT_MEMORY, EXIT_RESTART
-from hpo.worker.failures import classify
+from hpo.worker.exit_codes import EXIT_BUG, EXIT_RESTART
 from hpo.worker.heartbeat import Heartbeat
 from hpo.worker.options import WorkerOptions
 from hpo.worker.outcomes import Outcomes
 from hpo.worker.run_context import attach_log, make_run, tidy_folders
 from hpo.worker.running_trial import RunningTrial
+from hpo.worker.saving import save_checkpoint
 from hpo.worker.signals import Interrupted, raising_interrupted
 from hpo.worker.stdio import StdioGuard
 from hpo.worker.study_runner import StudyRunner
@@ -42,8 +40,6 @@ from hpo.worker.trial_cache import TrialCache
 from hpo.worker.watchdogs import Watchdogs
 
 log = logging.getLogger("hpo")
-
-AUDIT_SHARE = 0.05
 
 
 class Worker:
@@ -63,8 +59,7 @@ class Worker:
         self.name = options.name
         self.study_file = experiment.study_file
         self.trainer_entry = TRAINERS[self.study_file.trainer]
-        self.trainer: Trainer = self._build_trainer()
-        self._check_memory_limit()
+        self.trainer: Trainer = build_trainer(self.trainer_entry, self.study_file, options)
         self.cache = TrialCache(experiment.storage, auto_refresh=False)
         self.runners = {study.study_id: StudyRunner(self.cache, self.study_file, study) for study in experiment.studies}
         self.folders = {
@@ -189,7 +184,7 @@ class Worker:
         if self.options.log is not None:
             self.cache.set_trial_user_attr(claim.trial_id, attributes.LOG, self.options.log)
         if trial.error is not None:
-            self._end_failed(trial, trial.error)
+            self._end_by_error(trial, trial.error)
             return False
         # If this trial ends its process, the record must show that it had begun: else it counts as claimed ahead.
         begun = self.db_thread.write()
@@ -275,7 +270,11 @@ class Worker:
             self._finish(trial, TrialState.PRUNED, f"{self.study_file.metric} is {value} at epoch {event.epoch}")
         elif event.finished:
             self._end_training(trial)
-        elif value is not None and event.may_prune and self._should_prune(trial, event.epoch):
+        elif (
+            value is not None
+            and event.may_prune
+            and self.runners[trial.claim.study_id].should_prune(trial, event.epoch, self.trainer_entry)
+        ):
             reason = f"{self.study_file.pruner.name} at epoch {event.epoch}"
             if self.runners[trial.claim.study_id].stops_early:
                 # It stopped for lack of progress of its own, which says nothing against it.
@@ -285,26 +284,14 @@ class Worker:
         elif self._is_out_of_time(trial):
             self._end_training(trial, reason=f"stopped after trial_timeout_seconds, at epoch {event.epoch}")
         else:
-            self._save(trial, event)
+            folder = self.folders[trial.claim.study_id]
+            if (unsaved := save_checkpoint(trial, event, folder, self.cache.leases)) is not None:
+                self._fail(trial, unsaved)
             self.db_thread.write()
 
     def _is_out_of_time(self, trial: RunningTrial) -> bool:
         limit = self.study_file.trial_timeout_seconds
         return limit is not None and time.monotonic() - trial.started > limit
-
-    def _save(self, trial: RunningTrial, event: EpochEnd) -> None:
-        """Writes a checkpoint; what goes wrong while the trainer makes it is the trial's error."""
-        if event.snapshot is None or not self._is_recorded(trial):
-            return
-        try:
-            state = event.snapshot()
-        except Exception as error:
-            self._fail(trial, error)
-            return
-        try:
-            self.folders[trial.claim.study_id].save(trial.claim.lineage, Checkpoint(event.epoch, state, trial.history))
-        except TypeError as error:
-            self._fail(trial, error)
 
     def _end_training(self, trial: RunningTrial, final: Metrics | None = None, reason: str | None = None) -> None:
         """The trainer has run to its end: the trial is complete if it returned, or reported, a finite value.
@@ -334,33 +321,6 @@ class Worker:
         nan_is_no_report = self.trainer_entry.nan_is_no_report
         return reported_value(history, self.study_file.metric, nan_is_no_report=nan_is_no_report)
 
-    def _is_recorded(self, trial: RunningTrial) -> bool:
-        """Waits until the trial's configuration is on record; returns False if the trial was lost meanwhile.
-
-        Without it there must be no checkpoint: a retry would draw another configuration, and go on from what this one
-        had trained.
-        """
-        if trial.recorded is not None:
-            trial.recorded.result()
-            trial.recorded = None
-        return not self.cache.leases.is_lost(trial.trial_id)
-
-    def _should_prune(self, trial: RunningTrial, epoch: int) -> bool:
-        runner = self.runners[trial.claim.study_id]
-        # After its last epoch there is nothing left to save by pruning: the trial is complete.
-        if trial.audited or not runner.decides_at(epoch) or epoch == trial.last_epoch(self.trainer_entry):
-            return False
-        if not runner.should_prune(trial.trial_id):
-            return False
-        if self.study_file.audit and not runner.stops_early:
-            # Drawn from the lineage, so that a retry is drawn alike.
-            draw = random.Random(derive_seed(self.study_file.seed, trial.study.name, "audit", trial.claim.lineage))
-            if draw.random() < AUDIT_SHARE:
-                trial.audited = True
-                self.cache.set_trial_user_attr(trial.trial_id, attributes.AUDITED, epoch)
-                return False
-        return True
-
     # How trials leave their slots.
 
     def _finish(self, trial: RunningTrial, state: TrialState, reason: str | None = None) -> None:
@@ -375,33 +335,13 @@ class Worker:
 
     def _fail(self, trial: RunningTrial, error: BaseException) -> None:
         self._leave(trial)
-        self._end_failed(trial, error)
+        self._end_by_error(trial, error)
 
-    def _end_failed(self, trial: RunningTrial, error: BaseException) -> None:
-        """Ends a trial that raised an error as its row of the failure table says."""
-        failure = classify(error)
-        if isinstance(error, ExperimentError):  # the trainer's configuration refuses what a retry or a cell is given
-            failure = failures.INFEASIBLE
-        if failure is failures.PRUNED:
-            self._finish_pruned(trial, error)
-        elif failure is failures.INFEASIBLE:
-            self.outcomes.end_infeasible(trial, error)
-        else:
-            if failure.ends_worker and self.replacement is None:
-                code = failure.exit_code
-                if failure is failures.OUT_OF_MEMORY and not (
-                    trial.shared or trial.claim.attempt or self.outcomes.has_results()
-                ):
-                    code = EXIT_MEMORY
-                self.replacement = code, f"its worker is replaced: {failure.name}"
-            self.outcomes.fail(trial, failure, error)
-
-    def _finish_pruned(self, trial: RunningTrial, error: BaseException) -> None:
-        """The training code ended its trial itself with ``optuna.TrialPruned``."""
-        reason = str(error) or "pruned by its trainer"
-        failures.release(error)
-        self.outcomes.conclude(trial, TrialState.PRUNED, reason)
-        self.outcomes.finish(trial)
+    def _end_by_error(self, trial: RunningTrial, error: BaseException) -> None:
+        """Ends a trial that raised an error as the failure table says; notes if the worker has to end."""
+        failure = self.outcomes.end_by_error(trial, error)
+        if failure.ends_worker and self.replacement is None:
+            self.replacement = failure.exit_code, f"its worker is replaced: {failure.name}"
 
     def _drop_lost(self) -> None:
         """Drops the trials that another worker has; asks the database first if the last heartbeat is old."""
@@ -445,18 +385,10 @@ class Worker:
         if self.heartbeat.may_declare_others_dead:
             self.watchdogs.sweep()
 
-    def _check_memory_limit(self) -> None:
-        limit, size = self.options.memory_limit_mb, _size_mb()
-        if limit is not None and size > limit:
-            raise ExperimentError(
-                f"--memory-limit-mb {limit} is less than the {size} MB that this worker takes before its first trial; "
-                f"give it at least {2 * size}"
-            )
-
     def _check_size(self) -> None:
         """Replaces a worker that has grown past its limit, in time: the trials go on from their checkpoints."""
         limit = self.options.memory_limit_mb
-        if limit is None or self.replacement is not None or _size_mb() <= limit:
+        if limit is None or self.replacement is not None or size_mb() <= limit:
             return
         self.replacement = EXIT_RESTART, "its worker grew past the memory limit"
         if len(self.running) == 1 and self.num_started == 1:
@@ -465,26 +397,3 @@ class Worker:
             self._leave(trial)
             error = MemoryError(f"it grew past --memory-limit-mb {limit} alone in its process")
             self.outcomes.fail(trial, failures.MEMORY_LIMIT, error)
-
-    def _build_trainer(self) -> Trainer:
-        entry = self.trainer_entry
-        slots = self.options.slots or self.study_file.slots
-        if entry.max_slots is not None and slots is not None and slots > entry.max_slots:
-            log.info("the trainer %s trains %d at a time; slots = %d is ignored", entry.name, entry.max_slots, slots)
-            slots = entry.max_slots
-        return entry.build(
-            BuildOptions(
-                device=self.options.device,
-                slots=slots,
-                threads=self.options.threads,
-                configs=tuple(self.study_file.example_configs()),
-                data_dir=self.options.data_dir,
-                download=self.options.download,
-                program=self.study_file.program_options(),
-                memory_bytes=self.options.memory_bytes,
-            )
-        )
-
-
-def _size_mb() -> int:
-    return int(psutil.Process().memory_info().rss / 2**20)

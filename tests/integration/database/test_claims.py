@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.database import claims, retries, trial_writes
+from hpo.database import claims, dead_workers, retries, trial_writes
 from hpo.database.claims import Claim
 from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
@@ -129,8 +129,8 @@ def test_a_silent_worker_is_swept_and_its_late_writes_are_refused(storage: Stora
     # The server has been up for a moment only, so the grace is a fraction of one.
     _age_heartbeat(storage, claim.trial_id, 60)
     _age_heartbeat(storage, beating.trial_id, -60)
-    assert retries.sweep(storage.engine, [study_id], 0.2, 3) == 1
-    assert retries.sweep(storage.engine, [study_id], 0.2, 3) == 0
+    assert dead_workers.sweep(storage.engine, [study_id], 0.2, 3) == 1
+    assert dead_workers.sweep(storage.engine, [study_id], 0.2, 3) == 0
     with storage.engine.begin() as connection:
         assert trial_writes.write(connection, {claim.trial_id: Writes(reports={1: 9.0})}) == {claim.trial_id}
         assert trial_writes.beat(connection, [claim.trial_id, beating.trial_id]) == {claim.trial_id}
@@ -148,7 +148,7 @@ def test_the_start_of_the_server_counts_as_a_beat_of_everyone(storage: Storage) 
     with storage.engine.connect() as connection:
         age = connection.execute(sa.text("SELECT extract(epoch FROM now() - pg_postmaster_start_time())")).scalar_one()
     _age_heartbeat(storage, claim.trial_id, float(age) + 3600)
-    assert retries.sweep(storage.engine, [study_id], float(age) + 60, 3) == 0
+    assert dead_workers.sweep(storage.engine, [study_id], float(age) + 60, 3) == 0
 
 
 def test_what_a_person_enqueues_takes_a_place_in_the_budget(storage: Storage) -> None:
@@ -250,7 +250,7 @@ def test_claims_of_several_studies_never_wait_for_each_other(storage: Storage) -
                     else:
                         trial_writes.finish(connection, claim.trial_id, TrialState.COMPLETE, 0.5, 1, Writes())
             if turn % 4 == 0 and claimed:
-                retries.fail_worker(engine, f"here:{index}", "killed", 1000)
+                dead_workers.fail_worker(engine, f"here:{index}", "killed", 1000)
         return num
 
     with ThreadPoolExecutor(4) as pool:

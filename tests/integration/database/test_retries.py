@@ -5,7 +5,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.database import attributes, claims, retries, trial_writes
+from hpo.database import attributes, claims, dead_workers, retries, trial_writes
 from hpo.database.claims import Claim
 from hpo.database.retries import Cause
 from hpo.database.storage import Storage
@@ -114,7 +114,7 @@ def test_a_worker_that_died_with_one_trial_is_charged_to_it(storage: Storage) ->
     for attempt in range(2):
         claim = claim_one(storage, study_id, f"here:{attempt}")
         begin(storage, claim.trial_id)
-        assert retries.fail_worker(storage.engine, f"here:{attempt}", "killed", 3) == 1
+        assert dead_workers.fail_worker(storage.engine, f"here:{attempt}", "killed", 3) == 1
     assert states(storage, study_id) == ["FAIL", "FAIL"]
 
 
@@ -124,7 +124,7 @@ def test_after_a_crash_of_a_pack_each_trial_runs_alone_until_the_guilty_one_is_f
     assert [claim.lineage for claim in pack] == [0, 1, 2, 3]
     for claim in pack:
         begin(storage, claim.trial_id)
-    assert retries.fail_worker(storage.engine, "pack:1", "killed", 0) == 4
+    assert dead_workers.fail_worker(storage.engine, "pack:1", "killed", 0) == 4
     # Nobody is charged, although nothing may be tried again here; each is then claimed alone.
     (first,) = claim_all(storage, study_id, "pack:2", 4)
     assert (first.lineage, first.apart) == (0, True)
@@ -135,7 +135,7 @@ def test_after_a_crash_of_a_pack_each_trial_runs_alone_until_the_guilty_one_is_f
     (second,) = claim_all(storage, study_id, "pack:2", 4)
     begin(storage, second.trial_id)
     # It ends its process alone: it is the one, and the others may be trained side by side again.
-    assert retries.fail_worker(storage.engine, "pack:2", "killed", 0) == 1
+    assert dead_workers.fail_worker(storage.engine, "pack:2", "killed", 0) == 1
     others = claim_all(storage, study_id, "pack:3", 4)
     assert [(claim.lineage, claim.apart) for claim in others] == [(2, False), (3, False)]
     assert states(storage, study_id).count("FAIL") == 5
@@ -145,7 +145,7 @@ def test_a_worker_with_one_slot_claims_apart_ones_like_others(storage: Storage) 
     study_id = new_study(storage, 2)
     for claim in claim_all(storage, study_id, "pack:1", 2):
         begin(storage, claim.trial_id)
-    retries.fail_worker(storage.engine, "pack:1", "killed", 3)
+    dead_workers.fail_worker(storage.engine, "pack:1", "killed", 3)
     first = claim_one(storage, study_id, "single:1")
     claimed, _ = claims.claim(storage.engine, [study_id], "single:1", num_held=1)
     assert [first.lineage, claimed[0].lineage] == [0, 1]
@@ -157,7 +157,7 @@ def test_what_was_claimed_ahead_and_never_begun_is_not_charged(end: str, storage
     training, *ahead = [claim_one(storage, study_id, "here:1") for _ in range(3)]
     begin(storage, training.trial_id)
     if end == "dead":
-        assert retries.fail_worker(storage.engine, "here:1", "killed", 0) == 3
+        assert dead_workers.fail_worker(storage.engine, "here:1", "killed", 0) == 3
     else:
         with storage.engine.begin() as connection:
             old = "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour'"
@@ -165,7 +165,7 @@ def test_what_was_claimed_ahead_and_never_begun_is_not_charged(end: str, storage
         with storage.engine.connect() as connection:
             started = connection.execute(sa.text("SELECT now() - pg_postmaster_start_time()")).scalar_one()
         grace_seconds = started.total_seconds() / 2
-        assert retries.sweep(storage.engine, [study_id], grace_seconds, 0) == 3
+        assert dead_workers.sweep(storage.engine, [study_id], grace_seconds, 0) == 3
     trials = storage.get_all_trials(study_id)
     waiting = sorted(t.user_attrs[attributes.LINEAGE] for t in trials if t.state is TrialState.WAITING)
     assert waiting == [claim.lineage for claim in ahead]
@@ -179,7 +179,7 @@ def test_a_sweep_leaves_those_that_beat(storage: Storage) -> None:
         old = "UPDATE trial_heartbeats SET heartbeat = heartbeat - interval '1 hour' WHERE trial_id = :t"
         connection.execute(sa.text(old), {"t": silent.trial_id})
         started = connection.execute(sa.text("SELECT now() - pg_postmaster_start_time()")).scalar_one()
-    assert retries.sweep(storage.engine, [study_id], started.total_seconds() / 2, 3) == 1
+    assert dead_workers.sweep(storage.engine, [study_id], started.total_seconds() / 2, 3) == 1
     assert storage.get_trial(alive.trial_id).state is TrialState.RUNNING
     assert storage.get_trial(silent.trial_id).state is TrialState.FAIL
 

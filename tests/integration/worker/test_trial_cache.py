@@ -249,8 +249,8 @@ def test_proposing_reads_once_and_judging_never(sampler: str, storage: Storage) 
             view.set_trial_intermediate_value(claim.trial_id, step, claim.lineage * 0.1)
             with statements(storage.engine) as executed:
                 view.refresh(runner.handle.study_id)
-                runner.should_prune(claim.trial_id)
-                runner.should_prune(claim.trial_id)
+                runner.would_prune(claim.trial_id)
+                runner.would_prune(claim.trial_id)
             assert len(executed) == 1
         view.set_ended(claim.trial_id, TrialState.COMPLETE, claim.lineage * 0.1)
         with storage.engine.begin() as connection:
