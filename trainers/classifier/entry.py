@@ -52,6 +52,24 @@ def _is_installed(module: str) -> bool:
         return False
 
 
+def check_device(device: str) -> None:
+    """Raises TrainerError if the installed torch cannot compute on ``device``; imports torch."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    if torch.version.cuda is None:
+        raise TrainerError(
+            f"there is a GPU ({device}), and torch {torch.__version__} was built without CUDA: install a build with "
+            "CUDA (https://pytorch.org/get-started), or give --gpus none to train on the CPU"
+        )
+    if not torch.cuda.is_available():
+        raise TrainerError(
+            f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU for {device}: the driver may "
+            "be too old for it, or CUDA_VISIBLE_DEVICES may name none; --gpus none trains on the CPU"
+        )
+
+
 def check_classifier(config: ClassifierConfig, data_dir: Path | None, download: bool) -> dict[str, Any]:
     """Verifies the data of one configuration and returns its fingerprint.
 
@@ -88,6 +106,7 @@ def _array_checksums(name: str, data_dir: Path | None) -> dict[str, str]:
 def _build_classifier(options: BuildOptions) -> Trainer:
     """One trial at a time, or as many at once as asked for, or as a short measurement finds fastest."""
     check_installed()
+    check_device(options.device)
     slots = options.slots
     if slots is None:
         from hpo.trainers.classifier.packed.probe import choose_slots
