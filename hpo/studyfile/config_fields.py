@@ -18,6 +18,7 @@ from hpo.studyfile.config_tree import (
     fields_of,
     filled,
     has_converter,
+    item_models,
     literals,
     search,
     spelled_fields,
@@ -57,10 +58,18 @@ class ConfigFields:
         """For an unknown name: the part of it that is unknown, and the names that are possible there."""
         prefix, names = "", self.names
         for dot in [index for index, letter in enumerate(name) if letter == "."]:
-            if (field := self.find(name[:dot])) is not None and field.models:
+            field = self.find(name[:dot])
+            if field is not None and field.models:
                 prefix = name[: dot + 1]
                 names = [below.name.removeprefix(field.name + ".") for below in field.below()]
+            elif field is not None and (models := item_models(field.annotation)):
+                prefix = name[: name.rindex(".") + 1]
+                names = [inner.name for model in models for inner in fields_of(model)]
         return name[len(prefix) :].partition(".")[0], list(dict.fromkeys(names))
+
+    def leads_on(self, name: str) -> bool:
+        """Whether a name is no field but the beginning of one, by an alias that is a path."""
+        return any(field.spelled.startswith(name + ".") for field in spelled_fields(self.config))
 
     def default(self, name: str) -> Any:
         """The field's default as a study file would spell it, or MISSING."""
@@ -133,9 +142,9 @@ class ConfigFields:
         """
         table = dict(given)
         for field in spelled_fields(model):
-            if field.keys[0] not in table or len(field.keys) > 1:
+            if field.spelled_keys[0] not in table or len(field.spelled_keys) > 1:
                 continue
-            key, name = field.keys[0], prefix + field.name
+            key, name = field.spelled_keys[0], prefix + field.spelled
             value = table[key]
             if isinstance(value, Mapping) and field.models:
                 default = field.default if instance is MISSING else getattr(instance, field.attribute or "", MISSING)
@@ -157,7 +166,7 @@ class ConfigFields:
             return "; ".join(dict.fromkeys(explain(item) for item in error.errors(include_url=False)))
         except Exception as error:
             return f"{shown(value)} is refused: {type(error).__name__}: {error}"
-        scalars = isinstance(value, str | bool | int | float) and isinstance(held, bool | int | float)
+        scalars = isinstance(value, str | bool | int | float) and type(held) in (bool, int, float)
         if scalars and _kind(value) != _kind(held) and not has_converter(field.annotation):
             return f"{shown(value)} is {_kind(value)}; expected {_kind(held)}"
         return None
@@ -185,7 +194,10 @@ class OpenFields(ConfigFields):
         self.names = []
 
     def alternatives(self, name: str) -> tuple[ConfigField, ...]:
-        return (ConfigField(name, (name,), None, Any, MISSING, (), MISSING, True),)
+        return (ConfigField(name, (name,), (name,), None, Any, MISSING, (), MISSING, True),)
+
+    def leads_on(self, name: str) -> bool:
+        return False
 
     def build(self, given: Mapping[str, Any]) -> Any:
         return dict(given)

@@ -28,6 +28,7 @@ class ConfigField:
 
     Attributes:
         name: its name in a study file, dotted within other fields.
+        spelled_keys: the keys under which it was found; they differ from ``keys`` for another spelling of it.
         keys: the keys that lead to it in the nested tables that the configuration is validated from.
         attribute: its name in Python; None for an entry of a dict.
         annotation: its type with its bounds.
@@ -38,6 +39,7 @@ class ConfigField:
     """
 
     name: str
+    spelled_keys: tuple[str, ...]
     keys: tuple[str, ...]
     attribute: str | None
     annotation: Any
@@ -45,6 +47,11 @@ class ConfigField:
     models: tuple[type, ...]
     entry: Any
     converts: bool
+
+    @property
+    def spelled(self) -> str:
+        """The name under which it was found."""
+        return ".".join(self.spelled_keys)
 
     @property
     def is_table(self) -> bool:
@@ -60,8 +67,13 @@ class ConfigField:
         """The fields of the models that it may hold, with their names within this one."""
         for model in self.models:
             for field in spelled_fields(model) if all_spellings else fields_of(model):
-                name, keys = f"{self.name}.{field.name}", (*self.keys, *field.keys)
-                yield dataclasses.replace(field, name=name, keys=keys, default=self._default(field))
+                yield dataclasses.replace(
+                    field,
+                    name=f"{self.name}.{field.name}",
+                    spelled_keys=(*self.spelled_keys, *field.spelled_keys),
+                    keys=(*self.keys, *field.keys),
+                    default=self._default(field),
+                )
 
     def _default(self, field: "ConfigField") -> Any:
         """The value of a field within this one if only this one's default counts."""
@@ -100,11 +112,13 @@ def spelled_fields(model: Any) -> tuple[ConfigField, ...]:
         entries = [get_args(m)[1] for m in members if _is_text_mapping(m)] + [Any for m in members if m is dict]
         # A model that allows unknown names holds them as a dict does.
         entries += [Any for member in models if getattr(member, "model_config", {}).get("extra") == "allow"]
-        for keys in _spellings(attribute, info, options):
+        spellings = _spellings(attribute, info, options)
+        for spelled_keys in spellings:
             fields.append(
                 ConfigField(
-                    ".".join(keys),
-                    keys,
+                    ".".join(spellings[0]),
+                    spelled_keys,
+                    spellings[0],
                     attribute,
                     annotation,
                     _default(info),
@@ -159,10 +173,10 @@ def as_given(value: Any) -> Any:
 
 def search(fields: Sequence[ConfigField], name: str, depth: int) -> Iterator[ConfigField]:
     """The fields that a name leads to, of several spellings that fit the longest."""
-    fitting = [field for field in fields if name == field.name or name.startswith(field.name + ".")]
-    longest = max((len(field.name) for field in fitting), default=0)
-    for field in [field for field in fitting if len(field.name) == longest]:
-        if name == field.name:
+    fitting = [field for field in fields if name == field.spelled or name.startswith(field.spelled + ".")]
+    longest = max((len(field.spelled) for field in fitting), default=0)
+    for field in [field for field in fitting if len(field.spelled) == longest]:
+        if name == field.spelled:
             yield field
         elif depth < MOST_DEPTH:
             below = list(search(tuple(field.below(all_spellings=True)), name, depth + 1))
@@ -173,7 +187,7 @@ def search(fields: Sequence[ConfigField], name: str, depth: int) -> Iterator[Con
 
 def _entry(field: ConfigField, name: str) -> ConfigField:
     """The entry of a dict whose key is the next part of a name."""
-    rest = name.removeprefix(field.name + ".")
+    rest = name.removeprefix(field.spelled + ".")
     members = list(_members(field.entry, 0))
     models = tuple(member for member in members if is_model(member))
     entries = [get_args(m)[1] for m in members if _is_text_mapping(m)]
@@ -181,6 +195,7 @@ def _entry(field: ConfigField, name: str) -> ConfigField:
     default = field.default.get(key, MISSING) if isinstance(field.default, Mapping) else MISSING
     return ConfigField(
         f"{field.name}.{key}",
+        (*field.spelled_keys, key),
         (*field.keys, key),
         None,
         field.entry,
@@ -193,7 +208,7 @@ def _entry(field: ConfigField, name: str) -> ConfigField:
 
 def filled(table: dict[str, Any], model: type, default: Any, field: ConfigField) -> dict[str, Any]:
     """A part of a nested default completed by the rest of that default; unchanged if it is another model's."""
-    named = {inner.keys[0]: inner for inner in spelled_fields(model)}
+    named = {inner.spelled_keys[0]: inner for inner in spelled_fields(model)}
     if any(key not in named for key in table):
         return table
     for key, value in table.items():  # the tag of a union
@@ -278,6 +293,12 @@ def _members(annotation: Any, depth: int) -> Iterator[Any]:
         yield from _members(annotation.__value__, depth + 1)
     elif annotation is not type(None):
         yield annotation
+
+
+def item_models(annotation: Any) -> tuple[type, ...]:
+    """The models that the lists, tuples and sets of an annotation hold."""
+    items = [item for member in _members(annotation, 0) for item in get_args(member)]
+    return tuple(model for item in items for model in _members(item, 0) if is_model(model))
 
 
 def is_model(member: Any) -> bool:

@@ -1,6 +1,7 @@
 """Reads ``[space]``: each entry becomes a parameter that fits the trainer's field, or the mistakes that it has."""
 
 import dataclasses
+import decimal
 import math
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -180,7 +181,7 @@ def _is_whole(entry: Entry, table: RangeTable, fields: ConfigFields, mistakes: M
         held[key] = fields.held(entry.name, value)
         if wrong is None and isinstance(held[key], int) and isinstance(value, float):
             wrong = f"{shown(value)} is refused; {entry.name} is a whole number, so expected {value:.0f}"
-        if wrong is None and not is_number(held[key]):
+        if wrong is None and not is_number(held[key]) and not isinstance(held[key], decimal.Decimal):
             wrong = f"{shown(value)} is refused; {entry.name} is no number, so expected a list of choices"
         if wrong is not None:
             mistakes.add(entry.at(key), wrong)

@@ -82,13 +82,15 @@ def _named_values(
     for key, value in table.items():
         name, here = prefix + key, (*path, key)
         field = fields.find(name)
-        if field is None:
+        if field is None and not (isinstance(value, Mapping) and fields.leads_on(name)):
             add_unknown(name, fields, here, mistakes, space)
             continue
         if isinstance(fields, OpenFields) and (wrong := parameter_name_mistake(name)) is not None:
             mistakes.add(toml_path(*here), wrong)
             continue
-        if isinstance(value, Mapping) and value and (field.is_table or isinstance(fields, OpenFields)):
+        if field is None:
+            inner = _named_values(value, fields, here, mistakes, space, f"{name}.")
+        elif isinstance(value, Mapping) and value and (field.is_table or isinstance(fields, OpenFields)):
             inner = _named_values(value, fields, here, mistakes, space, f"{field.name}.")
         else:
             inner = {field.name: (here, value)}

@@ -36,13 +36,15 @@ def read_entries(
     for key, raw in table.items():
         name, here = prefix + key, (*path, key)
         field = fields.find(name)
-        if field is None:
+        if field is None and not (isinstance(raw, Mapping) and fields.leads_on(name)):
             add_unknown(name, fields, here, mistakes)
             continue
         if isinstance(fields, OpenFields) and (wrong := parameter_name_mistake(name)) is not None:
             mistakes.add(toml_path(*here), wrong)
             continue
-        if _is_group(raw, field, fields):
+        if field is None:
+            inner = read_entries(raw, fields, mistakes, here, f"{name}.")
+        elif _is_group(raw, field, fields):
             inner = read_entries(raw, fields, mistakes, here, f"{field.name}.")
         else:
             inner = {field.name: Entry(field.name, here, raw)}

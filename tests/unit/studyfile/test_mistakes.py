@@ -102,7 +102,7 @@ def test_an_empty_file():
             {"metric": "speed"},
             "direction: missing; it does not follow from the name 'speed', so give 'minimize' or 'maximize'",
         ),
-        ({"samplers": []}, "samplers: is empty; expected at least one of grid, random, random_2x, tpe"),
+        ({"samplers": []}, "samplers: is empty; expected at least one of grid, random"),
         ({"samplers": "tpe"}, "samplers: 'tpe' is refused; expected a valid list"),
         ({"samplers": [3]}, "samplers[0]: 3 is no sampler; expected a name, or a table with name and options"),
         ({"samplers": [{"label": "a"}]}, "samplers[0].name: missing; expected one of grid, random"),
