@@ -19,6 +19,7 @@ from rich.text import Text
 from hpo import strict_json
 
 PLAIN_SECONDS = 5.0
+MOST_REASONS = 5
 
 
 def format_seconds(seconds: float) -> str:
@@ -121,6 +122,33 @@ def summary_line(status: dict[str, Any], speed: Speed) -> str:
     return ", ".join(parts)
 
 
+class NewFailures:
+    """The lines of trials that have failed since the look before: one for each reason, at most MOST_REASONS in all."""
+
+    def __init__(self) -> None:
+        self._reasons: set[str] | None = None
+        self._num_lines = 0
+
+    def lines(self, status: dict[str, Any]) -> list[str]:
+        """What to print; the failures of earlier launches, which the first look finds, are left out."""
+        found = [(study, failure) for study in status["studies"] for failure in study.get("failures", ())]
+        reasons = {failure["reason"] for _, failure in found}
+        if self._reasons is None:
+            self._reasons = reasons
+            return []
+        lines = []
+        for study, failure in found:
+            reason = failure["reason"]
+            if reason in self._reasons or self._num_lines >= MOST_REASONS:
+                continue
+            self._reasons.add(reason)
+            self._num_lines += 1
+            first = (reason.splitlines() or [""])[0]
+            log = f" (log: {failure['log']})" if failure["log"] else ""
+            lines.append(f"{study['sampler']}/{study['repeat']}, trial {failure['trial']} failed: {first}{log}")
+        return lines
+
+
 class LiveProgress:
     """A table that is drawn over and over, on a terminal.
 
@@ -129,6 +157,7 @@ class LiveProgress:
 
     def __init__(self, console: Console, *, verbose: bool = False) -> None:
         self._speed = Speed()
+        self._failures = NewFailures()
         self._verbose = verbose
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
@@ -141,6 +170,8 @@ class LiveProgress:
         self._live.stop()
 
     def update(self, status: dict[str, Any]) -> None:
+        for failure in self._failures.lines(status):
+            self.line(failure)
         line = summary_line(status, self._speed)
         # After the first, which starts the clock.
         elapsed = f"{format_seconds(self._speed.elapsed_seconds)}: "
@@ -160,6 +191,7 @@ class PlainProgress:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._speed = Speed()
+        self._failures = NewFailures()
         self._stream = stream or sys.stderr
         self._shown: tuple[str, float] = ("", -math.inf)
 
@@ -170,6 +202,8 @@ class PlainProgress:
         return None
 
     def update(self, status: dict[str, Any]) -> None:
+        for failure in self._failures.lines(status):
+            self.line(failure)
         line = summary_line(status, self._speed)
         bests = [study["best"]["value"] for study in status["studies"] if study["best"] is not None]
         if bests:

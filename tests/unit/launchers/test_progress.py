@@ -235,3 +235,28 @@ def test_the_last_table_stays_if_the_run_is_interrupted(
             raise error
     # What erases a line on a terminal, after the last word of the table.
     assert ("\x1b[2K" in screen.getvalue().rpartition("running")[2]) == erased
+
+
+def failed(*reasons: str, log: str | None = "here:/logs/e@1-0.log") -> list[dict[str, Any]]:
+    return [{"trial": number, "reason": reason, "log": log} for number, reason in enumerate(reasons)]
+
+
+def test_a_failure_is_a_line_with_its_reason_and_log(clock: SimpleNamespace) -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    progress.update(status(study("tpe", {"trials": 8}, failures=failed("of an earlier launch"))))
+    later = failed("of an earlier launch", "KeyError: 'x'\nmore", "KeyError: 'x'\nmore")
+    progress.update(status(study("tpe", {"trials": 8}, failures=later)))
+    progress.update(status(study("tpe", {"trials": 8}, failures=[*later, *failed("no log", log=None)])))
+    assert stream.getvalue().splitlines()[1:] == [
+        "tpe/0, trial 1 failed: KeyError: 'x' (log: here:/logs/e@1-0.log)",
+        "tpe/0, trial 0 failed: no log",
+    ]
+
+
+def test_many_reasons_are_not_all_printed(clock: SimpleNamespace) -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    progress.update(status(study("tpe", {"trials": 80})))
+    progress.update(status(study("tpe", {"trials": 80}, failures=failed(*map(str, range(40))))))
+    assert stream.getvalue().count("failed:") == 5
