@@ -176,6 +176,11 @@ def gpu_indices(environment: Mapping[str, str] = os.environ, devices: Path = Pat
     return [str(index) for index in range(count)]
 
 
+def gpu_groups(names: list[str], size: int) -> list[str]:
+    """The GPUs in groups of ``size``, each as ``CUDA_VISIBLE_DEVICES`` takes it; those that fill no group are left."""
+    return [",".join(names[start : start + size]) for start in range(0, len(names) - size + 1, size)]
+
+
 def is_gpu_name(name: str) -> bool:
     """Whether CUDA can read the name: an index, or the (beginning of the) UUID of a GPU or of a part of one (MIG)."""
     return name.isascii() and (name.isdigit() or re.fullmatch(r"(GPU|MIG)-[0-9A-Za-z/-]+", name) is not None)
@@ -223,14 +228,14 @@ def default_device() -> str:
 
 
 class GpuClaim:
-    """The GPU of a worker that no launcher gave one: by its number on the node, else one that the fewest others use.
+    """The GPUs of a worker that no launcher gave any: by its number on the node, else those that the fewest others use.
 
     Workers of a node, in containers too, know of each other by locks on files below ``folder``, which they have to
     share. The lock goes with the process.
 
     Attributes:
-        gpu: the name of the GPU.
-        num_others: workers without a number that use the same GPU.
+        gpu: the name of the GPU, or of the group of GPUs of :func:`gpu_groups`.
+        num_others: workers without a number that use the same.
     """
 
     def __init__(self, gpus: list[str], folder: Path) -> None:

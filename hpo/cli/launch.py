@@ -187,7 +187,7 @@ def worker(
     from hpo.database.retrying import persistently
     from hpo.settings import Settings
     from hpo.trainers.loading import load_trainers
-    from hpo.worker.options import prepare_process, worker_options
+    from hpo.worker.options import claim_gpus, prepare_process, worker_options
     from hpo.worker.process_end import end_own_children, has_successor, leave
     from hpo.worker.worker import Worker
 
@@ -208,11 +208,12 @@ def worker(
         slots=slots,
     )
     launcher = os.environ.get("HPO_LAUNCHER_PID")
-    prepare_process(settings, supervise=launcher is None if supervise is None else supervise)
+    prepare_process(supervise=launcher is None if supervise is None else supervise)
     # A worker may find the database away for a moment when it starts, as at any other time: while the launcher that
     # started it lives, it waits.
     load_trainers(settings.trainers)
     found = persistently(lambda: load_named(settings, experiment), lambda: launcher != str(os.getppid()))
+    claim_gpus(settings, found.content.get("gpus_per_trial", 1))
     try:
         code = Worker(found, worker_options(settings)).run()
     finally:

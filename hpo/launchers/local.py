@@ -24,6 +24,7 @@ from hpo.machine import (
     WORKER_ID_VARIABLE,
     Cgroups,
     available_memory,
+    gpu_groups,
     gpu_indices,
     missing_gpus,
     new_worker_id,
@@ -179,8 +180,7 @@ def plan_slots(experiment_name: str, settings: Settings, options: LocalOptions, 
     names = list(options.gpus) if isinstance(options.gpus, tuple) else gpu_indices() if options.gpus == "all" else []
     if 0 < len(names) < gpus_per_trial:
         raise UsageError(f"gpus_per_trial = {gpus_per_trial}, but there are {len(names)} GPUs: {', '.join(names)}")
-    groups = range(0, len(names) - gpus_per_trial + 1, gpus_per_trial) if names else ()
-    gpus = [",".join(names[start : start + gpus_per_trial]) for start in groups]
+    gpus = gpu_groups(names, gpus_per_trial)
     environment = settings.environment() | {
         "HPO_LAUNCHER_PID": str(os.getpid()),
         "PYTHONUNBUFFERED": "1",

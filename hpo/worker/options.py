@@ -10,6 +10,7 @@ from hpo.machine import (
     GpuClaim,
     available_memory,
     default_device,
+    gpu_groups,
     gpu_indices,
     new_worker_id,
     usable_cores,
@@ -92,20 +93,27 @@ def worker_options(settings: Settings) -> WorkerOptions:
     )
 
 
-def prepare_process(settings: Settings, *, supervise: bool) -> None:
-    """Prepares a process that is to be one worker: gives it an id, and one GPU if no launcher has chosen that.
+def prepare_process(*, supervise: bool) -> None:
+    """Prepares a process that is to be one worker: gives it an id, unless its launcher did.
 
     With ``supervise`` another worker takes its place in this process if it ends to be replaced.
     """
     os.environ.setdefault(WORKER_ID_VARIABLE, new_worker_id())
     os.environ[SUPERVISE_VARIABLE] = "1" if supervise else "0"
+
+
+def claim_gpus(settings: Settings, gpus_per_trial: int) -> None:
+    """Gives this process the GPUs of one trial, unless its launcher did; call before CUDA is initialized.
+
+    The programs that a trainer starts see them only, too.
+    """
     gpus = gpu_indices()
-    if os.environ.get("HPO_DEVICE") or not gpus:
+    groups = gpu_groups(gpus, gpus_per_trial)
+    if os.environ.get("HPO_DEVICE") or not groups:
         return
-    claim = GpuClaim(gpus, settings.home_path)
+    claim = GpuClaim(groups, settings.home_path)
     _gpu_claims.append(claim)
-    if len(gpus) > 1:
-        # Before torch is imported, and for the programs that a trainer starts.
+    if len(groups) > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = claim.gpu
         log.info("this worker uses GPU %s of %s", claim.gpu, ", ".join(gpus))
     if claim.num_others:

@@ -129,6 +129,12 @@ class TestGpus:
         assert gpu_indices({}, tmp_path) == ["0", "1"]
         assert gpu_indices({}, tmp_path / "absent") == []
 
+    def test_groups(self) -> None:
+        assert machine.gpu_groups(["0", "1", "2"], 1) == ["0", "1", "2"]
+        assert machine.gpu_groups(["0", "1", "2", "GPU-3", "4"], 2) == ["0,1", "2,GPU-3"]
+        assert machine.gpu_groups(["0"], 2) == []
+        assert machine.gpu_groups([], 1) == []
+
     @pytest.mark.parametrize("variable", ["SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK", "LOCAL_RANK"])
     def test_the_number_on_the_node_chooses(
         self, variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
