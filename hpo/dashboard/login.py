@@ -55,7 +55,7 @@ class Login:
         self._signer = itsdangerous.TimestampSigner(
             secrets.token_bytes(32), salt="hpo-session", digest_method=hashlib.sha256
         )
-        self._ended: set[str] = set()
+        self._ended: set[bytes] = set()
         self.tries = Tries(clock)
 
     def matches(self, password: str) -> bool:
@@ -66,17 +66,21 @@ class Login:
         return self._signer.sign(secrets.token_urlsafe(18)).decode()
 
     def is_open(self, cookie: str | None) -> bool:
-        if not cookie or cookie in self._ended:
-            return False
+        session = self._session(cookie)
+        return session is not None and session not in self._ended
+
+    def _session(self, cookie: str | None) -> bytes | None:
+        """The session that a cookie with a valid signature names. A signature has several spellings, a session one."""
+        if not cookie:
+            return None
         try:
-            self._signer.unsign(cookie, max_age=SESSION_SECONDS)
+            return self._signer.unsign(cookie, max_age=SESSION_SECONDS)
         except itsdangerous.BadData:
-            return False
-        return True
+            return None
 
     def end_session(self, cookie: str) -> None:
-        if self.is_open(cookie):
-            self._ended.add(cookie)
+        if (session := self._session(cookie)) is not None:
+            self._ended.add(session)
 
 
 def _digest(password: str) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.artifacts import FileSystemArtifactStore, download_artifact, get_all_artifact_meta
+from optuna.artifacts.exceptions import ArtifactNotFound
 
 import hpo
 from hpo.database.storage import Storage
@@ -152,3 +153,37 @@ def test_a_file_of_a_study_is_replaced_by_one_of_the_same_name(storage: Storage,
         ("a.txt", "second a.txt"),
         ("b.txt", "second b.txt"),
     ]
+
+
+@pytest.mark.parametrize("shared", ["memory://shared/artifacts", "folder"])
+def test_a_shared_place_goes_before_the_home(tmp_path: Path, shared: str) -> None:
+    """New files go to the shared place, an object store or a folder; those of the home are found as before."""
+    root = shared if "://" in shared else str(tmp_path / shared)
+    new, old = "11111111-2222-3333-4444-555555555555", "66666666-2222-3333-4444-555555555555"
+    ArtifactFolder(tmp_path / "home").write(old, io.BytesIO(b"old"))
+    folder = ArtifactFolder(root, tmp_path / "home")
+    folder.write(new, io.BytesIO(b"new"))
+    assert folder.open_reader(new).read() == b"new"
+    assert folder.open_reader(old).read() == b"old"
+    assert [path.name for path in (tmp_path / "home").iterdir()] == [old]
+    # Another machine reaches the shared one only.
+    elsewhere = ArtifactFolder(root, tmp_path / "another home")
+    assert elsewhere.open_reader(new).read() == b"new"
+    with pytest.raises(ArtifactNotFound):
+        elsewhere.open_reader(old)
+    assert (elsewhere.discard(new), elsewhere.discard(new), elsewhere.discard(old)) == (True, False, False)
+    folder.remove(old)
+    with pytest.raises(ArtifactNotFound):
+        folder.remove(old)
+
+
+@pytest.mark.parametrize("text", ["../../precious", "/etc/passwd", "", "..", "a" * 36, 5, None])
+def test_what_is_no_id_is_no_path(tmp_path: Path, text: str) -> None:
+    folder = ArtifactFolder(tmp_path / "artifacts")
+    with pytest.raises(ArtifactNotFound):
+        folder.open_reader(text)
+    with pytest.raises(ArtifactNotFound):
+        folder.remove(text)
+    with pytest.raises(ValueError, match="no id"):
+        folder.write(text, io.BytesIO(b"x"))
+    assert list(tmp_path.iterdir()) == []
