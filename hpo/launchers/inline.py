@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
-from hpo.errors import ExperimentError, UsageError
+from hpo.errors import ExperimentError, NothingSucceedsError, UsageError
 from hpo.experiment.experiment import Experiment
 from hpo.launchers.registry import InlineOptions, Progress
 from hpo.launchers.signals import kept_handlers
@@ -19,7 +19,7 @@ from hpo.launchers.supervise import STATUS_SECONDS, read_status
 from hpo.machine import gpu_indices, missing_gpus
 from hpo.settings import Settings
 from hpo.worker.exit_codes import EXIT_MEMORY, REPLACED
-from hpo.worker.options import worker_options
+from hpo.worker.options import WorkerOptions, worker_options
 from hpo.worker.worker import Worker
 
 
@@ -45,7 +45,7 @@ def run(experiment: Experiment, settings: Settings, options: InlineOptions, prog
     worker_settings = replace(worker_options(settings), device=device_of(options), launcher_pid=None)
     with state_kept(), _reporting(experiment, progress):
         restarts = 0
-        while code := Worker(experiment, worker_settings).run():
+        while code := _work(experiment, worker_settings):
             if code == 130:
                 raise KeyboardInterrupt
             restarts += 1
@@ -53,6 +53,13 @@ def run(experiment: Experiment, settings: Settings, options: InlineOptions, prog
                 raise ExperimentError("its one worker ended, for the reason above; the same command goes on")
             progress.line("the worker asked to be replaced; another takes its place")
     progress.update(read_status(experiment))
+
+
+def _work(experiment: Experiment, options: WorkerOptions) -> int:
+    try:
+        return Worker(experiment, options).run()
+    except NothingSucceedsError as error:
+        raise ExperimentError(str(error)) from None  # its exit code is a worker's, not a launch's
 
 
 def device_of(options: InlineOptions) -> str:

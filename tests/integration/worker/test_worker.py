@@ -14,7 +14,7 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 import hpo.worker.study_runner
-from hpo.database import attributes, retries
+from hpo.database import attributes, claims, retries
 from hpo.database.storage import Storage
 from hpo.errors import ExperimentError
 from hpo.experiment.experiment import Experiment, create_experiment
@@ -23,9 +23,11 @@ from hpo.trainers.errors import Infeasible
 from hpo.trainers.generator import GeneratorTrainer, trainer
 from hpo.trainers.protocol import BuildOptions, Config, EpochEnd, Event, Failed, Run
 from hpo.trainers.registry import TrainerEntry, register
+from hpo.worker import failures
 from hpo.worker.exit_codes import EXIT_DEVICE, EXIT_MEMORY, EXIT_RESTART
 from hpo.worker.options import WorkerOptions
 from hpo.worker.worker import Worker
+from tests.integration.trials_support import claim_one, finish, new_study
 
 Body = Callable[["Shaky", Run], Iterator[dict[str, Any]]]
 body: list[Body] = []
@@ -481,3 +483,34 @@ def test_a_trainer_that_refuses_every_configuration_of_one_lineage_ends_the_run(
     with pytest.raises(ExperimentError, match=r"12 configurations in a row .* fitted \(14\.3 %\)"):
         work(made)
     assert len(infeasible_of(made)) == 12
+
+
+def test_twenty_failures_of_any_kind_end_a_run_without_a_result(storage: Storage) -> None:
+    study_id = new_study(storage, 30)
+    for index in range(20):
+        assert failures.why_nothing_succeeds(storage.engine, [study_id]) is None
+        claim = claim_one(storage, study_id)
+        with storage.engine.begin() as connection:
+            retries.retry_or_fail(connection, claim.trial_id, f"ValueError: {chr(97 + index)}", 0)
+    reason = failures.why_nothing_succeeds(storage.engine, [study_id])
+    assert reason == "20 trials failed and none has succeeded; the last one: ValueError: t"
+    assert finish(storage, claim_one(storage, study_id).trial_id)
+    assert failures.why_nothing_succeeds(storage.engine, [study_id]) is None
+
+
+def test_epochs_of_every_ending_are_spent(experiment, work) -> None:
+    def does(config: Shaky, run: Run) -> Iterator[dict[str, Any]]:
+        yield {"loss": config.x}
+        if run.lineage == 0:
+            raise ValueError("no such luck")
+        if run.lineage == 1 and run.attempt == 0:
+            raise Infeasible("does not fit")
+        yield {"loss": config.x}
+
+    made = experiment(does, budget={"epochs": 12}, fixed={"epochs": 2})
+    assert work(made) == 0
+    with made.storage.engine.connect() as connection:
+        (budget,) = claims.read_budgets(connection, made.study_ids)
+    # One of the failed lineage, one of the infeasible configuration, two of each other.
+    assert budget.epochs_spent == 1 + 1 + 2 * (len(last_of(made)) - 1) <= 12
+    assert len(last_of(made)) == 6
