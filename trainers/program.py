@@ -26,8 +26,8 @@ from hpo.trainers.trial_log import LOG_NAME, TrialLog
 
 POLL_SECONDS = 0.05
 """How often the file of metrics is looked at."""
-GATHER_SECONDS = 0.01
-"""Pause after each reading, so that many short lines cost few wake-ups."""
+GATHER_SECONDS = 0.02
+"""Shortest time between two readings, so that many short lines cost few wake-ups."""
 SNAPSHOT_SECONDS = 1.0
 """Shortest time between two records of how far a program with checkpoints has come."""
 SERVICE_VARIABLES = ("HPO_STORAGE", "HPO_LAUNCHER_PID", "HPO_DEVICE", "HPO_THREADS", "HPO_TRAINERS", "HPO_SLOTS")
@@ -120,6 +120,7 @@ class _Trial:
         self._log = TrialLog(run.folder / LOG_NAME)
         self._output, self._reported = LineSplitter(), LineSplitter()
         self._read_bytes = 0
+        self._read_after = 0.0
         self._snapshot_after = 0.0
         patterns = {name: re.compile(pattern) for name, pattern in options.metrics.items()}
         self._metrics = MetricReader(options.objective, patterns)
@@ -138,11 +139,12 @@ class _Trial:
         while not events:
             self._process.wait(POLL_SECONDS)
             code = self._process.poll()  # asked before reading, so that what was written until then is read
+            if code is None and (pause := self._read_after - time.monotonic()) > 0:
+                time.sleep(pause)
             self._read(events)
+            self._read_after = time.monotonic() + GATHER_SECONDS
             if code is not None:
                 self._finish(code, events)
-            elif not events:
-                time.sleep(GATHER_SECONDS)
         return events
 
     def stop(self) -> None:
@@ -159,6 +161,7 @@ class _Trial:
                     process.wait(min(left, POLL_SECONDS))
                     self._log.write(process.read())
         finally:
+            self._log.write(process.read())
             process.end()
 
     def _begin(self) -> ProcessGroup:

@@ -25,8 +25,12 @@ class TrialLog:
     def write(self, data: bytes) -> None:
         """Appends ``data``. A full disk or a missing folder costs the log, never the trial: no OSError is raised."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
+            try:
+                file = self.path.open("ab")
+            except FileNotFoundError:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file = self.path.open("ab")
+            with file:
                 file.write(data)
                 size = file.tell()
             if size > LIMIT_BYTES:

@@ -1,5 +1,7 @@
 """The keys of a study file whose trainer runs a program."""
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import hpo.trainers.program  # noqa: F401 - registers the trainer
 from hpo.errors import StudyFileError
 from hpo.studyfile.load import parse_study_file, study_file_from_json
+from hpo.studyfile.program import check_program
 
 FILE: dict[str, Any] = {
     "name": "p",
@@ -74,3 +77,13 @@ def test_mistakes(changes: dict[str, Any], expected: str):
 def test_an_export_may_lack_a_parameter_that_was_not_active():
     file = {**FILE, "command": "t {lr} {momentum}", "space": {}, "fixed": {"lr": 1}, "provenance": {"seed": 1}}
     assert parse_study_file(file, "file").command is not None
+
+
+def test_a_program_that_is_not_there_is_refused_where_it_is_to_run(tmp_path: Path):
+    with pytest.raises(StudyFileError, match="there is no program 'no-such-program' here that can be executed"):
+        check_program(["no-such-program", "{lr}"], "file")
+    (tmp_path / "plain.txt").write_text("")
+    with pytest.raises(StudyFileError):
+        check_program([str(tmp_path / "plain.txt")], "file")
+    check_program(["{python}", "train.py"], "file")
+    check_program([sys.executable], "file")
