@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -179,13 +178,14 @@ def _has_trials(connection: sa.Connection, study_ids: Sequence[int]) -> bool:
     return bool(connection.execute(sa.text(query), {"ids": list(study_ids)}).scalar())
 
 
-@lru_cache(maxsize=8)
 def _commit(folder: Path) -> tuple[str | None, bool]:
     """The commit of the repository that holds the folder, and whether there are changes beside it."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None, False
-    return commit.strip(), bool(_git(folder, "status", "--porcelain"))
+    changed = _git(folder, "status", "--porcelain")
+    # A repository too large to be looked through in time counts as changed.
+    return commit.strip(), changed is None or changed != ""
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
