@@ -45,6 +45,7 @@ class StudyBudget:
     Attributes:
         running, waiting: trials of ours that run or wait for a worker.
         enqueued: trials that a person has enqueued and that have no place in the budget yet.
+        reached: whether a trial has reached the value that ends the search, so that no further one begins.
     """
 
     study_id: int
@@ -56,10 +57,13 @@ class StudyBudget:
     running: int
     waiting: int
     enqueued: int = 0
+    reached: bool = False
 
     @property
     def has_capacity(self) -> bool:
         """Whether one more lineage may begin: neither trials nor epochs can then exceed the budget."""
+        if self.reached:
+            return False
         active = self.running + self.waiting
         return (self.num_lineages is None or self.next_lineage < self.num_lineages) and (
             self.num_epochs is None or self.epochs_spent + (active + 1) * self.epochs_per_trial <= self.num_epochs
@@ -93,7 +97,7 @@ class StudyBudget:
 BUDGETS = """
 SELECT s.study_id, s.num_lineages, s.num_epochs, s.epochs_per_trial, s.next_lineage, s.epochs_spent,
   count(h.trial_id) FILTER (WHERE t.state = 'RUNNING'), count(h.trial_id) FILTER (WHERE t.state = 'WAITING'),
-  count(t.trial_id) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NULL)
+  count(t.trial_id) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NULL), s.reached
 FROM hpo_studies s LEFT JOIN trials t ON t.study_id = s.study_id AND t.state IN ('RUNNING', 'WAITING')
 LEFT JOIN hpo_trials h ON h.trial_id = t.trial_id
 WHERE s.study_id = ANY(:study_ids) GROUP BY s.study_id ORDER BY s.study_id
@@ -105,21 +109,45 @@ def read_budgets(connection: sa.Connection, study_ids: Sequence[int]) -> list[St
     return [StudyBudget(*row) for row in execute(connection, BUDGETS, study_ids=list(study_ids))]
 
 
+REACHED = """
+UPDATE hpo_studies s SET reached = EXISTS (
+  SELECT 1 FROM trials t JOIN hpo_trials h USING (trial_id) JOIN trial_values v USING (trial_id)
+  WHERE t.study_id = s.study_id AND t.state = 'COMPLETE' AND v.objective = 0 AND v.value_type = 'FINITE'
+    AND CASE WHEN s.maximize THEN v.value >= s.stop_at ELSE v.value <= s.stop_at END)
+WHERE s.study_id = :s
+"""
+
+
 def set_budget(
-    connection: sa.Connection, study_id: int, num_lineages: int | None, num_epochs: int | None, epochs_per_trial: int
+    connection: sa.Connection,
+    study_id: int,
+    num_lineages: int | None,
+    num_epochs: int | None,
+    epochs_per_trial: int,
+    *,
+    stop_at: float | None = None,
+    maximize: bool = False,
 ) -> None:
-    """Writes a study's budget, or a larger one over it; may be repeated."""
+    """Writes a study's budget, or a larger one over it; may be repeated.
+
+    ``stop_at``: the value that ends the search as soon as a complete trial has it, at least or at most.
+    """
     execute(
         connection,
         """
-        INSERT INTO hpo_studies (study_id, num_lineages, num_epochs, epochs_per_trial) VALUES (:s, :n, :e, :p)
-        ON CONFLICT (study_id) DO UPDATE SET num_lineages = :n, num_epochs = :e, epochs_per_trial = :p
+        INSERT INTO hpo_studies (study_id, num_lineages, num_epochs, epochs_per_trial, stop_at, maximize)
+        VALUES (:s, :n, :e, :p, :stop_at, :maximize)
+        ON CONFLICT (study_id) DO UPDATE SET num_lineages = :n, num_epochs = :e, epochs_per_trial = :p,
+            stop_at = :stop_at, maximize = :maximize
         """,
         s=study_id,
         n=num_lineages,
         e=num_epochs,
         p=epochs_per_trial,
+        stop_at=stop_at,
+        maximize=maximize,
     )
+    execute(connection, REACHED, s=study_id)
 
 
 def lock_studies(connection: sa.Connection, study_ids: Iterable[int]) -> None:

@@ -128,9 +128,13 @@ def finish(
         )
     execute(
         connection,
-        "UPDATE hpo_studies SET epochs_spent = epochs_spent + :e "
-        "WHERE study_id = (SELECT study_id FROM hpo_trials WHERE trial_id = :t)",
+        """
+        UPDATE hpo_studies SET epochs_spent = epochs_spent + :e, reached = reached OR coalesce(
+            CASE WHEN maximize THEN CAST(:v AS float8) >= stop_at ELSE CAST(:v AS float8) <= stop_at END, false)
+        WHERE study_id = (SELECT study_id FROM hpo_trials WHERE trial_id = :t)
+        """,
         e=epochs,
+        v=value if state is TrialState.COMPLETE else None,
         t=trial_id,
     )
     return True

@@ -175,7 +175,15 @@ def create_experiment(
             if trainer_modules:
                 _set_attribute(connection, study_id, attributes.TRAINER_MODULES, trainer_modules)
             budget = study_file.budget_for(sampler)
-            claims.set_budget(connection, study_id, budget.trials, budget.epochs, study_file.max_epochs() or 1)
+            claims.set_budget(
+                connection,
+                study_id,
+                budget.trials,
+                budget.epochs,
+                study_file.max_epochs() or 1,
+                stop_at=study_file.target if study_file.stop_at_target else None,
+                maximize=study_file.direction == "maximize",
+            )
     return load_experiment(storage, study_file.name), differences
 
 

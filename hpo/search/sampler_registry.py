@@ -223,11 +223,11 @@ SAMPLERS: dict[str, SamplerEntry] = {
             learns=False,
             budget_factor=2,
         ),
-        SamplerEntry("auto", "a Gaussian process where it pays, else TPE; with the reason", AutoOptions, _auto),
         SamplerEntry("tpe", "tree-structured Parzen estimator, Optuna's default", TPEOptions, _tpe),
         SamplerEntry("qmc", "points of a low-discrepancy sequence (Sobol or Halton)", QMCOptions, _qmc, learns=False),
         SamplerEntry("cmaes", "CMA-ES, for numbers without conditions", CmaEsOptions, _cmaes, needs=_cmaes_needs),
         SamplerEntry("gp", "Gaussian process with expected improvement, for few and costly trials", GPOptions, _gp),
+        SamplerEntry("auto", "a Gaussian process where it pays, else TPE; with the reason", AutoOptions, _auto),
     )
 }
 

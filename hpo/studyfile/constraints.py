@@ -33,6 +33,8 @@ def check_budget(study_file: StudyFile, mistakes: Mistakes) -> None:
     if budget.trials is not None and num_first > budget.trials:
         what = f"{budget.trials} is less than the {num_first} configurations of try_first; expected at least as many"
         mistakes.add("budget.trials", what)
+    if study_file.stop_at_target and study_file.target is None:
+        mistakes.add("stop_at_target", "there is no target to stop at; expected target = a value of the metric")
     sizes = [len(cells) for sampler in study_file.samplers if (cells := study_file.feasible_cells(sampler)) is not None]
     if sizes:
         num_cells = max(sizes)

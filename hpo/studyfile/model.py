@@ -97,7 +97,9 @@ class StudyFile(pydantic.BaseModel):
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
     """All draws and all trainings derive their seeds from it."""
     target: Annotated[float | None, CHANGES_NO_TRIAL] = None
-    """Value of the metric to be reached; it stops nothing, comparisons show when it was reached."""
+    """Value of the metric to be reached; comparisons show when it was reached."""
+    stop_at_target: Annotated[bool, CHANGES_NO_TRIAL] = False
+    """Whether a search begins no further trial once a complete one has reached the target."""
     audit: bool = False
     """Whether some pruned trials run to their end, to see what pruning costs."""
     slots: Annotated[Annotated[int, pydantic.Field(ge=1, le=100_000)] | None, CHANGES_NO_TRIAL] = None

@@ -163,7 +163,7 @@ class Worker:
         free = self.trainer.capacity - len(self.running)
         while free > 0 and (trial := self.queue.take(free)) is not None:
             free -= self._start(trial)
-        if self.running:
+        if self.running and not self.study_file.stop_at_target:
             self.queue.prefetch_if_slow(self.outcomes.trial_seconds)
 
     def _start(self, trial: RunningTrial) -> bool:
@@ -326,9 +326,9 @@ class Worker:
     def _finish(self, trial: RunningTrial, state: TrialState, reason: str | None = None) -> None:
         self._leave(trial)
         self.outcomes.conclude(trial, state, reason)
-        if self.study_file.budget.epochs is None:
-            # The slot waits for a claim, and nothing waits for the result, which the cache shows already. Only if the
-            # budget is in epochs does a claim depend on what this trial has spent.
+        if self.study_file.budget.epochs is None and not self.study_file.stop_at_target:
+            # The slot waits for a claim, and nothing waits for the result, which the cache shows already. A claim
+            # depends on this trial only if the budget is in epochs, or if the trial may have reached the target.
             self.queue.prefetch()
         self.outcomes.finish(trial)
         self.db_thread.submit(tidy_folders, self.cache, self.runners[trial.claim.study_id], self.options)

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 import hpo.worker.study_runner
 from hpo.database import attributes, claims, retries
+from hpo.database.claims import read_budgets
 from hpo.database.storage import Storage
 from hpo.errors import ExperimentError
 from hpo.experiment.experiment import Experiment, create_experiment
@@ -396,6 +397,31 @@ def test_a_trial_that_is_out_of_time_is_complete_with_what_it_has(experiment, wo
         assert 2 <= epochs <= 4
         assert trial.value == pytest.approx(trial.params["x"] + 1 / epochs)
         assert trial.user_attrs["reason"] == f"stopped after trial_timeout_seconds, at epoch {epochs}"
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_a_search_ends_at_its_target(direction: str, experiment, work, storage: Storage) -> None:
+    """The cells are 0, 1/11, … 1: the third one reaches 2/11, the tenth one from below."""
+    target = {"minimize": 1.0, "maximize": 2 / 11 - 1e-6}[direction]
+    keys = {"samplers": ["grid"], "direction": direction, "target": target, "budget": {"trials": 12}}
+    made = experiment(plain, **keys, stop_at_target=True)
+    assert work(made) == 0
+    num_trials = {"minimize": 1, "maximize": 3}[direction]
+    assert [trial.state for trial in trials_of(made)] == [TrialState.COMPLETE] * num_trials
+    # Launched again it stays ended; without the key it goes on to its budget.
+    made = experiment(plain, **keys, stop_at_target=True)
+    assert (work(made), len(trials_of(made))) == (0, num_trials)
+    made = experiment(plain, **keys)
+    assert (work(made), len(trials_of(made))) == (0, 12)
+    # A file that then says so again has reached it already.
+    made = experiment(plain, **keys, stop_at_target=True)
+    with storage.engine.connect() as connection:
+        assert [budget.reached for budget in read_budgets(connection, made.study_ids)] == [True]
+
+
+def test_a_target_that_nothing_reaches_ends_nothing(experiment, work) -> None:
+    made = experiment(plain, samplers=["grid"], target=-1.0, stop_at_target=True)
+    assert (work(made), len(trials_of(made))) == (0, 12)
 
 
 def test_what_a_wrapped_pruner_prunes_stays_pruned_with_its_best_epoch(experiment, work) -> None:

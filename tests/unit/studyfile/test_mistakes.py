@@ -135,6 +135,11 @@ def test_an_empty_file():
         ({"target": math.inf}, "target: inf is refused; expected a finite number"),
         ({"audit": "yes"}, "audit: 'yes' is refused; expected a valid boolean"),
         ({"epoch_timeout_seconds": 0}, "epoch_timeout_seconds: 0 is refused; expected greater than 0"),
+        ({"trial_timeout_seconds": 0}, "trial_timeout_seconds: 0 is refused; expected greater than 0"),
+        (
+            {"stop_at_target": True},
+            "stop_at_target: there is no target to stop at; expected target = a value of the metric",
+        ),
         ({"max_retries": -1}, "max_retries: -1 is refused; expected greater than or equal to 0"),
         (
             {"metric": "test_loss"},
