@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 NEXT := .venv-optuna-next
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 
-.PHONY: install demo test test-all check optuna-next fix clean
+.PHONY: install demo test test-all check docs optuna-next fix clean
 
 install: $(STAMP)
 
@@ -40,6 +40,10 @@ optuna-next: install
 	$(NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade optuna optuna-dashboard
 	$(NEXT)/bin/python -c 'import optuna; print("optuna", optuna.__version__, "from", optuna.__path__[0])'
 	$(NEXT)/bin/python -m pytest -q --no-header tests/unit/search
+
+# The documentation site, in site/; needs no network. A broken link or an unknown table fails the build.
+docs: install
+	$(BIN)/mkdocs build --strict --quiet
 
 fix: install
 	$(BIN)/ruff check --fix .

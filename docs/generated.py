@@ -99,7 +99,7 @@ def commands() -> str:
         if command.hidden:
             continue
         help_text = (command.help or "").strip().partition("\n\n")[0]
-        arguments = " ".join(p.human_readable_name for p in command.params if p.param_type_name == "argument")
+        arguments = " ".join(p.name.upper() for p in command.params if p.param_type_name == "argument")
         parts.append(f"## `hpo {name}{' ' + arguments if arguments else ''}`\n\n{help_text}\n")
         rows = []
         for parameter in command.params:
@@ -137,8 +137,7 @@ def failures() -> str:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
-    function.__name__: function
-    for function in (samplers, pruners, classifier, metrics, commands, settings, failures)
+    function.__name__: function for function in (samplers, pruners, classifier, metrics, commands, settings, failures)
 }
 
 

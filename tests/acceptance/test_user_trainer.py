@@ -1,4 +1,4 @@
-"""The README's example of a user's own trainer, run as it stands there."""
+"""The documentation's example of a user's own trainer, run as it is written there."""
 
 import json
 import re
@@ -6,19 +6,21 @@ from pathlib import Path
 
 from .conftest import REPOSITORY, Hpo
 
+PAGE = REPOSITORY / "docs" / "reference" / "trainers.md"
+
 
 def example(name: str) -> str:
-    """The fenced block after the marker of that name in the README."""
-    text = (REPOSITORY / "README.md").read_text()
+    """The fenced block after the marker of that name in the page."""
+    text = PAGE.read_text()
     found = re.search(rf"<!-- example: {re.escape(name)} -->\n```\w+\n(.*?)```", text, re.DOTALL)
-    assert found, f"the README has no example {name}"
+    assert found, f"the page has no example {name}"
     return found[1]
 
 
-def test_the_readmes_trainer(hpo_command: Hpo, tmp_path: Path) -> None:
+def test_the_documented_trainer(hpo_command: Hpo, tmp_path: Path) -> None:
     for name in ("my_trainer.py", "quadratic.toml"):
         (tmp_path / name).write_text(example(name))
-    assert "hpo launch quadratic.toml --trainers my_trainer --workers 2" in (REPOSITORY / "README.md").read_text()
+    assert "hpo launch quadratic.toml --trainers my_trainer --workers 2" in PAGE.read_text()
 
     launched = hpo_command("launch", "quadratic.toml", "--trainers", "my_trainer", "--workers", "2")
     assert launched.returncode == 0, launched.stderr
