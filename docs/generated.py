@@ -5,7 +5,9 @@ table there. An unknown name between the braces fails the build.
 """
 
 import re
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -149,3 +151,11 @@ def fill(text: str) -> str:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for each page."""
     return fill(markdown)
+
+
+def on_post_build(config: Any, **_: Any) -> None:
+    """Called by mkdocs at the end: leaves out what no page loads (source maps, search in other languages)."""
+    assets = Path(config["site_dir"]) / "assets"
+    for path in assets.rglob("*.map"):
+        path.unlink()
+    shutil.rmtree(assets / "javascripts" / "lunr", ignore_errors=True)
