@@ -140,7 +140,9 @@ class Run:
     def _write_study(self, trials: int) -> None:
         plan = self.plan
         text = STUDY.format(trials=trials, epochs=plan.epochs, lr_points=plan.lr_points, beta_points=plan.beta_points)
-        self.study_file.write_text(text.replace("max_retries = 1000\n", ""))  # progress protects: 3 retries are enough
+        # Progress protects a trial, so three retries are enough. Slow epochs: what a person does takes seconds.
+        text = text.replace("max_retries = 1000\n", "").replace("epoch_seconds = 0.05", "epoch_seconds = 0.25")
+        self.study_file.write_text(text)
 
     def _launch(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "hpo", "launch", str(self.study_file), "--workers", str(self.plan.workers)]
@@ -274,7 +276,7 @@ class Run:
         actions.append(("edit", self.edit))
         self.random.shuffle(actions)
         total = (plan.trials + plan.cells) * plan.epochs
-        points = sorted(self.random.uniform(0.05, 0.8) * total for _ in actions)
+        points = sorted(self.random.uniform(0.03, 0.6) * total for _ in actions)
         for (name, action), point in zip(actions, points, strict=True):
             self._wait(lambda point=point: self._epochs() >= point or self.launcher.poll() is not None, "no progress")  # type: ignore[misc]
             action()
@@ -380,7 +382,8 @@ def optuna_dashboard_note(storage: optuna.storages.RDBStorage, study: optuna.Stu
 def optuna_dashboard_read_note(storage: optuna.storages.RDBStorage, study: optuna.Study) -> str:
     from optuna_dashboard._note import get_note_from_system_attrs
 
-    return str(get_note_from_system_attrs(study.system_attrs, None)["body"])
+    attrs = storage.get_study_system_attrs(storage.get_study_id_from_name(study.study_name))
+    return str(get_note_from_system_attrs(attrs, None)["body"])
 
 
 def _send(process: psutil.Process, number: signal.Signals) -> None:

@@ -5,6 +5,7 @@ what the sampler draws. A draw that the trainer's configuration refuses is recor
 """
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import optuna
@@ -81,6 +82,9 @@ class StudyRunner:
             ExperimentError: if the configuration refuses draw after draw.
         """
         stored = self.cache.track(claim)
+        if FIXED_PARAMS in stored.system_attrs and claim.lineage >= len(self.study_file.try_first):
+            # Also a retry of an enqueued trial, whose first attempt was claimed and given back before it began.
+            claim = replace(claim, enqueued=True)
         seed = stored.user_attrs.get(attributes.SEED, derive_seed(*self._seed_parts, "train", claim.lineage))
         trial = RunningTrial(claim, self.handle, seed, draw=claim.draw, can_be_redrawn=self.cells is None)
         self.cache.set_trial_user_attr(claim.trial_id, attributes.SEED, seed)
