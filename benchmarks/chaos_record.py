@@ -39,10 +39,11 @@ def check(address: str, lines: list[dict[str, Any]], *, budget: int, num_cells: 
             }
         )  # fmt: skip
     gaps_in = {study: [trial["number"] for trial in trials if trial["study"] == study] for study in (TPE, GRID)}
-    # A trial without a place in the budget is a person's own. An enqueued one with values that cannot be used has a place
-    # and no result.
+    # A trial without a place in the budget is a person's own. An enqueued one with values that cannot be used has a
+    # place and no result.
     refused = Counter(trial["study"] for trial in trials if trial["attrs"].get("hpo:refused"))
-    trials = [trial for trial in trials if trial["lineage"] is not None and not trial["attrs"].get("hpo:refused")]
+    placed = [trial for trial in trials if trial["lineage"] is not None]
+    trials = [trial for trial in placed if not trial["attrs"].get("hpo:refused")]
     final = [trial for trial in trials if not trial["retried"]]
     states = Counter((trial["study"], trial["state"]) for trial in final)
     by_seed: dict[int, list[dict[str, Any]]] = defaultdict(list)
@@ -85,16 +86,11 @@ def check(address: str, lines: list[dict[str, Any]], *, budget: int, num_cells: 
     gaps = 0
     for numbers in gaps_in.values():
         gaps += numbers != list(range(len(numbers)))
+    attempts_made = {(trial["study"], trial["lineage"], trial["attempt"]) for trial in placed}
     unexplained = sum(
         trial["state"] == "FAIL"
         and not (
-            trial["attrs"].get("reason")
-            and any(
-                t["study"] == trial["study"]
-                and t["lineage"] == trial["lineage"]
-                and t["attempt"] == trial["attempt"] + 1
-                for t in trials
-            )
+            trial["attrs"].get("reason") and (trial["study"], trial["lineage"], trial["attempt"] + 1) in attempts_made
         )
         for trial in trials
     )
