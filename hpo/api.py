@@ -32,7 +32,7 @@ from hpo.export.train_result import TrainResult
 from hpo.launchers.launch import check_launch
 from hpo.launchers.launch import launch as run_launcher
 from hpo.launchers.notebook import NotebookProgress, in_notebook
-from hpo.launchers.progress import PlainProgress
+from hpo.launchers.progress import JsonProgress, PlainProgress
 from hpo.launchers.registry import LaunchOptions, Progress, make_options
 from hpo.loaded_experiment import LoadedExperiment
 from hpo.settings import Settings
@@ -154,7 +154,7 @@ def _run(
         progress.line(f"{experiment.name}: {again} failed trials are tried again")
     if run_launcher(launcher, experiment, settings, options, progress):
         _publish(experiment, progress)
-    else:
+    elif not isinstance(progress, JsonProgress):  # its one object says that each study is finished
         progress.line(f"{experiment.name} is finished already; a larger budget goes on from there")
     return LoadedExperiment(experiment, settings)
 
