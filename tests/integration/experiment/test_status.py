@@ -74,6 +74,7 @@ def test_all_keys_and_their_values(experiment: Experiment, tmp_path: Path) -> No
     # json.loads(json.dumps()) as a machine reads it.
     assert json.loads(json.dumps(status)) == {
         "experiment": "e",
+        "direction": "minimize",
         "studies": [
             {
                 "name": "e/random/0",
