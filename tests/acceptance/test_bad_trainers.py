@@ -244,7 +244,7 @@ def test_faults_that_end_the_process(launch: Launch) -> None:
         assert outcome.reason(fault) == f"its worker {worker} ended with exit code {code}"
         # The attempt that moved on is not counted; its last report may be lost with its process, and count later.
         assert outcome.num_attempts[fault] in (3, 4)
-        assert outcome.output.count(f"ended with exit code {code}") == outcome.num_attempts[fault]
+        assert outcome.output.count(f"ended with exit code {code}; another takes") == outcome.num_attempts[fault]
     assert r"\xff\x00 last words \x1b[31m" in outcome.output
     assert outcome.reason("hangs") == "an epoch took longer than epoch_timeout_seconds = 3"
     assert outcome.num_attempts["hangs"] == 2
