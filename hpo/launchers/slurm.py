@@ -158,7 +158,12 @@ class SlurmFleet:
             time.sleep(timeout_seconds)
             return []
         self._next_poll = time.monotonic() + POLL_SECONDS
-        tasks = self._tasks()
+        try:
+            tasks = self._tasks()
+        except ExperimentError as error:
+            # Its daemon restarts, or is overloaded: the jobs go on without it.
+            self._say(f"Slurm does not answer, the jobs are watched again when it does: {error}")
+            return []
         self._show(tasks)
         ends = []
         for place, job in list(self._jobs.items()):
@@ -177,12 +182,12 @@ class SlurmFleet:
         with contextlib.suppress(ExperimentError):
             # TERM, and KILL after Slurm's KillWait: the workers give their trials back in between.
             _slurm("scancel", *names)
-        deadline = time.monotonic() + END_SECONDS
-        try:
-            while any(task.state in ACTIVE for task in self._tasks().values()) and time.monotonic() < deadline:
-                time.sleep(0.3)
-        except KeyboardInterrupt:
-            _slurm("scancel", "--signal=KILL", *names)
+            deadline = time.monotonic() + END_SECONDS
+            try:
+                while any(task.state in ACTIVE for task in self._tasks().values()) and time.monotonic() < deadline:
+                    time.sleep(0.3)
+            except KeyboardInterrupt:
+                _slurm("scancel", "--signal=KILL", *names)
         self._jobs.clear()
         return []
 
@@ -240,12 +245,20 @@ class SlurmFleet:
         )
 
     def _tasks(self) -> dict[tuple[str, int], Task]:
-        """The tasks of all jobs that are watched, as Slurm knows them."""
+        """The tasks of all jobs that are watched; without those of jobs that Slurm has forgotten.
+
+        Raises ExperimentError if Slurm does not answer.
+        """
         tasks = {}
         for job in set(self._jobs.values()):
-            with contextlib.suppress(ExperimentError):
-                for task in parse_tasks(_slurm("scontrol", "show", "job", "-o", job)):
-                    tasks[job, task.place] = task
+            try:
+                shown = _slurm("scontrol", "show", "job", "-o", job)
+            except ExperimentError as error:
+                if "Invalid job id" not in str(error):
+                    raise
+                continue
+            for task in parse_tasks(shown):
+                tasks[job, task.place] = task
         return tasks
 
     def _show(self, tasks: dict[tuple[str, int], Task]) -> None:
@@ -256,7 +269,12 @@ class SlurmFleet:
             if self._jobs.get(place) == job and task.state in ACTIVE
         )
         line = "Slurm jobs: " + ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))
-        if counted and line != self._shown:
+        if counted:
+            self._say(line)
+
+    def _say(self, line: str) -> None:
+        """Reports a line unless it is the last one again."""
+        if line != self._shown:
             self._shown = line
             self.progress.line(line)
 

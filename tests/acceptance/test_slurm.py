@@ -128,7 +128,7 @@ def nothing_is_left(slurm: Slurm) -> Iterator[None]:
 
 def test_preempted_cancelled_and_orphaned(slurm: Slurm, study: Study) -> None:
     """Exact through a preemption, a job that is cancelled, and the launcher's death; the same command goes on."""
-    file = study(name="array", samplers='["random"]', budget="trials = 40", epochs=10, seconds=0.15)
+    file = study(name="array", samplers='["random"]', budget="trials = 60", epochs=15, seconds=0.15)
     launcher = slurm.launch(file, "--workers", "3", "--partition", "low")
     slurm.wait_for_epochs(launcher, 6)
     assert len(slurm.jobs()) == 3
@@ -152,7 +152,7 @@ def test_preempted_cancelled_and_orphaned(slurm: Slurm, study: Study) -> None:
     assert again.returncode == 0, output
     assert "3 workers of an earlier launch are still there" in output
     assert "was cancelled" in output
-    slurm.assert_exact("array", 40)
+    slurm.assert_exact("array", 60)
     assert slurm.jobs() == []
 
 
@@ -183,6 +183,10 @@ def test_a_node_that_goes_down(slurm: Slurm, study: Study) -> None:
     time.sleep(1)
     # It may have come back by itself.
     subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], env=slurm.environment, check=False)
+    # Slurm has requeued the jobs, to begin two minutes later.
+    time.sleep(2)
+    for job in slurm.jobs():
+        subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], env=slurm.environment, check=False)
     output, _ = launcher.communicate(timeout=LIMIT_SECONDS)
     assert launcher.returncode == 0, output
     last = [row for row in slurm.trials("down") if not row.retried]
