@@ -39,6 +39,26 @@ def _options(model: type[pydantic.BaseModel]) -> str:
     return "<br>".join(lines) or "none"
 
 
+def study_file() -> str:
+    """Every key of a study file."""
+    from hpo.studyfile.model import StudyFile
+
+    rows = []
+    for name, field in StudyFile.model_fields.items():
+        default = field.get_default(call_default_factory=True) if not field.is_required() else None
+        simple = isinstance(default, bool | int | float | str) and default != ""
+        text = (field.description or "").replace("``", "`")
+        rows.append((f"`{name}`", text, _default(field) if simple or field.is_required() else ""))
+    return _table(("key", "meaning", "default"), rows)
+
+
+def changeable_keys() -> str:
+    """The keys that may change when an experiment is launched again."""
+    from hpo.studyfile.model import StudyFile
+
+    return ", ".join(f"`{name}`" for name in StudyFile.keys_that_change_no_trial()) + "."
+
+
 def samplers() -> str:
     """Every sampler with its options."""
     from hpo.search.sampler_registry import SAMPLERS
@@ -139,7 +159,8 @@ def failures() -> str:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (samplers, pruners, classifier, metrics, commands, settings, failures)
+    function.__name__: function
+    for function in (study_file, changeable_keys, samplers, pruners, classifier, metrics, commands, settings, failures)
 }
 
 
