@@ -4,6 +4,7 @@
 asks ``should_prune`` is never pruned, as in Optuna.
 """
 
+import datetime
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
@@ -78,6 +79,7 @@ class ObjectiveTrial(optuna.trial.Trial):
         self.changed: Callable[[], None] = lambda: None
         self._reserved = reserved
         self._set_here: dict[str, Any] = {}
+        self._made = datetime.datetime.now()
 
     def report(self, value: float, step: int) -> None:
         """As in Optuna; a step that was reported already is ignored with a warning."""
@@ -104,6 +106,11 @@ class ObjectiveTrial(optuna.trial.Trial):
     def fix(self, params: Mapping[str, Any]) -> None:
         """Has these values suggested in place of sampled ones; values that the trial was enqueued with go first."""
         self._fixed_params = {**params, **self._fixed_params}
+
+    @property
+    def datetime_start(self) -> datetime.datetime | None:
+        """When the trial was claimed, in this machine's local time."""
+        return super().datetime_start or self._made
 
     @property
     def user_attrs(self) -> dict[str, Any]:

@@ -262,6 +262,7 @@ def test_user_attributes_and_constraints(launch: Launch) -> None:
         trial.set_constraint("small", x - 0.5)
         assert trial.constraints == {"small": x - 0.5}
         assert trial.study.study_name == "con/random/0"
+        assert trial.datetime_start is not None
         with pytest.raises(RuntimeError, match="the budget ends the search"):
             trial.study.stop()
         return x
