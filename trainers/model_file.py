@@ -47,5 +47,5 @@ def save_model(model: Any, folder: Path) -> Path:
 
 def model_files(folder: Path) -> list[Path]:
     """The files in ``folder`` that hold a model: ``model`` or ``model.SUFFIX``, the newest first."""
-    found = [path for path in folder.glob(f"{MODEL_STEM}*") if path.is_file() and path.stem == MODEL_STEM]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    files = [path for path in folder.glob(f"{MODEL_STEM}*") if path.is_file() and path.stem == MODEL_STEM]
+    return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)

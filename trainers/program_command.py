@@ -55,11 +55,11 @@ def command_line(command: Sequence[str], style: ArgumentStyle, values: Mapping[s
             continue
         filled.append(PLACEHOLDER.sub(lambda match: known[match[1]] if match[1] else match[0][0], part))
     placed = set(placeholders(command))
-    rest = {name: spelled(value) for name, value in values.items() if name not in placed}
+    unplaced = {name: spelled(value) for name, value in values.items() if name not in placed}
     if style == "flags":
-        filled += [f"--{name}={value}" for name, value in rest.items()]
+        filled += [f"--{name}={value}" for name, value in unplaced.items()]
     elif style == "hydra":
-        filled += [f"{name}={value}" for name, value in rest.items()]
+        filled += [f"{name}={value}" for name, value in unplaced.items()]
     return filled
 
 

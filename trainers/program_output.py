@@ -35,8 +35,8 @@ class LineSplitter:
 
     def last(self) -> str:
         """What was written after the last end of a line."""
-        rest, self._rest = self._rest, b""
-        return rest.decode("utf-8", "backslashreplace")
+        line, self._rest = self._rest, b""
+        return line.decode("utf-8", "backslashreplace")
 
 
 def _pieces(line: bytes) -> Iterator[str]:
@@ -75,13 +75,13 @@ class MetricReader:
             return None
         if not is_json:
             self.last_lines.append(line[:500])
-        found = self._json(line, is_json) or self._matched(line)
-        if not found:
+        values = self._json(line, is_json) or self._matched(line)
+        if not values:
             self._remember(line)
             return None
-        epoch = found.pop("epoch", None)
-        self._gathered.update(found)
-        if self.objective not in found:
+        epoch = values.pop("epoch", None)
+        self._gathered.update(values)
+        if self.objective not in values:
             return None
         number = self.last_epoch + 1 if epoch is None else int(epoch)
         metrics, self._gathered = self._gathered, {}
@@ -116,20 +116,20 @@ class MetricReader:
             return {}
         if not isinstance(content, dict):
             return {}
-        found = {}
+        values: dict[str, float] = {}
         for name, value in content.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 number = _as_float(value)
                 if name == "epoch" and not number.is_integer():
                     self._note(f"epoch = {value!r} is no whole number; it is ignored")
                 else:
-                    found[name] = number
+                    values[name] = number
             elif name in (self.objective, "epoch"):
                 self._note(f"{name} = {value!r} is no number; it is ignored")
-        return found
+        return values
 
     def _matched(self, line: str) -> dict[str, float]:
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for name, pattern in self.patterns.items():
             match = pattern.search(line[:LONGEST_MATCHED])
             if match is None:
@@ -140,8 +140,8 @@ class MetricReader:
                 self._note(f"the expression of {name} gave {match[1]!r}, which is no number; it is ignored")
                 continue
             if name != "epoch" or number.is_integer():
-                found[name] = number
-        return found
+                values[name] = number
+        return values
 
     def _remember(self, line: str) -> None:
         """Keeps the lines that look most like one with the objective."""

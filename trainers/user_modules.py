@@ -56,7 +56,7 @@ def import_module(name: str, folder: Path) -> types.ModuleType:
         TrainerError: if there is no such module anywhere.
     """
     _add_folder(folder)
-    top, _, rest = name.partition(".")
+    top, _, submodule = name.partition(".")
     own = importlib.machinery.PathFinder.find_spec(top, [str(folder)])
     if own is None or (own.loader is None and not _has_module(folder, name)):
         return _imported(name, name, folder)
@@ -69,14 +69,14 @@ def import_module(name: str, folder: Path) -> types.ModuleType:
     if origin not in _loaded:
         if origin.name != "__init__.py":
             module = import_file(origin)
-            return module if not rest else _imported(f"{module.__name__}.{rest}", name, folder)
+            return module if not submodule else _imported(f"{module.__name__}.{submodule}", name, folder)
         package = importlib.util.spec_from_file_location(
             _free_name(top, origin), origin, submodule_search_locations=[str(origin.parent)]
         )
         assert package is not None
         _execute(package, origin)
     module = _loaded[origin]
-    return module if not rest else _imported(f"{module.__name__}.{rest}", name, folder)
+    return module if not submodule else _imported(f"{module.__name__}.{submodule}", name, folder)
 
 
 def _imported(actual: str, name: str, folder: Path) -> types.ModuleType:
@@ -116,10 +116,10 @@ def _free_name(name: str, path: Path) -> str:
     if held is not None:
         is_free = False
     else:
-        found = None
+        spec = None
         with contextlib.suppress(ImportError, ValueError):
-            found = importlib.util.find_spec(name)
-        is_free = found is None or found.loader is None or Path(found.origin or "").resolve() == path
+            spec = importlib.util.find_spec(name)
+        is_free = spec is None or spec.loader is None or Path(spec.origin or "").resolve() == path
     return name if is_free else f"{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
@@ -127,8 +127,8 @@ def _is_free_for_folder(name: str, folder: Path) -> bool:
     """Whether ``import name`` reaches the folder without ``__init__.py``."""
     if (module := sys.modules.get(name)) is not None:
         return str(folder) in list(getattr(module, "__path__", []))
-    found = importlib.util.find_spec(name)
-    return found is not None and found.origin is None
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is None
 
 
 def _has_module(folder: Path, name: str) -> bool:

@@ -74,7 +74,7 @@ def _named(experiment: Experiment, trial: str) -> tuple[StudyHandle, int]:
 
 def _logs(trial: FrozenTrial) -> list[str]:
     """The ids of the artifacts that hold the trial's log."""
-    found = []
+    ids = []
     for key, value in trial.system_attrs.items():
         if key.startswith(PREFIX):
             try:
@@ -82,5 +82,5 @@ def _logs(trial: FrozenTrial) -> list[str]:
             except (ValueError, TypeError, KeyError):
                 continue  # written by somebody else
             if filename == LOG_NAME:
-                found.append(key.removeprefix(PREFIX))
-    return found
+                ids.append(key.removeprefix(PREFIX))
+    return ids

@@ -171,8 +171,10 @@ def _commit(experiment: Experiment, best: BestTrial) -> dict[str, Any]:
     """The commit of the user's repository from which the trial's version was launched, if there was one."""
     trained_on = best.attrs.get(attributes.TRAINED_ON)
     source = trained_on.get("source") if isinstance(trained_on, dict) else None
+    if not source:
+        return {}
     with experiment.storage.engine.connect() as connection:
-        version = recorded_versions(connection, experiment.study_ids).get(source or "")
+        version = recorded_versions(connection, experiment.study_ids).get(source)
     if version is None or version.commit is None:
         return {}
     return {"git_commit": version.commit, "uncommitted_changes": version.uncommitted}

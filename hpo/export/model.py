@@ -33,8 +33,8 @@ def export_model(experiment: Experiment, best: BestTrial, settings: Settings, pa
     check_target(path)
     study = next(study for study in experiment.studies if study.name == best.study)
     folder = TrialFolders(settings.checkpoints, settings.home_path, study.key).of(int(best.attrs[attributes.LINEAGE]))
-    found = model_files(folder)
-    if not found:
+    models = model_files(folder)
+    if not models:
         what = f"trial {best.number} of {best.study} has no model"
         if experiment.study_file.trainer == CLASSIFIER:
             why = "the classifier keeps none in a search; train it again: hpo export … --output best.toml, then "
@@ -48,19 +48,19 @@ def export_model(experiment: Experiment, best: BestTrial, settings: Settings, pa
         else:
             why = "its code calls run.save_model(…) or writes a file called model.* into its folder; this one did not"
         raise ExperimentError(f"{what}: {why}")
-    copy_file(found[0], path)
-    return found[0]
+    copy_file(models[0], path)
+    return models[0]
 
 
 def copy_model(folder: Path, path: Path, trainer: str) -> None:
     """Copies the model in ``folder`` to ``path``. Raises ExperimentError if the trainer saved none."""
-    found = model_files(folder)
-    if not found:
+    models = model_files(folder)
+    if not models:
         raise ExperimentError(
             f"the trainer {trainer!r} kept no model: call run.save_model(…), or write a file called model.* into the "
             "trial's folder"
         )
-    copy_file(found[0], path)
+    copy_file(models[0], path)
 
 
 class NetworkKeeper:

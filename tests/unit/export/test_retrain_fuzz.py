@@ -180,8 +180,9 @@ def test_a_provenance_that_cannot_be_used(key: str, value: Any, said: str, tmp_p
 
 @pytest.mark.parametrize("provenance", [{}, {"value": 4}, {"note": "by hand", "trained_on": {"where": "here"}}, NULLS])
 def test_a_provenance_that_says_little(provenance: dict[str, Any], tmp_path: Path) -> None:
-    code, _, err = train(as_file(tmp_path, {**FILE, "provenance": provenance}, "json"))
-    assert code == 0, err
+    code, out, err = train(as_file(tmp_path, {**FILE, "provenance": provenance}, "json"))
+    assert code == (1 if provenance.get("value") else 0), err
+    assert ("not reproduced, off by 2.9, 72.50% of the value" in out) == (code == 1)
 
 
 class Nothing(Config):
