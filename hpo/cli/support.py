@@ -131,13 +131,14 @@ def failure_lines(status: dict[str, Any], settings: "Settings") -> list[str]:
 def show_end(loaded: "LoadedExperiment", settings: "Settings", *, as_json: bool, verbose: bool = False) -> int:
     """What a launch ends with: the table, what failed, what to do next. Returns the exit code.
 
-    1 if trials of the budget failed or nothing can be exported: a script then does not go on as if it had a result.
+    1 if trials failed by an error or nothing can be exported: a script then does not go on as if it had a result. A
+    configuration that breaks its process or device is named, and no error of a search in which others succeed.
     """
-    from hpo.experiment.status import has_result, is_finished, num_failed
+    from hpo.experiment.status import has_result, is_finished, num_errors, num_failed
     from hpo.launchers.progress import status_table
 
     status = loaded.status()
-    code = 1 if num_failed(status) or not has_result(status) else 0
+    code = 1 if num_errors(status) or not has_result(status) else 0
     if as_json:
         print_json(status, indent=None)
         return code

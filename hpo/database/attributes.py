@@ -29,6 +29,7 @@ EPOCHS = "epochs"  # int, epochs that the lineage has finished; this attempt tra
 SECONDS = "seconds"  # float, worker-seconds that this attempt took: in a pack, its share of the worker's time
 WALL_SECONDS = "wall_seconds"  # float, seconds that this attempt was in its slot
 DRAW = "draw"  # int, how many draws of the lineage were refused before this configuration; absent: none
+CRASHED = "hpo:crashed"  # True: it failed for good because it breaks its process or device, not by an error
 REFUSED = "hpo:refused"  # True: a person enqueued it with values that cannot be used
 INFEASIBLE = "hpo:infeasible"  # dict with lineage and draw: this configuration was refused and costs no budget
 DRAWN_BY = "hpo:drawn_by"  # str, which sampler auto drew the configuration with, and why

@@ -97,7 +97,9 @@ def retry_or_fail(
         if cause is Cause.DIED and attempt.apart is not None:
             # It is the one that ended the worker: the others that were there need not be trained alone any more.
             execute(connection, "UPDATE hpo_trials SET apart = NULL WHERE apart = :a", a=attempt.apart)
-        return finish(connection, trial_id, TrialState.FAIL, None, max(epochs, attempt.reached), Writes())
+        is_crash = cause is Cause.DIED or not is_charged
+        last = Writes(user_attrs={attributes.CRASHED: True}) if is_crash else Writes()
+        return finish(connection, trial_id, TrialState.FAIL, None, max(epochs, attempt.reached), last)
     return _queue_again(connection, attempt, failures, error or attempt.error, apart=attempt.apart)
 
 

@@ -7,6 +7,7 @@ Every view uses these definitions: ``hpo status``, a launch, the comparison, the
 - A study is *finished* if its budget is given out and none of its lineages runs or waits
   (:attr:`hpo.database.claims.StudyBudget.finished`). A study that somebody deleted has nothing left to do.
 - *Imported* trials were added by a person with Optuna, *infeasible* ones were refused draws; neither costs budget.
+- *Crashed* trials are failed ones that break their process or device whenever they are trained.
 - *Refused* trials are failed ones that a person enqueued with values that cannot be used; they are not tried again.
 """
 
@@ -40,6 +41,8 @@ SELECT t.study_id, t.state::text,
   CASE WHEN h.trial_id IS NULL THEN 'imported' WHEN h.infeasible THEN 'infeasible' WHEN h.retried THEN 'retried'
     WHEN t.state = 'FAIL' AND EXISTS (
       SELECT 1 FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND a.key = :refused) THEN 'refused'
+    WHEN t.state = 'FAIL' AND EXISTS (
+      SELECT 1 FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND a.key = :crashed) THEN 'crashed'
     ELSE 'counts' END, count(*)
 FROM trials t LEFT JOIN hpo_trials h USING (trial_id) WHERE t.study_id = ANY(:study_ids) GROUP BY 1, 2, 3
 """
@@ -70,12 +73,13 @@ class Counts:
 
     def __init__(self) -> None:
         self.states: dict[State, int] = dict.fromkeys(STATES.values(), 0)
-        self.retried = self.imported = self.infeasible = self.refused = 0
+        self.retried = self.imported = self.infeasible = self.refused = self.crashed = 0
 
     def add(self, state: str, kind: str, count: int) -> None:
-        if kind in ("counts", "refused"):
+        if kind in ("counts", "refused", "crashed"):
             self.states[STATES[state]] += count
             self.refused += count if kind == "refused" else 0
+            self.crashed += count if kind == "crashed" else 0
         elif kind == "retried":
             self.retried += count
         elif kind == "infeasible":
@@ -87,7 +91,7 @@ class Counts:
 
     def key(self) -> tuple[int, ...]:
         """Changes whenever a trial begins, ends, or is tried again."""
-        return (*self.states.values(), self.retried, self.imported, self.infeasible, self.refused)
+        return (*self.states.values(), self.retried, self.imported, self.infeasible, self.refused, self.crashed)
 
     @property
     def ended(self) -> int:
@@ -97,7 +101,7 @@ class Counts:
 def count_trials(connection: sa.Connection, study_ids: Sequence[int]) -> dict[int, Counts]:
     """The counts of each of the studies."""
     counts = {study_id: Counts() for study_id in study_ids}
-    parameters = {"study_ids": list(study_ids), "refused": attributes.REFUSED}
+    parameters = {"study_ids": list(study_ids), "refused": attributes.REFUSED, "crashed": attributes.CRASHED}
     for study_id, state, kind, number in connection.execute(sa.text(COUNTS), parameters):
         counts[study_id].add(state, kind, number)
     return counts
@@ -162,6 +166,7 @@ def _entry(
         "infeasible": counts.infeasible,
         "imported": counts.imported,
         "refused": counts.refused,
+        "crashed": counts.crashed,
         "finished": _is_finished(spent),
         "deleted": spent is None,
         "epochs": (0 if spent is None else spent.epochs_spent) + active_epochs,
@@ -227,6 +232,15 @@ def num_failed(status: Mapping[str, Any]) -> int:
     Trials that a person enqueued with values that cannot be used are not among them: nothing is to be mended here.
     """
     return sum(int(study["states"]["failed"]) - int(study["refused"]) for study in status["studies"])
+
+
+def num_errors(status: Mapping[str, Any]) -> int:
+    """How many of :func:`num_failed` ended by an error that somebody can mend.
+
+    The others break their process or device whenever they are trained: the configuration's fault, and no reason to call
+    a search failed in which others succeed.
+    """
+    return num_failed(status) - sum(int(study["crashed"]) for study in status["studies"])
 
 
 def has_result(status: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
 from hpo.experiment.experiment import Experiment, create_experiment, load_experiment
 from hpo.experiment.results import Outcome, best_trials, ranked
-from hpo.experiment.status import has_result, is_finished, num_failed, snapshot
+from hpo.experiment.status import has_result, is_finished, num_errors, num_failed, snapshot
 from hpo.studyfile.load import parse_study_file
 from tests.integration.trials_support import claim_one, finish, statements
 from tests.searches import fill
@@ -78,13 +78,27 @@ def fail(storage: Storage, study_id: int, reason: str) -> None:
         assert retries.retry_or_fail(connection, claim.trial_id, reason, 0, error=reason, writes=writes)
 
 
+def test_what_breaks_its_process_is_no_error_of_the_search(experiment: Experiment) -> None:
+    """It is failed and named, but there is nothing to mend: a launch in which others succeed ends with 0."""
+    storage, (study_id,) = experiment.storage, experiment.study_ids
+    for _ in range(2):  # with max_retries = 0 a lineage that ends its process is not tried again
+        claim = claim_one(storage, study_id)
+        with storage.engine.begin() as connection:
+            assert retries.retry_or_fail(connection, claim.trial_id, "killed", 0, cause=retries.Cause.DIED)
+    assert finish(storage, claim_one(storage, study_id).trial_id)
+    status = snapshot(experiment)
+    assert is_finished(status)
+    assert (num_failed(status), num_errors(status)) == (2, 0)
+    assert [failure["reason"] for failure in status["studies"][0]["failures"]] == ["killed", "killed"]
+
+
 def test_failed_lineages_are_no_results_and_run_again(experiment: Experiment) -> None:
     storage, (study_id,) = experiment.storage, experiment.study_ids
     for lineage in range(3):
         fail(storage, study_id, f"NameError: name 'x{lineage}' is not defined")
     status = snapshot(experiment)
     assert is_finished(status)
-    assert num_failed(status) == 3
+    assert (num_failed(status), num_errors(status)) == (3, 3)
     assert not has_result(status)
     assert [(f["lineage"], f["reason"], f["log"]) for f in status["studies"][0]["failures"]] == [
         (lineage, f"NameError: name 'x{lineage}' is not defined", "here:/logs/0.log") for lineage in range(3)
