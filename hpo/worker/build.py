@@ -31,6 +31,8 @@ def build_trainer(entry: TrainerEntry, study_file: StudyFile, options: WorkerOpt
             configs=tuple(study_file.example_configs()),
             data_dir=options.data_dir,
             download=options.download,
+            program=study_file.program_options(),
+            memory_bytes=options.memory_bytes,
         )
     )
     limit, size = options.memory_limit_mb, size_mb()
