@@ -1,4 +1,7 @@
-"""The Python API: the same verbs as the command line, with real ``optuna.Study`` objects behind them."""
+"""The Python API: the same verbs as the command line, with real ``optuna.Study`` objects behind them.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import contextlib
 import datetime

@@ -1,4 +1,7 @@
-"""What can be named in a study file or on the command line, a line each: ``hpo list`` and ``hpo.list``."""
+"""What can be named in a study file or on the command line, a line each: ``hpo list`` and ``hpo.list``.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 from hpo.launchers.registry import LAUNCHERS
 from hpo.search.pruner_registry import PRUNERS

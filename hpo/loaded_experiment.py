@@ -1,4 +1,7 @@
-"""An experiment in Python, as ``hpo.launch`` and ``hpo.load`` return it."""
+"""An experiment in Python, as ``hpo.launch`` and ``hpo.load`` return it.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import functools
 from pathlib import Path

@@ -5,8 +5,10 @@ the running script) is pickled to a file in the launcher's own home, which only 
 """
 
 import hashlib
+import inspect
 import os
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,8 +84,6 @@ def load_function(path: Path) -> TrainerEntry:
 
 
 def _pickle(entry: TrainerEntry, function: Any, folder: Path) -> Path:
-    import inspect
-    import typing
 
     import cloudpickle
 

@@ -5,6 +5,7 @@ there: what is defined before it is what the search needs, and the search is our
 """
 
 import contextlib
+import difflib
 import logging
 import os
 import sys
@@ -159,7 +160,6 @@ def _stopped_at_optimize() -> Iterator[list[_OptimizeReached]]:
 
 
 def _near(name: str, module: Any) -> str:
-    import difflib
 
     known = [other for other, value in vars(module).items() if callable(value)] if hasattr(module, "__dict__") else []
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)

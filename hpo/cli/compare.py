@@ -1,4 +1,7 @@
-"""``hpo compare``: the tables and verdicts of one experiment, or of several."""
+"""``hpo compare``: the tables and verdicts of one experiment, or of several.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import sys
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""``hpo dashboard``: Optuna's dashboard with the comparison beside it."""
+"""``hpo dashboard``: Optuna's dashboard with the comparison beside it.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,7 @@
-"""``hpo launch`` and ``hpo worker``: an experiment's workers, all of them or one."""
+"""``hpo launch`` and ``hpo worker``: an experiment's workers, all of them or one.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import dataclasses
 import inspect

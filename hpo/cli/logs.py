@@ -1,4 +1,7 @@
-"""``hpo logs``: what a trial has written."""
+"""``hpo logs``: what a trial has written.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import sys
 from typing import Annotated

@@ -1,4 +1,7 @@
-"""``hpo retry``: runs again what failed, once its cause is mended."""
+"""``hpo retry``: runs again what failed, once its cause is mended.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 from typing import Annotated
 

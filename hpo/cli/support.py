@@ -1,4 +1,7 @@
-"""What the commands have in common: opening what a person names, and showing what was found."""
+"""What the commands have in common: opening what a person names, and showing what was found.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import shlex
 import sys

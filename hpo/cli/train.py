@@ -1,4 +1,7 @@
-"""``hpo train``: an exported file trained again."""
+"""``hpo train``: an exported file trained again.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import sys
 from pathlib import Path

@@ -8,6 +8,8 @@ tasks.py         several experiments: ranks                 tables.py        the
 figures.py       the comparison as plotly figures           render.py, page/ templates, style and scripts of pages
 report.py        terminal, JSON, CSV, one page; retraining  publish.py       into Optuna's own pages
 python.py        ``hpo.compare(...)``
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 import sys

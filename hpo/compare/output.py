@@ -1,4 +1,7 @@
-"""Writers of a comparison: JSON, terminal tables, CSV files, an HTML page."""
+"""Writers of a comparison: JSON, terminal tables, CSV files, an HTML page.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import csv
 import dataclasses

@@ -3,6 +3,8 @@
 The dashboard reads a study's attributes at every poll, so figures are few and small. What has not changed is not
 written again, and a second publication replaces the first. A note that a person has written or changed stays as it is:
 only a note whose digest we have recorded is replaced.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 import hashlib

@@ -4,6 +4,8 @@ The wheel brings the programs and makes the data folder. Who starts and stops th
 second one on a data folder, is decided by the locks of :mod:`hpo.database.server_lock`: the wheel's own count of
 process ids means nothing in another container. A server that dies with the job that had started it is started again by
 whoever needs it next.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 import atexit

@@ -1,4 +1,7 @@
-"""The best configurations of an experiment: as files, trained again, looked into."""
+"""The best configurations of an experiment: as files, trained again, looked into.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import sys
 import types

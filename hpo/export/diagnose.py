@@ -1,4 +1,7 @@
-"""``hpo train --diagnose``: what a network looks like inside, from the same training that is reported."""
+"""``hpo train --diagnose``: what a network looks like inside, from the same training that is reported.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

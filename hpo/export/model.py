@@ -1,4 +1,7 @@
-"""The model of a trial as a file: ``hpo export EXPERIMENT --model FILE`` and ``hpo train FILE --model FILE``."""
+"""The model of a trial as a file: ``hpo export EXPERIMENT --model FILE`` and ``hpo train FILE --model FILE``.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import os
 import shutil

@@ -4,6 +4,8 @@ A file is a line of JSON (format, SHA-256 of the rest, epoch) and the state. It 
 aside and renamed on a file system, put in one request on an object store. A file that was cut short or altered does
 not match its checksum or its name, and the one before it is used; nothing is unpickled: the state is JSON, or what
 ``torch.load(weights_only=True)`` reads. Two files are kept for a lineage, none once it has ended.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 import contextlib

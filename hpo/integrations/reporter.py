@@ -1,4 +1,7 @@
-"""What the callbacks of all frameworks do with a validation: report it, and find out whether the trial goes on."""
+"""What the callbacks of all frameworks do with a validation: report it, and find out whether the trial goes on.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import math
 from typing import Any

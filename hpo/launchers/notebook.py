@@ -1,4 +1,7 @@
-"""How an experiment shows itself in a notebook: one line that is updated while it runs, a table when it has ended."""
+"""How an experiment shows itself in a notebook: one line that is updated while it runs, a table when it has ended.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import html
 import sys

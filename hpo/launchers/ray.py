@@ -3,6 +3,8 @@
 The nodes need nothing but the database's address and the folders: a worker is the same process as everywhere, started
 by a task, so that a fault in it is not one in Ray's own. Exactness is the database's, not Ray's. What a worker writes
 goes to Ray's own logs.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 import importlib.util

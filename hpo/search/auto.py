@@ -2,6 +2,8 @@
 
 A Gaussian process finds more in few trials, also if many run at once, but a draw costs some tenths of a second, it
 models no conditional parameters, and it learns nothing from pruned trials.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 import importlib.util

@@ -3,6 +3,8 @@
 Optuna promises nothing about these names, and several of them would fail silently: samplers would decide on old
 trials, or on too many. ``tests/unit/search/test_optuna_internals.py`` has a test for each that fails if Optuna changes
 the behaviour behind the name; ``make optuna-next`` runs it against Optuna's newest pre-release.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 import copy

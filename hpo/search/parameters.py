@@ -1,4 +1,7 @@
-"""One parameter of a search space: a Float, an Int or a Categorical, and what can be a choice."""
+"""One parameter of a search space: a Float, an Int or a Categorical, and what can be a choice.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import decimal
 import math

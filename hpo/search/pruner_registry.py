@@ -3,6 +3,8 @@
 To add a pruner, write its options model, its builder and its row here; nothing else in the service names a pruner.
 
 A pruner's step is a number of finished epochs, counted from 1: ``min_epochs`` is the first epoch at which it may prune.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 from collections.abc import Callable

@@ -10,6 +10,8 @@ A worker builds a sampler for each trial, with a seed derived from the study's s
 - ``auto``: as ``tpe`` or ``gp``; which of them depends also on how long trials and draws take;
 - ``tpe``, ``cmaes``, ``gp``: the draw depends on that seed and on the finished trials that the worker has read. One
   worker draws the same again; several do if they finish trials in the same order. Start-up trials are random.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 from collections.abc import Callable

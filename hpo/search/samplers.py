@@ -6,6 +6,8 @@
   two workers take the same point, and a retry takes another one.
 - ``CmaEsSampler`` makes the optimizer anew from the finished trials. Optuna's pickles the optimizer into a trial's
   attributes: it is lost if that trial fails, and unpickling runs whatever somebody has written there.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 import datetime

@@ -130,6 +130,18 @@ def test_no_two_rooms_import_each_other() -> None:
     assert circles(arrows) == []
 
 
+def test_a_module_with_imports_inside_functions_says_why() -> None:
+    """They are there for the time that a start takes: ``hpo --help``, or a worker that needs no torch."""
+    silent = []
+    for name, path in modules().items():
+        tree = ast.parse(path.read_text())
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        is_late = any(isinstance(n, ast.Import | ast.ImportFrom) for function in functions for n in ast.walk(function))
+        if is_late and "import" not in (ast.get_docstring(tree) or "").lower():
+            silent.append(name)
+    assert silent == []
+
+
 def test_nothing_outside_the_package_is_called_trainers() -> None:
     """The folder stands at the top; as a top-level module it would collide with folders that users have."""
     wrong = [

@@ -1,4 +1,7 @@
-"""The files of a data set: where they are expected, their checksums, their download."""
+"""The files of a data set: where they are expected, their checksums, their download.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import hashlib
 from pathlib import Path

@@ -1,6 +1,8 @@
 """Initial weights of linear and convolution layers, drawn from the trial's generator on the CPU.
 
 Normalization layers start at weight 1 and bias 0 whatever the initializer.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 import math

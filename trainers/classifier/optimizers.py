@@ -2,6 +2,8 @@
 
 Weight decay is coupled (added to the gradient, L2 in the loss) for sgd and adam and decoupled for adamw, as in
 torch.optim. Every parameter decays, biases and normalization too, also as there. L1 is in ``regularizers``.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 from collections.abc import Callable, Iterable

@@ -3,6 +3,8 @@
 A generator derives from the trial's seed, from what it is for and from the epoch. So nothing random has to be kept in
 a checkpoint, and a trial trains the same alone, beside others in a pack, or resumed. Data order and initialization
 are drawn on the CPU whatever the device, so that they do not depend on it.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 import hashlib

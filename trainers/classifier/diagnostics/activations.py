@@ -2,8 +2,11 @@
 
 A unit is on where its input is above 0; the pattern of an input is one bit for each unit. Units are ordered as the
 network computes them. Leaky ReLU counts as ReLU; smooth activations have no patterns.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,7 +123,6 @@ def _distinct(names: list[str]) -> list[str]:
 
 def _packed(on: Tensor) -> set[bytes]:
     """A digest of each row, so that a large network's patterns can be counted without keeping them."""
-    import hashlib
 
     import numpy as np
 

@@ -1,4 +1,7 @@
-"""Two convolutions, of 32 and 16 channels by default, and two linear layers (report 1)."""
+"""Two convolutions, of 32 and 16 channels by default, and two linear layers (report 1).
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,7 @@
-"""Two hidden layers. Batch normalization comes before the activation and dropout after it (report 5's order)."""
+"""Two hidden layers. Batch normalization comes before the activation and dropout after it (report 5's order).
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 import math
 from typing import TYPE_CHECKING

@@ -1,4 +1,7 @@
-"""A number through 10 ReLU units (report 5): few enough to look at every linear region and activation pattern."""
+"""A number through 10 ReLU units (report 5): few enough to look at every linear region and activation pattern.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 from typing import TYPE_CHECKING
 

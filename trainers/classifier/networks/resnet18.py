@@ -1,4 +1,7 @@
-"""torchvision's ResNet-18 (He et al. 2016) with a 3x3 stem and no max-pool, for images of 32x32."""
+"""torchvision's ResNet-18 (He et al. 2016) with a 3x3 stem and no max-pool, for images of 32x32.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -3,6 +3,8 @@
 A block squeezes to few channels by a 1x1 convolution and expands them by a 3x3 one. Pooling comes before
 normalization, which then works on a quarter of the values; the convolutions have no biases, which normalization would
 take out again. Any image size works: the head averages over what is left.
+
+Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
 
 from typing import TYPE_CHECKING
