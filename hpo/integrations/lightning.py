@@ -21,6 +21,9 @@ CHECKPOINT = "hpo-last.ckpt"
 class ReportCallback(Callback):  # type: ignore[misc]
     """Reports each validation and ends the trial if it is pruned.
 
+    A validation is reported with the number of its epoch. If there are several in one epoch (``val_check_interval``),
+    each is reported with a number of its own.
+
     Args:
         metric: name of the metric that the study optimizes, as ``self.log`` has it.
         trial: the trial that the objective got; None in a program, which reports by ``hpo.report``.
@@ -28,6 +31,7 @@ class ReportCallback(Callback):  # type: ignore[misc]
 
     def __init__(self, metric: str, trial: Any = None) -> None:
         self._reporter = Reporter(metric, trial)
+        self._last_number = 0
 
     @staticmethod
     def latest_checkpoint() -> str | None:
@@ -36,13 +40,32 @@ class ReportCallback(Callback):  # type: ignore[misc]
         path = Path(folder, CHECKPOINT) if folder else None
         return str(path) if path is not None and path.is_file() else None
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_number": self._last_number}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._last_number = state_dict["last_number"]
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        self._reporter.should_stop()  # from now on a program survives the SIGTERM that asks it to end
+
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        if trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        metrics = dict(trainer.callback_metrics)
-        self._reporter.validated(metrics, trainer.current_epoch + 1)
-        folder = os.environ.get("HPO_CHECKPOINT_DIR")
-        if self._reporter.trial is None and folder:
-            trainer.save_checkpoint(Path(folder, CHECKPOINT))
+        self._last_number = max(trainer.current_epoch + 1, self._last_number + 1)
+        # The report comes first: a program that is killed between the two repeats an epoch and loses none.
+        self._reporter.validated(dict(trainer.callback_metrics), self._last_number)
+        self._save(trainer)
         if self._reporter.should_stop():
             trainer.should_stop = True
+
+    def _save(self, trainer: Any) -> None:
+        """Writes the checkpoint of a program under another name first: a kill leaves the one before."""
+        folder = os.environ.get("HPO_CHECKPOINT_DIR")
+        if self._reporter.trial is not None or not folder:
+            return
+        path = Path(folder, CHECKPOINT)
+        unfinished = path.with_suffix(".new")
+        trainer.save_checkpoint(unfinished)
+        if trainer.is_global_zero:
+            os.replace(unfinished, path)

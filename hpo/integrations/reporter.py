@@ -33,6 +33,8 @@ class Reporter:
             raise KeyError(f"the validation gives no {self.metric!r}, only {known}")
         if self.trial is None:
             numbers = {name: float(value) for name, value in metrics.items() if _is_number(value)}
+            numbers[self.metric] = float(metrics[self.metric])  # NaN too: the service ends a trial that diverges
+            numbers.pop("epoch", None)  # a framework may have an epoch of its own among its metrics
             report(epoch=epoch, **numbers)
             return
         self.trial.report(float(metrics[self.metric]), epoch)
