@@ -92,6 +92,8 @@ def study_notes(study: dict[str, Any]) -> list[str]:
         notes.append(f"{study['refused']} enqueued trials had values that cannot be used, see their reason")
     if study["imported"]:
         notes.append(f"{study['imported']} finished trials were added by hand and count for nothing")
+    if study["seconds_left"] is not None and study["finished"] and (left := study["states"]["waiting"]):
+        notes.append(f"{left} trials had not ended when its time was over; a larger budget goes on with them")
     if study["deleted"]:
         notes.append("somebody has deleted the study: the next launch makes it again")
     return [f"{study['name']}: {'; '.join(notes)}"] if notes else []
@@ -147,6 +149,10 @@ def show_end(loaded: "LoadedExperiment", settings: "Settings", *, as_json: bool,
         return code
     show(status_table(status, verbose=verbose))
     print()
+    for study in status["studies"]:
+        if study["seconds_left"] is not None:
+            for line in study_notes(study):
+                show(line)
     for line in failure_lines(status, settings):
         print(line)
     if code == 0:

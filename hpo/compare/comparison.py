@@ -67,7 +67,7 @@ class SamplerComparison:
     name: str
     repeats: tuple[int, ...]
     study_ids: tuple[int, ...]
-    budget: Mapping[str, int]
+    budget: Mapping[str, float]
     curves: Mapping[Axis, Curve]
     final: Mapping[int, float]
     summary: Summary | None

@@ -34,7 +34,7 @@ class StudyEntry:
 
     Attributes:
         counts: its lineages by state, and the trials that count for nothing.
-        budget: ``{"trials": n}`` or ``{"epochs": n}``.
+        budget: ``trials``, ``epochs`` and ``seconds``, those that there are.
         finished: whether its budget is spent and nothing runs or waits.
         outcomes: its candidates for the best configuration.
     """
@@ -44,7 +44,7 @@ class StudyEntry:
     maximize: bool
     attrs: Mapping[str, Any]
     counts: Counts
-    budget: Mapping[str, int]
+    budget: Mapping[str, float]
     epochs_per_trial: int
     finished: bool
     outcomes: tuple[results.Outcome, ...]
@@ -162,7 +162,6 @@ class Loader:
             place = spent.get(study_id)
             if place is None:
                 continue  # deleted between the two queries
-            budget = {"trials": place.num_lineages, "epochs": place.num_epochs}
             entries.append(
                 StudyEntry(
                     study_id,
@@ -170,7 +169,7 @@ class Loader:
                     (attrs.get(attributes.STUDY_FILE) or {}).get("direction") == "maximize",
                     attrs,
                     counted[study_id],
-                    {unit: count for unit, count in budget.items() if count is not None},
+                    place.units,
                     place.epochs_per_trial,
                     place.finished,
                     outcomes[study_id],

@@ -90,7 +90,7 @@ class StudyRecord:
     """One repeat of one sampler in one experiment.
 
     Attributes:
-        budget: ``{"trials": n}`` or ``{"epochs": n}``; {} where it is not known.
+        budget: ``trials``, ``epochs`` and ``seconds``, those that there are; {} where it is not known.
         metric: what is optimized, as the study file calls it.
         study_file: the stored study file as JSON; {} where there is none.
         trials: all attempts of ours, by number.
@@ -108,7 +108,7 @@ class StudyRecord:
     repeat: int
     direction: Direction
     trials: tuple[TrialRecord, ...] = ()
-    budget: Mapping[str, int] = field(default_factory=dict)
+    budget: Mapping[str, float] = field(default_factory=dict)
     metric: str = "value"
     study_file: Mapping[str, Any] = field(default_factory=dict)
     study_id: int | None = None

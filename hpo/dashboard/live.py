@@ -33,7 +33,7 @@ class ExperimentRow:
     finished: int
     running: int
     failed: int
-    budget: int | None
+    budget: float | None
     best: dict[str, float]
     metric: str
     study_ids: tuple[int, ...]

@@ -6,12 +6,13 @@ takes to number trials. Beginning, ending and retrying a trial write Optuna's ow
 calls are one transaction for each value and two for a retry, and between two transactions a process can die.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
-from hpo.database import attributes
+from hpo.database import attributes, search_clock
 from hpo.database.trial_writes import execute, write_attributes
 from hpo.errors import ExperimentDeletedError
 
@@ -25,6 +26,7 @@ class Claim:
         enqueued: a person added it with Optuna's ``enqueue_trial``; it has not run yet.
         apart: it has to be trained alone, because its last worker died while it held several trials.
         draw: number of configurations of this lineage that were refused before this attempt.
+        deadline: when the time of its study is over, on this process's monotonic clock; None if time ends nothing.
     """
 
     study_id: int
@@ -36,16 +38,19 @@ class Claim:
     enqueued: bool = False
     apart: bool = False
     draw: int = 0
+    deadline: float | None = None
 
 
 @dataclass(frozen=True)
 class StudyBudget:
-    """What a study may spend and what it has given out, in lineages and epochs.
+    """What a study may spend and what it has given out, in lineages, epochs and seconds.
 
     Attributes:
         running, waiting: trials of ours that run or wait for a worker.
         enqueued: trials that a person has enqueued and that have no place in the budget yet.
         reached: whether a trial has reached the value that ends the search, so that no further one begins.
+        num_seconds, seconds_spent: the time in which trials of the study may run, and for how long some have run.
+        trial_seconds: mean wall seconds of its finished trials; None before the first has finished.
     """
 
     study_id: int
@@ -58,11 +63,37 @@ class StudyBudget:
     waiting: int
     enqueued: int = 0
     reached: bool = False
+    num_seconds: float | None = None
+    seconds_spent: float = field(default=0.0, compare=False)  # goes on while nothing changes
+    trial_seconds: float | None = None
+
+    @property
+    def units(self) -> dict[str, float]:
+        """The budget as ``trials``, ``epochs`` and ``seconds``, those that there are."""
+        units = {"trials": self.num_lineages, "epochs": self.num_epochs, "seconds": self.num_seconds}
+        return {unit: count for unit, count in units.items() if count is not None}
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None if time ends nothing."""
+        return None if self.num_seconds is None else max(0.0, self.num_seconds - self.seconds_spent)
+
+    @property
+    def is_out_of_time(self) -> bool:
+        return self.seconds_left == 0.0
+
+    @property
+    def may_continue(self) -> bool:
+        """Whether a trial waits that may be claimed: when the time is over, it waits for a larger budget."""
+        return self.waiting > 0 and not self.is_out_of_time
 
     @property
     def has_capacity(self) -> bool:
-        """Whether one more lineage may begin: neither trials nor epochs can then exceed the budget."""
+        """Whether one more lineage may begin: neither trials nor epochs can then exceed the budget, nor, as far as is
+        known, the time."""
         if self.reached:
+            return False
+        if (left := self.seconds_left) is not None and (left == 0.0 or left < (self.trial_seconds or 0.0)):
             return False
         active = self.running + self.waiting
         return (self.num_lineages is None or self.next_lineage < self.num_lineages) and (
@@ -71,8 +102,12 @@ class StudyBudget:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing runs, waits or may begin. An enqueued trial without a place in the budget does not count."""
-        return not self.running and not self.waiting and not self.has_capacity
+        """Whether nothing runs, may be continued or may begin.
+
+        An enqueued trial without a place in the budget does not count, nor one that was given back when the time was
+        over.
+        """
+        return not self.running and not self.may_continue and not self.has_capacity
 
     @property
     def progress(self) -> float:
@@ -80,11 +115,15 @@ class StudyBudget:
         if self.num_epochs is not None:
             reserved = self.epochs_spent + (self.running + self.waiting) * self.epochs_per_trial
             return min(1.0, reserved / max(1, self.num_epochs))
+        if self.num_lineages is None and self.num_seconds is not None:
+            # Trials that run have a share, so that studies of one experiment get workers alike.
+            expected = self.num_seconds / 100 if self.trial_seconds is None else self.trial_seconds
+            return min(1.0, (self.seconds_spent + self.running * expected) / self.num_seconds)
         return self.next_lineage / max(1, self.num_lineages or 0)
 
     def after_claim(self) -> "StudyBudget":
         """The budget once one more trial has been claimed."""
-        if self.waiting:
+        if self.may_continue:
             return replace(self, waiting=self.waiting - 1, running=self.running + 1)
         return replace(
             self,
@@ -94,12 +133,17 @@ class StudyBudget:
         )
 
 
-BUDGETS = """
+BUDGETS = f"""
 SELECT s.study_id, s.num_lineages, s.num_epochs, s.epochs_per_trial, s.next_lineage, s.epochs_spent,
   count(h.trial_id) FILTER (WHERE t.state = 'RUNNING'), count(h.trial_id) FILTER (WHERE t.state = 'WAITING'),
-  count(t.trial_id) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NULL), s.reached
+  count(t.trial_id) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NULL), s.reached, s.num_seconds,
+  s.seconds_spent + coalesce(CAST(extract(epoch FROM now() AT TIME ZONE 'UTC' - greatest(s.seen_at, least(
+    min(b.heartbeat) FILTER (WHERE t.state = 'RUNNING' AND h.trial_id IS NOT NULL AND {search_clock.IS_ALIVE}),
+    now() AT TIME ZONE 'UTC'))) AS float8), 0),
+  s.timed_seconds / nullif(s.timed_trials, 0)
 FROM hpo_studies s LEFT JOIN trials t ON t.study_id = s.study_id AND t.state IN ('RUNNING', 'WAITING')
 LEFT JOIN hpo_trials h ON h.trial_id = t.trial_id
+LEFT JOIN trial_heartbeats b ON b.trial_id = t.trial_id AND s.num_seconds IS NOT NULL
 WHERE s.study_id = ANY(:study_ids) GROUP BY s.study_id ORDER BY s.study_id
 """
 
@@ -125,6 +169,7 @@ def set_budget(
     num_epochs: int | None,
     epochs_per_trial: int,
     *,
+    num_seconds: float | None = None,
     stop_at: float | None = None,
     maximize: bool = False,
 ) -> None:
@@ -135,15 +180,17 @@ def set_budget(
     execute(
         connection,
         """
-        INSERT INTO hpo_studies (study_id, num_lineages, num_epochs, epochs_per_trial, stop_at, maximize)
-        VALUES (:s, :n, :e, :p, :stop_at, :maximize)
+        INSERT INTO hpo_studies (
+            study_id, num_lineages, num_epochs, epochs_per_trial, num_seconds, stop_at, maximize)
+        VALUES (:s, :n, :e, :p, :seconds, :stop_at, :maximize)
         ON CONFLICT (study_id) DO UPDATE SET num_lineages = :n, num_epochs = :e, epochs_per_trial = :p,
-            stop_at = :stop_at, maximize = :maximize
+            num_seconds = :seconds, stop_at = :stop_at, maximize = :maximize
         """,
         s=study_id,
         n=num_lineages,
         e=num_epochs,
         p=epochs_per_trial,
+        seconds=num_seconds,
         stop_at=stop_at,
         maximize=maximize,
     )
@@ -198,6 +245,8 @@ def claim(
                 return [], all(budget.finished for budget in budgets)
             # From here on nobody else changes what these studies have; what was read without the lock is read again.
             lock_studies(connection, chosen)
+            for study_id in sorted({budget.study_id for budget in budgets if budget.num_seconds} & set(chosen)):
+                search_clock.tick(connection, study_id)
             claims = _claim_from(connection, sorted(set(chosen)), worker, limit, num_held, limits, single, num_first)
             if claims:
                 return claims, False
@@ -215,11 +264,11 @@ def _choose(budgets: Sequence[StudyBudget], limit: int, num_held: int, limits: M
         eligible = [
             budget
             for budget in state.values()
-            if budget.waiting or (budget.has_capacity and _may_begin(budget, is_first, limits))
+            if budget.may_continue or (budget.has_capacity and _may_begin(budget, is_first, limits))
         ]
         if not eligible:
             break
-        best = min(eligible, key=lambda b: (not (b.waiting or b.enqueued), b.progress, b.study_id))
+        best = min(eligible, key=lambda b: (not (b.may_continue or b.enqueued), b.progress, b.study_id))
         state[best.study_id] = best.after_claim()
         chosen.append(best.study_id)
     return chosen
@@ -251,13 +300,15 @@ def _claim_from(
         may_begin = budget.has_capacity and _may_begin(budget, is_first, limits)
         claimed: Claim | None = None
         may_take_enqueued = may_begin and budget.next_lineage >= num_first
-        if budget.waiting or (budget.enqueued and may_take_enqueued):
+        if budget.may_continue or (budget.enqueued and may_take_enqueued):
             claimed = _take_waiting(connection, budget, worker, apart=single or is_first, enqueued=may_take_enqueued)
         if claimed is None and may_begin:
             claimed = _begin(connection, budget, worker)
         if claimed is None:
             del state[budget.study_id]
             continue
+        if budget.seconds_left is not None:
+            claimed = replace(claimed, deadline=time.monotonic() + budget.seconds_left)
         claims.append(claimed)
         if claimed.apart and not single:
             break

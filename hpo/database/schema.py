@@ -36,15 +36,21 @@ ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS apart text; -- to be trained alo
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS stop_at float8; -- the value that ends the search; null: none does
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS maximize boolean NOT NULL DEFAULT false;
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS reached boolean NOT NULL DEFAULT false; -- a complete trial has it
+ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS num_seconds float8; -- the budget in seconds; null: time ends nothing
+ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS seconds_spent float8 NOT NULL DEFAULT 0; -- up to seen_at
+ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS seen_at timestamp; -- UTC; when seconds_spent was last counted
+ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS timed_trials integer NOT NULL DEFAULT 0; -- finished, with their
+ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS timed_seconds float8 NOT NULL DEFAULT 0; -- wall seconds in all
 CREATE INDEX IF NOT EXISTS hpo_active_trials ON trials (study_id) WHERE state IN ('RUNNING', 'WAITING');
 """
 
-NUM_ADDED_COLUMNS = 7
+NUM_ADDED_COLUMNS = 12
 MISSING_COLUMNS = """
 SELECT count(*) < :added FROM information_schema.columns
 WHERE table_schema = ANY(current_schemas(false)) AND (
   table_name = 'hpo_trials' AND column_name IN ('progress', 'draw', 'infeasible', 'apart')
-  OR table_name = 'hpo_studies' AND column_name IN ('stop_at', 'maximize', 'reached'))
+  OR table_name = 'hpo_studies' AND column_name IN (
+    'stop_at', 'maximize', 'reached', 'num_seconds', 'seconds_spent', 'seen_at', 'timed_trials', 'timed_seconds'))
 """
 
 

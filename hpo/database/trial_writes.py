@@ -11,6 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from hpo.database import search_clock
+
 
 @dataclass
 class Writes:
@@ -126,17 +128,19 @@ def finish(
             v=stored,
             k=kind,
         )
-    execute(
+    is_timed = execute(
         connection,
         """
         UPDATE hpo_studies SET epochs_spent = epochs_spent + :e, reached = reached OR coalesce(
             CASE WHEN maximize THEN CAST(:v AS float8) >= stop_at ELSE CAST(:v AS float8) <= stop_at END, false)
-        WHERE study_id = (SELECT study_id FROM hpo_trials WHERE trial_id = :t)
+        WHERE study_id = (SELECT study_id FROM hpo_trials WHERE trial_id = :t) RETURNING num_seconds IS NOT NULL
         """,
         e=epochs,
         v=value if state is TrialState.COMPLETE else None,
         t=trial_id,
-    )
+    ).scalar()
+    if is_timed and state is not TrialState.FAIL:
+        search_clock.note_time(connection, trial_id)
     return True
 
 
@@ -150,6 +154,7 @@ def ended_as(connection: sa.Connection, trial_id: int, state: TrialState, worker
 
 
 def end(connection: sa.Connection, trial_id: int, state: TrialState) -> bool:
+    search_clock.tick_of_trial(connection, trial_id)
     ended = execute(
         connection,
         "UPDATE trials SET state = CAST(:state AS trialstate), datetime_complete = now() AT TIME ZONE 'UTC' "

@@ -181,6 +181,7 @@ def create_experiment(
                 budget.trials,
                 budget.epochs,
                 study_file.max_epochs() or 1,
+                num_seconds=budget.time,
                 stop_at=study_file.target if study_file.stop_at_target else None,
                 maximize=study_file.direction == "maximize",
             )

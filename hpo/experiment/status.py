@@ -4,8 +4,9 @@ Every view uses these definitions: ``hpo status``, a launch, the comparison, the
 
 - A lineage counts once, by its last attempt. It is *complete*, *pruned*, *failed* (it will not be tried again by
   itself), *running* or *waiting*.
-- A study is *finished* if its budget is given out and none of its lineages runs or waits
-  (:attr:`hpo.database.claims.StudyBudget.finished`). A study that somebody deleted has nothing left to do.
+- A study is *finished* if its budget is given out and none of its lineages runs or waits, but for those that were given
+  back when the time of its budget was over (:attr:`hpo.database.claims.StudyBudget.finished`). A study that somebody
+  deleted has nothing left to do.
 - *Imported* trials were added by a person with Optuna, *infeasible* ones were refused draws; neither costs budget.
 - *Crashed* trials are failed ones that break their process or device whenever they are trained.
 - *Refused* trials are failed ones that a person enqueued with values that cannot be used; they are not tried again.
@@ -155,12 +156,12 @@ def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict
 def _entry(
     handle: StudyHandle, spent: StudyBudget | None, counts: Counts, active_epochs: int, totals: Mapping[str, Any]
 ) -> dict[str, Any]:
-    budget = {} if spent is None else {"trials": spent.num_lineages, "epochs": spent.num_epochs}
     return {
         "name": handle.name,
         "sampler": handle.sampler.label,
         "repeat": handle.repeat,
-        "budget": {unit: count for unit, count in budget.items() if count is not None},
+        "budget": {} if spent is None else spent.units,
+        "seconds_left": None if spent is None or spent.seconds_left is None else round(spent.seconds_left, 1),
         "states": counts.states,
         "retried": counts.retried,
         "infeasible": counts.infeasible,

@@ -7,7 +7,6 @@ import json
 import math
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
@@ -44,17 +43,22 @@ class Speed:
         return 0.0 if self._first is None else time.monotonic() - self._first[0]
 
     def measure(self, status: dict[str, Any]) -> tuple[float | None, float | None]:
-        """Returns (trials per minute, seconds left); None if nothing has finished since the first look."""
+        """Returns (trials per minute, seconds left); None if nothing has finished since the first look.
+
+        What is left of a budget in time is known before.
+        """
         done = sum(_done(study) for study in status["studies"])
         now = time.monotonic()
         if self._first is None:
             self._first = (now, done)
         elapsed, gained = now - self._first[0], done - self._first[1]
+        most = _time_left(status["studies"])
         if gained < 1 or elapsed <= 0:
-            return None, None
+            return None, most
         epochs_per_trial = max(1.0, sum(study["epochs"] for study in status["studies"]) / done)
         left = sum(_trials_left(study, epochs_per_trial) for study in status["studies"])
-        return 60 * gained / elapsed, left * elapsed / gained
+        estimate = left * elapsed / gained
+        return 60 * gained / elapsed, estimate if most is None else min(most, estimate)
 
 
 def _done(study: dict[str, Any]) -> int:
@@ -69,7 +73,26 @@ def _trials_left(study: dict[str, Any], epochs_per_trial: float) -> float:
     budget = study["budget"]
     if "trials" in budget:
         return max(0.0, int(budget["trials"]) - _done(study))
-    return max(0.0, int(budget["epochs"]) - int(study["epochs"])) / epochs_per_trial
+    if "epochs" in budget:
+        return max(0.0, int(budget["epochs"]) - int(study["epochs"])) / epochs_per_trial
+    return math.inf
+
+
+def _time_left(studies: list[dict[str, Any]]) -> float | None:
+    """The most seconds that the studies can take; None if time ends not all of them.
+
+    The clocks of those that run go at the same time; the others follow one by one at worst.
+    """
+    together, others = 0.0, 0.0
+    unfinished = [study for study in studies if not study["finished"]]
+    for study in unfinished:
+        if (left := study.get("seconds_left")) is None:
+            return None
+        if study["states"]["running"]:
+            together = max(together, left)
+        else:
+            others += left
+    return together + others if unfinished else None
 
 
 def status_table(status: dict[str, Any], *, verbose: bool = False) -> Table:
@@ -98,11 +121,14 @@ def _numbers(studies: list[dict[str, Any]], better: Callable[[Iterable[float]], 
     states = [
         str(sum(study["states"][name] for study in studies)) for name in ("complete", "pruned", "running", "failed")
     ]
-    budget = Counter[str]()
+    budget: dict[str, float] = {}
     for study in studies:
-        budget.update(study["budget"])
+        for unit, count in study["budget"].items():
+            budget[unit] = budget.get(unit, 0) + count
     values = [study["best"]["value"] for study in studies if study["best"] is not None]
-    spent = " ".join(f"{count} {unit}" for unit, count in budget.items())
+    spent = " ".join(
+        format_seconds(count) if unit == "seconds" else f"{count} {unit}" for unit, count in budget.items()
+    )
     best = f"{better(values):.6g}" if values else "-"
     return [*states, spent, str(sum(study["epochs"] for study in studies)), best]
 
@@ -117,8 +143,10 @@ def summary_line(status: dict[str, Any], speed: Speed) -> str:
     done = sum(_done(study) for study in status["studies"])
     per_minute, left = speed.measure(status)
     parts = [f"{done} finished ({totals['pruned']} pruned), {totals['running']} running"]
-    if per_minute is not None and left is not None:
-        parts.append(f"{per_minute:.1f} trials/min, {format_seconds(left)} left")
+    if per_minute is not None:
+        parts.append(f"{per_minute:.1f} trials/min")
+    if left is not None and math.isfinite(left):
+        parts.append(f"{format_seconds(left)} left")
     return ", ".join(parts)
 
 

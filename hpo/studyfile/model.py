@@ -32,10 +32,11 @@ CHANGES_NO_TRIAL = object()
 """Marks keys that may change when an existing experiment is relaunched."""
 
 Count = Annotated[int, pydantic.Field(ge=1, le=10**9)]
+Time = Annotated[float, pydantic.Field(gt=0, le=10**9)]
 
 
 class Budget(pydantic.BaseModel):
-    """What a study may spend: a number of trials, or of epochs."""
+    """What a study may spend: a number of trials or of epochs, a time, or a number within a time."""
 
     model_config = pydantic.ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -45,20 +46,39 @@ class Budget(pydantic.BaseModel):
     """Number of finished trials."""
     epochs: Count | None = None
     """Number of epochs, over all trials."""
+    hours: Time | None = None
+    """Hours for which trials of a search may run, alone or beside trials or epochs."""
+    seconds: Time | None = None
+    """The same in seconds."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _one_of_them(cls, table: Any) -> Any:
+    def _one_of_a_kind(cls, table: Any) -> Any:
         if isinstance(table, Mapping) and not table.keys() - cls.model_fields.keys():
-            given = [name for name, value in table.items() if value is not None]
-            if len(given) != 1:
-                raise ValueError(f"{shown(table)} is refused; expected either {' or '.join(cls.model_fields)}")
+            given = {name for name, value in table.items() if value is not None}
+            if not given or given >= {"trials", "epochs"} or given >= {"hours", "seconds"}:
+                expected = "either trials or epochs, either hours or seconds, or one of each"
+                raise ValueError(f"{shown(table)} is refused; expected {expected}")
         return table
+
+    @property
+    def time(self) -> float | None:
+        """Seconds for which trials of a search may run; None if time ends nothing."""
+        return self.seconds if self.hours is None else 3600 * self.hours
 
     def times(self, factor: int) -> "Budget":
         return Budget(**{name: value * factor for name, value in self.as_dict().items()})
 
-    def as_dict(self) -> dict[str, int]:
+    def includes(self, other: "Budget") -> bool:
+        """Whether this budget is of the same kind and at least as large; none in time is more than any."""
+        mine, theirs = (budget.model_dump(include={"trials", "epochs"}, exclude_none=True) for budget in (self, other))
+        return (
+            mine.keys() == theirs.keys()
+            and all(value >= theirs[name] for name, value in mine.items())
+            and (self.time is None or (other.time is not None and self.time >= other.time))
+        )
+
+    def as_dict(self) -> dict[str, Any]:
         return self.model_dump(exclude_none=True)
 
 
@@ -91,7 +111,8 @@ class StudyFile(pydantic.BaseModel):
     repeats: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 1
     """Number of independent searches with each sampler."""
     budget: Budget
-    """What each search may spend; ``{ trials = 1 }`` if nothing is searched."""
+    """What each search may spend: ``trials`` or ``epochs``, ``hours`` or ``seconds``, or one of each; ``{ trials = 1 }`` if
+    nothing is searched."""
     pruner: Pruner = pydantic.Field(default_factory=PrunerSpec)
     """Name of a pruner, or a table with a name and options."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0
@@ -157,10 +178,8 @@ class StudyFile(pydantic.BaseModel):
     def is_extension_of(self, old: "StudyFile") -> bool:
         """Whether trials of ``old`` are trials of this file: it only adds budget, repeats or samplers to it."""
         may_differ = {"budget", "repeats", "samplers", *self.keys_that_change_no_trial()}
-        budget, old_budget = self.budget.as_dict(), old.budget.as_dict()
         return (
-            budget.keys() == old_budget.keys()
-            and all(value >= old_budget[name] for name, value in budget.items())
+            self.budget.includes(old.budget)
             and self.repeats >= old.repeats
             and all(sampler in self.samplers for sampler in old.samplers)
             and not keys_that_differ(old.to_json(), self.to_json()) - may_differ
@@ -234,7 +253,7 @@ class StudyFile(pydantic.BaseModel):
     def budget_for(self, sampler: SamplerSpec) -> Budget:
         """The budget of one study: the number of cells for a sampler that has cells, else the file's times a factor."""
         if (cells := self.feasible_cells(sampler)) is not None:
-            return Budget(trials=max(1, len(cells)))
+            return Budget(trials=max(1, len(cells)), seconds=self.budget.time)
         return self.budget.times(sampler.entry.budget_factor)
 
     def feasible_cells(self, sampler: SamplerSpec) -> Cells | None:

@@ -181,7 +181,7 @@ class _Reader:
         if self.table.get("budget") is None:
             self.table.pop("budget", None)
             if self.given.get("space"):
-                self.mistakes.add("budget", "missing; expected { trials = N } or { epochs = N }")
+                self.mistakes.add("budget", "missing; expected { trials = N }, { epochs = N } or { hours = N }")
                 self.wrong.add("budget")
             else:
                 self.table["budget"] = Budget(trials=1)

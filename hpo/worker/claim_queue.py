@@ -114,5 +114,7 @@ def _most_running(study_file: StudyFile, sampler: SamplerSpec) -> int:
     if not study_file.pruner.prunes and not sampler.entry.learns:
         return 2**31
     budget = study_file.budget_for(sampler)
+    if budget.trials is None and budget.epochs is None:
+        return 2**31  # how many there will be is not known
     trials = budget.trials or (budget.epochs or 0) // (study_file.max_epochs() or 1)
     return max(1, trials // 4)

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from hpo.database import trial_writes
+from hpo.database import search_clock, trial_writes
 from hpo.database.retrying import persistently
 from hpo.worker.trial_cache import TrialCache
 
@@ -19,12 +19,20 @@ log = logging.getLogger("hpo")
 class Heartbeat:
     """Sends a heartbeat every ``interval_seconds``, and then calls each of the ``watchdogs``.
 
+    ``counts_time``: each heartbeat also counts the time of its trials' studies, whose budget is a time.
     No error ends it: it waits for a database that is away, and logs the error of a watchdog.
     """
 
     def __init__(
-        self, cache: TrialCache, interval_seconds: float, grace_seconds: float, watchdogs: list[Callable[[], None]]
+        self,
+        cache: TrialCache,
+        interval_seconds: float,
+        grace_seconds: float,
+        watchdogs: list[Callable[[], None]],
+        *,
+        counts_time: bool = False,
     ) -> None:
+        self._counts_time = counts_time
         self.cache = cache
         self.interval_seconds = interval_seconds
         self.grace_seconds = grace_seconds
@@ -60,6 +68,10 @@ class Heartbeat:
     def _beat(self) -> None:
         with self._lock:
             leased = self.cache.leases.trial_ids
+            for study_id in self.cache.leases.study_ids if self._counts_time else ():
+                # Before the heartbeat, and each by itself: it holds a lock on one study alone.
+                with self.cache.backend.engine.begin() as connection:
+                    search_clock.tick(connection, study_id, held=leased)
             if leased:
                 with self.cache.backend.engine.begin() as connection:
                     lost = trial_writes.beat(connection, leased)

@@ -31,6 +31,12 @@ class Leases:
         with self._lock:
             return list(self._studies)
 
+    @property
+    def study_ids(self) -> list[int]:
+        """The studies of the trials that this worker holds."""
+        with self._lock:
+            return sorted(set(self._studies.values()))
+
     def mark_lost(self, trial_ids: Container[int]) -> None:
         """Marks those of these trials that this worker holds: nothing may be written to them any more."""
         with self._lock:

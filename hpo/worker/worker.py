@@ -96,6 +96,7 @@ class Worker:
             options.heartbeat_seconds,
             options.grace_seconds,
             [self._sweep, self.watchdogs.watch_epoch],
+            counts_time=self.study_file.budget.time is not None,
         )
 
     # The life of a worker, top to bottom.
@@ -163,7 +164,7 @@ class Worker:
         free = self.trainer.capacity - len(self.running)
         while free > 0 and (trial := self.queue.take(free)) is not None:
             free -= self._start(trial)
-        if self.running and not self.study_file.stop_at_target:
+        if self.running and not self.study_file.stop_at_target and self.study_file.budget.time is None:
             self.queue.prefetch_if_slow(self.outcomes.trial_seconds)
 
     def _start(self, trial: RunningTrial) -> bool:
@@ -287,6 +288,9 @@ class Worker:
             folder = self.folders[trial.claim.study_id]
             if (unsaved := save_checkpoint(trial, event, folder, self.cache.leases)) is not None:
                 self._fail(trial, unsaved)
+            elif trial.claim.deadline is not None and time.monotonic() >= trial.claim.deadline:
+                self._leave(trial)
+                self.outcomes.give_back(trial, f"the time of the search is over, at epoch {event.epoch}")
             self.db_thread.write()
 
     def _is_out_of_time(self, trial: RunningTrial) -> bool:
@@ -326,9 +330,10 @@ class Worker:
     def _finish(self, trial: RunningTrial, state: TrialState, reason: str | None = None) -> None:
         self._leave(trial)
         self.outcomes.conclude(trial, state, reason)
-        if self.study_file.budget.epochs is None and not self.study_file.stop_at_target:
+        budget = self.study_file.budget
+        if budget.epochs is None and budget.time is None and not self.study_file.stop_at_target:
             # The slot waits for a claim, and nothing waits for the result, which the cache shows already. A claim
-            # depends on this trial only if the budget is in epochs, or if the trial may have reached the target.
+            # depends on this trial only if the budget is in epochs or in time, or if it may have reached the target.
             self.queue.prefetch()
         self.outcomes.finish(trial)
         self.db_thread.submit(tidy_folders, self.cache, self.runners[trial.claim.study_id], self.options)

@@ -17,11 +17,17 @@ from hpo.database.trial_writes import Writes
 LIMIT_SECONDS = 120
 
 
-def new_study(storage: Storage, trials: int | None, epochs: int | None = None, per_trial: int = 10) -> int:
+def new_study(
+    storage: Storage,
+    trials: int | None,
+    epochs: int | None = None,
+    per_trial: int = 10,
+    seconds: float | None = None,
+) -> int:
     """A study of a metric to be maximized, with a budget."""
     study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
     with storage.engine.begin() as connection:
-        claims.set_budget(connection, study_id, trials, epochs, per_trial)
+        claims.set_budget(connection, study_id, trials, epochs, per_trial, num_seconds=seconds)
     return study_id
 
 

@@ -22,6 +22,7 @@ def test_columns_are_added_to_the_tables_of_an_earlier_version(storage: Storage)
         assert retries.retry_or_fail(connection, failed.trial_id, "no luck", 3)
         for name in COLUMNS:
             connection.execute(sa.text(f"ALTER TABLE hpo_trials DROP COLUMN {name}"))
+        connection.execute(sa.text("ALTER TABLE hpo_studies DROP COLUMN num_seconds, DROP COLUMN seen_at"))
     assert columns(storage).isdisjoint(COLUMNS)
     with ThreadPoolExecutor(4) as pool:
         opened = list(pool.map(lambda _: Storage(storage.secret_address), range(4)))

@@ -19,6 +19,7 @@ from hpo.database.claims import read_budgets
 from hpo.database.storage import Storage
 from hpo.errors import ExperimentError
 from hpo.experiment.experiment import Experiment, create_experiment
+from hpo.experiment.status import snapshot
 from hpo.studyfile.load import parse_study_file
 from hpo.trainers.errors import Infeasible
 from hpo.trainers.generator import GeneratorTrainer, trainer
@@ -417,6 +418,47 @@ def test_a_search_ends_at_its_target(direction: str, experiment, work, storage: 
     made = experiment(plain, **keys, stop_at_target=True)
     with storage.engine.connect() as connection:
         assert [budget.reached for budget in read_budgets(connection, made.study_ids)] == [True]
+
+
+def test_a_search_ends_with_its_time_and_a_larger_one_goes_on_from_the_checkpoints(experiment, work, storage) -> None:
+    starts: list[int] = []
+
+    def slow(config: Shaky, run: Run) -> Iterator[dict[str, Any]]:
+        starts.append(run.start_epoch)
+        for epoch in range(run.start_epoch, config.epochs):
+            time.sleep(0.3)
+            run.save({"epoch": epoch})
+            yield {"loss": config.x}
+
+    keys = {"fixed": {"epochs": 4}}
+    made = experiment(slow, budget={"trials": 3, "seconds": 0.5}, **keys)
+    assert work(made) == 0
+    (trial,) = [trial for trial in trials_of(made) if trial.state is not TrialState.WAITING]
+    reached = trial.user_attrs[attributes.EPOCHS]
+    assert reached in (1, 2)
+    assert trial.user_attrs["reason"] == f"the time of the search is over, at epoch {reached}"
+    (study,) = snapshot(made)["studies"]
+    assert (study["finished"], study["states"]["waiting"], study["seconds_left"]) == (True, 1, 0.0)
+    assert study["budget"] == {"trials": 3, "seconds": 0.5}
+    # The same file has nothing left to do; a larger time goes on from the checkpoint.
+    assert (work(experiment(slow, budget={"trials": 3, "seconds": 0.5}, **keys)), starts) == (0, [0])
+    made = experiment(slow, budget={"trials": 3, "hours": 1}, **keys)
+    assert (work(made), starts) == (0, [0, reached, 0, 0])
+    assert [trial.state for trial in last_of(made)] == [TrialState.COMPLETE] * 3
+
+
+def test_time_alone_is_a_budget(experiment, work) -> None:
+    def slow(config: Shaky, run: Run) -> Iterator[dict[str, Any]]:
+        time.sleep(0.05)
+        yield {"loss": config.x}
+
+    made = experiment(slow, samplers=["random", "grid"], budget={"seconds": 1.5})
+    assert work(made) == 0
+    random, grid = snapshot(made)["studies"]
+    assert (random["finished"], grid["finished"]) == (True, True)
+    assert random["states"]["complete"] > 0
+    assert 0 < grid["states"]["complete"] <= 12
+    assert 0 <= random["seconds_left"] < 1.5
 
 
 def test_a_target_that_nothing_reaches_ends_nothing(experiment, work) -> None:

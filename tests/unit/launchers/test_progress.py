@@ -260,3 +260,22 @@ def test_many_reasons_are_not_all_printed(clock: SimpleNamespace) -> None:
     progress.update(status(study("tpe", {"trials": 80})))
     progress.update(status(study("tpe", {"trials": 80}, failures=failed(*map(str, range(40))))))
     assert stream.getvalue().count("failed:") == 5
+
+
+def test_time_left_of_budgets_in_time(clock: SimpleNamespace) -> None:
+    speed = Speed()
+    budget = {"trials": 40, "seconds": 90.0}
+    one = study("tpe", budget, running=2, seconds_left=90.0)
+    # Known before anything has finished; a study that does not run yet comes after.
+    assert speed.measure(status(one)) == (None, 90.0)
+    assert speed.measure(status(one, study("random", budget, running=1, seconds_left=80.0))) == (None, 90.0)
+    assert speed.measure(status(one, study("random", budget, seconds_left=80.0))) == (None, 170.0)
+    assert "90" not in summary_line(status(study("tpe", {"trials": 40}, running=2), one), Speed())
+    clock.now += 60
+    # 36 trials at 4 a minute would take longer than there is time; 4 a second do not.
+    assert speed.measure(status(study("tpe", budget, 4, running=2, seconds_left=30.0))) == (4.0, 30.0)
+    assert speed.measure(status(study("tpe", budget, 39, running=1, seconds_left=30.0)))[1] == pytest.approx(60 / 39)
+    alone = study("tpe", {"seconds": 90.0}, 4, running=2, seconds_left=30.0)
+    assert speed.measure(status(alone)) == (4.0, 30.0)
+    assert summary_line(status(alone), speed).endswith("4.0 trials/min, 30 s left")
+    assert "1 min 30 s" in str(list(status_table(status(alone)).columns[5].cells))
