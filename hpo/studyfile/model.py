@@ -111,8 +111,8 @@ class StudyFile(pydantic.BaseModel):
     repeats: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 1
     """Number of independent searches with each sampler."""
     budget: Budget
-    """What each search may spend: ``trials`` or ``epochs``, ``hours`` or ``seconds``, or one of each; ``{ trials = 1 }`` if
-    nothing is searched."""
+    """What each search may spend: ``trials`` or ``epochs``, ``hours`` or ``seconds``, or one of each;
+    ``{ trials = 1 }`` if nothing is searched."""
     pruner: Pruner = pydantic.Field(default_factory=PrunerSpec)
     """Name of a pruner, or a table with a name and options."""
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**63)] = 0

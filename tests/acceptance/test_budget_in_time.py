@@ -8,7 +8,7 @@ from .conftest import Hpo
 
 
 def test_a_search_of_some_seconds(hpo_command: Hpo, study: Callable[..., Path]) -> None:
-    path = study("hurried", "trials = 40, seconds = 4", epochs=3, seconds=0.15)
+    path = study("hurried", '["random"]', "trials = 40, seconds = 4", epochs=3, seconds=0.15)
     launched = hpo_command("launch", str(path), "--workers", "2")
     assert launched.returncode == 0, launched.stderr
     (before,) = json.loads(hpo_command("status", "hurried", "--json").stdout)["studies"]
