@@ -81,6 +81,7 @@ def test_all_keys_and_their_values(experiment: Experiment, tmp_path: Path) -> No
                 "sampler": "random",
                 "repeat": 0,
                 "budget": {"trials": 9},
+                "seconds_left": None,
                 "states": {"complete": 4, "pruned": 1, "running": 1, "waiting": 1, "failed": 1},
                 "retried": 3,
                 "infeasible": 0,
