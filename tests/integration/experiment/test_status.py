@@ -110,6 +110,7 @@ def test_all_keys_and_their_values(experiment: Experiment, tmp_path: Path) -> No
                 "sampler": "my tpe",
                 "repeat": 0,
                 "budget": {"trials": 9},
+                "seconds_left": None,
                 "states": {"complete": 0, "pruned": 0, "running": 0, "waiting": 0, "failed": 0},
                 "retried": 0,
                 "infeasible": 0,
