@@ -1,14 +1,17 @@
 """What a trial costs beyond its training: 40 trials of 8 epochs of 50 ms sleep, 7 parameters, 2 workers, Postgres.
 
-Ours and plain Optuna (TPE, ASHA consulted at every epoch) on the same server in the same run. A worker's span is from
-the start of its first trial to the end of its last; what is in it beyond the sleep, divided by the trials, is the
-overhead.
+Ours (a generator, an Optuna objective, a program) and plain Optuna (TPE, ASHA consulted at every epoch) on the same
+server in the same run. A worker's span is from the start of its first trial to the end of its last; what is in it
+beyond the sleep, divided by the trials, is the overhead. What the program's own start and end cost is measured by
+running it alone, taken off its row and shown beside it.
 """
 
 import argparse
 import datetime
+import json
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +22,7 @@ from pathlib import Path
 import optuna
 
 import hpo
+from benchmarks.overhead_objective import suggest
 from benchmarks.sleeping import SPACE
 from hpo.launchers.progress import PlainProgress
 from hpo.settings import Settings
@@ -37,6 +41,36 @@ constant = true
 """
 
 
+OBJECTIVE = """
+name = "overhead-objective"
+trainer = "benchmarks.overhead_objective:objective"
+metric = "value"
+direction = "maximize"
+samplers = ["tpe"]
+budget = {{ trials = {trials} }}
+pruner = {{ name = "asha", min_epochs = 1, reduction_factor = 3 }}
+"""
+
+PROGRAM = """
+name = "overhead-program"
+trainer = "program"
+command = ["{{python}}", "-S", "-c", {source}]
+args = "flags"
+metric = "value"
+direction = "maximize"
+samplers = ["tpe"]
+budget = {{ trials = {trials} }}
+pruner = {{ name = "asha", min_epochs = 1, reduction_factor = 3 }}
+"""
+
+PROGRAM_SOURCE = """
+import time
+for epoch in range(1, {epochs} + 1):
+    time.sleep({seconds})
+    print('{{{{"value": 0.5, "epoch": %d}}}}' % epoch, flush=True)
+"""
+
+
 def overhead_ms(study: optuna.Study, epochs: int, seconds: float) -> tuple[float, int]:
     """Milliseconds a trial beyond its sleep, and how many trials ran."""
     spans: dict[str, list[datetime.datetime]] = defaultdict(list)
@@ -48,17 +82,6 @@ def overhead_ms(study: optuna.Study, epochs: int, seconds: float) -> tuple[float
     busy = sum((max(times) - min(times)).total_seconds() for times in spans.values())
     slept = sum(len(trial.intermediate_values) for trial in trials) * seconds
     return 1000 * (busy - slept) / len(trials), len(trials)
-
-
-def suggest(trial: optuna.Trial) -> None:
-    """The seven parameters of the sleeping trainer's space, as a person writes them for Optuna."""
-    trial.suggest_float("lr", 1e-3, 1.0, log=True)
-    trial.suggest_float("beta", 0.8, 0.99)
-    trial.suggest_int("width_1", 256, 1024)
-    trial.suggest_int("width_2", 64, 256)
-    trial.suggest_float("weight_decay", 1e-6, 1e-2, log=True)
-    trial.suggest_categorical("batch_size", [32, 64, 128, 256])
-    trial.suggest_categorical("scheduler", ["constant", "step", "cosine"])
 
 
 def plain_worker(address: str, num_trials: int, epochs: int, seconds: float, study_name: str = "plain") -> None:
@@ -85,15 +108,43 @@ def plain_worker(address: str, num_trials: int, epochs: int, seconds: float, stu
     study.optimize(objective, callbacks=[callback])
 
 
+def program_seconds(epochs: int, seconds: float) -> float:
+    """How long the program takes beyond its sleep if it runs by itself; the median of 10."""
+    command = [sys.executable, "-S", "-c", _program_source(epochs, seconds).replace("{{", "{").replace("}}", "}")]
+    times = []
+    for _ in range(10):
+        started = time.monotonic()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.monotonic() - started - epochs * seconds)
+    return statistics.median(times)
+
+
+def _program_source(epochs: int, seconds: float) -> str:
+    return PROGRAM_SOURCE.format(epochs=epochs, seconds=seconds)
+
+
 def measure(num_trials: int, epochs: int, seconds: float, workers: int) -> list[tuple[str, float, int]]:
     """(who, overhead in ms, trials that ran) of ours and plain Optuna's."""
+    rows = []
+    own_start = 1000 * program_seconds(epochs, seconds)
+    os.environ["OVERHEAD_EPOCHS"], os.environ["OVERHEAD_SECONDS"] = str(epochs), str(seconds)
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(home=Path(folder), trainers="benchmarks.sleeping")
-        file = Path(folder) / "overhead.toml"
-        file.write_text(STUDY.format(trials=num_trials, epochs=epochs, seconds=seconds) + SPACE)
-        loaded = hpo.launch(file, settings=settings, workers=workers, progress=PlainProgress(sys.stderr))
-        ours = next(iter(loaded.studies.values()))
-        rows = [("hpo", *overhead_ms(ours, epochs, seconds))]
+        settings = Settings(home=Path(folder), trainers="benchmarks.sleeping,benchmarks.overhead_objective:objective")
+        source = json.dumps(_program_source(epochs, seconds))
+        files = {
+            "generator": STUDY.format(trials=num_trials, epochs=epochs, seconds=seconds) + SPACE,
+            "objective": OBJECTIVE.format(trials=num_trials),
+            "program": PROGRAM.format(trials=num_trials, source=source) + SPACE,
+        }
+        for kind, text in files.items():
+            file = Path(folder) / f"{kind}.toml"
+            file.write_text(text)
+            loaded = hpo.launch(file, settings=settings, workers=workers, progress=PlainProgress(sys.stderr))
+            milliseconds, ran = overhead_ms(next(iter(loaded.studies.values())), epochs, seconds)
+            if kind == "program":
+                rows.append(("a program alone", own_start, 10))
+                milliseconds -= own_start
+            rows.append((f"hpo, {kind}", milliseconds, ran))
         address = loaded._experiment.storage.secret_address
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         optuna.create_study(study_name="plain", storage=address)
@@ -119,9 +170,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     rows = measure(options.trials, options.epochs, options.seconds, options.workers)
-    print(f"{'':14} {'ms a trial':>10} {'trials':>7}   (budget {options.trials}, {options.workers} workers)")
+    print(f"{'':16} {'ms a trial':>10} {'trials':>7}   (budget {options.trials}, {options.workers} workers)")
     for name, milliseconds, ran in rows:
-        print(f"{name:14} {milliseconds:10.1f} {ran:7}")
+        print(f"{name:16} {milliseconds:10.1f} {ran:7}")
     help_time = min(_seconds("--help") for _ in range(5))
     print(f"hpo --help: {help_time:.2f} s")
 
