@@ -4,6 +4,7 @@ A worker sees only its own GPU. One that dies is replaced, and what it had start
 queue at once, because here its death is certain and need not be waited for.
 """
 
+import contextlib
 import os
 import re
 import secrets
@@ -19,6 +20,7 @@ from typing import IO
 from hpo.errors import UsageError
 from hpo.experiment.experiment import Experiment
 from hpo.launchers.registry import LocalOptions, Progress
+from hpo.launchers.signals import deferred
 from hpo.launchers.supervise import END_SECONDS, WorkerEnd, printable, supervise
 from hpo.machine import (
     WORKER_ID_VARIABLE,
@@ -36,6 +38,7 @@ from hpo.worker.options import LOG_VARIABLE
 from hpo.worker.process_end import end_children
 
 POLL_SECONDS = 0.05
+END_POLL_SECONDS = 0.05
 WORKER_BYTES = 1 << 30
 """What a worker with torch and a small data set takes, about."""
 
@@ -85,49 +88,56 @@ class LocalFleet:
     def start(self, place: int) -> None:
         """Starts a worker at a place; what it writes is added to the log."""
         slot = self.slots[place]
-        slot.log = slot.log_path.open("ab")
-        slot.log_start = slot.log.tell()
-        slot.worker_id = new_worker_id()
-        slot.memory_kills = self.cgroups.memory_kills()
-        slot.process = subprocess.Popen(
-            self.command(place),
-            env={**slot.environment, WORKER_ID_VARIABLE: slot.worker_id},
-            stdin=subprocess.DEVNULL,
-            stdout=slot.log,
-            stderr=subprocess.STDOUT,
-            # Ctrl-C reaches the launcher alone, which then asks its workers to end.
-            start_new_session=True,
-        )
+        with deferred():
+            slot.log = slot.log_path.open("ab")
+            slot.log_start = slot.log.tell()
+            slot.worker_id = new_worker_id()
+            slot.memory_kills = self.cgroups.memory_kills()
+            slot.process = subprocess.Popen(
+                self.command(place),
+                env={**slot.environment, WORKER_ID_VARIABLE: slot.worker_id},
+                stdin=subprocess.DEVNULL,
+                stdout=slot.log,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C reaches the launcher alone, which then asks its workers to end.
+                start_new_session=True,
+            )
 
     def wait(self, timeout_seconds: float) -> list[WorkerEnd]:
         deadline = time.monotonic() + timeout_seconds
         while True:
-            ended = [
-                place
-                for place, slot in enumerate(self.slots)
-                if slot.process is not None and slot.process.poll() is not None
-            ]
+            with deferred():
+                ended = [
+                    place
+                    for place, slot in enumerate(self.slots)
+                    if slot.process is not None and slot.process.poll() is not None
+                ]
             if ended or time.monotonic() >= deadline:
-                return [self._end_of(place) for place in ended]
+                with deferred():
+                    return [self._end_of(place) for place in ended]
             time.sleep(POLL_SECONDS)
 
     def stop(self) -> list[WorkerEnd]:
         running = [slot for slot in self.slots if slot.process is not None]
         for slot in running:
             assert slot.process is not None
-            slot.process.terminate()
+            with contextlib.suppress(KeyboardInterrupt), deferred():
+                slot.process.terminate()
         deadline = time.monotonic() + END_SECONDS
         ends = []
         for place, slot in enumerate(self.slots):
             if slot.process is None:
                 continue
             try:
-                slot.process.wait(max(0.0, deadline - time.monotonic()))
-            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                while not _has_ended(slot) and time.monotonic() < deadline:
+                    time.sleep(END_POLL_SECONDS)
+            except KeyboardInterrupt:
                 deadline = 0.0
-                slot.process.kill()
+            with contextlib.suppress(KeyboardInterrupt), deferred():
+                if slot.process.poll() is None:
+                    slot.process.kill()
                 slot.process.wait()
-            ends.append(self._end_of(place))
+                ends.append(self._end_of(place))
         return ends
 
     def _end_of(self, place: int) -> WorkerEnd:
@@ -154,6 +164,11 @@ class LocalFleet:
             log.seek(0, os.SEEK_END)
             log.seek(max(slot.log_start, log.tell() - 8192))
             return printable(log.read().decode(errors="backslashreplace"))
+
+
+def _has_ended(slot: Slot) -> bool:
+    with deferred():
+        return slot.process is None or slot.process.poll() is not None
 
 
 def check(settings: Settings, options: LocalOptions) -> None:

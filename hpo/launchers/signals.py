@@ -17,9 +17,38 @@ SAME_REQUEST_SECONDS = 2.0
 """Slurm and systemd send a signal to the whole group, terminals too: within this time it is the same request."""
 
 
+class _Deferral:
+    """How deep the main thread is in blocks that must not be interrupted, and whether a request came meanwhile."""
+
+    depth = 0
+    is_pending = False
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[None]:
+    """Within the block no signal raises; one that came is raised as KeyboardInterrupt at its end.
+
+    ``subprocess.Popen`` holds a lock while it asks for its process. An exception between taking the lock and the block
+    that gives it back leaves it taken, and the next wait for that process never ends.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _Deferral.depth += 1
+    try:
+        yield
+    finally:
+        _Deferral.depth -= 1
+    if not _Deferral.depth and _Deferral.is_pending:
+        _Deferral.is_pending = False
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Within the block each of END_SIGNALS raises KeyboardInterrupt, at most once in SAME_REQUEST_SECONDS.
+
+    In a :func:`deferred` block it is raised at the end of that one.
 
     A signal that is ignored (``nohup``) stays so. Outside of the main thread Python handles no signals: there nothing
     changes. Afterwards the handlers are those of before.
@@ -34,8 +63,12 @@ def interruptible() -> Iterator[None]:
         now = time.monotonic()
         if now - last >= SAME_REQUEST_SECONDS:
             last = now
-            raise KeyboardInterrupt
+            if _Deferral.depth:
+                _Deferral.is_pending = True
+            else:
+                raise KeyboardInterrupt
 
+    _Deferral.is_pending = False
     with kept_handlers():
         for number in END_SIGNALS:
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
