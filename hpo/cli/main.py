@@ -1,5 +1,6 @@
 """The commands, each as thin as its Python call. Nothing heavy is imported before a command needs it."""
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -82,7 +83,9 @@ def status(
     for study in now["studies"]:
         for line in study_notes(study):
             show(line)
-    for line in failure_lines(now, settings):
+    # The command that is printed needs the trainer's modules; this command does not.
+    with_trainers = dataclasses.replace(settings, trainers=settings.trainers or found.trainer_modules)
+    for line in failure_lines(now, with_trainers):
         show(line)
     if now["checkpoint_bytes"]:
         show(f"checkpoints: {now['checkpoint_bytes'] / 1e6:.1f} MB in {settings.checkpoints}")
