@@ -49,7 +49,15 @@ def test_the_page_lives_while_the_experiment_runs(storage, serve, visit):
     page.locator("summary", has_text="As a table").first.click()
     page.evaluate("window.loadedOnce = true")
     study = optuna.load_study(study_name="live/tpe/0", storage=storage)
-    study.add_trial(optuna.trial.create_trial(value=0.98761, user_attrs={"lineage": 6, "attempt": 1, "epochs": 5}))
+    study.add_trial(optuna.trial.create_trial(value=0.98761, user_attrs={"lineage": 8, "attempt": 0, "epochs": 5}))
+    with storage.engine.begin() as connection:  # one that a worker has trained, not one that a person added
+        connection.execute(
+            sa.text(
+                "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt) "
+                "SELECT max(trial_id), study_id, 8, 0 FROM trials WHERE study_id = :s GROUP BY study_id"
+            ),
+            {"s": study._study_id},
+        )
     expect(page.locator(".config", has_text="tpe").locator(".value")).to_have_text("0.9876")
     assert page.evaluate("window.loadedOnce") is True  # no reload
     assert page.locator("details[open]").count() == 1  # what was open stays open

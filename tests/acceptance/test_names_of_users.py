@@ -68,7 +68,7 @@ def own(module: str | None = None) -> str:
     """The user's trainer, which imports a module of his that is called so."""
     if module is None:
         return TRAINER.format(imports="", check="pass")
-    return TRAINER.format(imports=IMPORTED.format(module), check=f"import {module}; assert {module}.MARK")
+    return TRAINER.format(imports=IMPORTED.format(module), check=f"import {module} as own; assert own.MARK")
 
 
 ARRANGEMENTS: dict[str, tuple[str, Files]] = {
