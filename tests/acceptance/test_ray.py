@@ -147,7 +147,9 @@ def test_a_lost_node_costs_nothing(cluster: Cluster, environment: dict[str, str]
     rows = trials(cluster.storage, "lost")
     assert_exact(rows, "lost", ("grid", "tpe"), 12)
     reasons = [row.reason for row in rows if row.retried]
-    assert 1 <= len(reasons) <= 2
+    # Each of the two workers held one trial, and may have claimed its next one ahead.
+    assert 1 <= len(set(reasons)) <= 2
+    assert len(reasons) <= 4
     assert all("gave no sign of life for 6 s" in reason for reason in reasons)
     assert len({row.config for row in rows if row.study_name == "lost/grid/0" and not row.retried}) == 12
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from .conftest import REPOSITORY, Hpo
-from .outcomes import one_line
 
 BLOCKER = """
 import sys
@@ -65,9 +64,9 @@ def test_the_classifier_says_what_to_install(blocked: Path, hpo_command: Hpo) ->
     (blocked / "classifier.toml").write_text(CLASSIFIER)
     launched = hpo_command("launch", "classifier.toml", "--workers", "1")
     assert launched.returncode == 2
-    assert one_line(launched) == (
+    assert launched.stderr == (
         "error: trainer 'classifier' needs torch, torchvision, scikit-learn, which are not installed: "
-        "pip install 'hpo-service[classifier]'"
+        "pip install 'hpo-service[classifier]'\n"
     )
 
 
