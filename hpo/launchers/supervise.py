@@ -195,8 +195,11 @@ class Supervision:
         if end.code == EXIT_NOTHING_SUCCEEDS:
             raise ExperimentError(f"{self.fleet.describe(end.place)} cannot go on:\n{end.last_lines}")
         progressed = self._note(read_status(self.experiment))
-        if progressed or self._has_finished_a_trial(end):
+        has_worked = self._has_finished_a_trial(end)
+        if progressed or has_worked:
             self.deaths = self.failures = 0
+        if has_worked:
+            # What the others achieve says nothing about this place.
             place.failures = 0
         report = f"{name} {end.how}\n{end.last_lines}".rstrip()
         if end.code in FAILED_EXITS and not held:

@@ -99,7 +99,12 @@ ARRANGEMENTS: dict[str, tuple[str, Files]] = {
         },
     ),
 }
-FEW = ("trainers.py, imported", "package trainers holds the trainer", "folder trainers holds the trainer")
+FEW = (
+    "trainers.py, imported",
+    "package trainers holds the trainer",
+    "folder trainers holds the trainer",
+    "config.py, data.py, studies, benchmarks, tests",
+)
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -162,10 +167,12 @@ def right(done: "subprocess.CompletedProcess[str]") -> None:
     assert done.returncode == 0, f"{done.args}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize("name", ARRANGEMENTS)
-def test_every_way_to_start(name: str, run: Run, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    if name not in FEW and "development" in request.node.callspec.id:
-        pytest.skip("the rest of the table runs from the wheel")
+@pytest.mark.parametrize(
+    "name",
+    [name if name in FEW else pytest.param(name, marks=pytest.mark.release) for name in ARRANGEMENTS],
+)
+def test_every_way_to_start(name: str, run: Run, tmp_path: Path) -> None:
+    """``make test`` takes the arrangements of FEW, ``make test-all`` all of them."""
     trainers, files = ARRANGEMENTS[name]
     arrange(tmp_path, files)
     right(run("hpo", "launch", "one.toml", "--trainers", trainers, "--workers", "1"))
