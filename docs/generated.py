@@ -44,7 +44,8 @@ def study_file() -> str:
     from hpo.studyfile.model import StudyFile
 
     rows = []
-    for name, field in StudyFile.model_fields.items():
+    for name in StudyFile.own_keys():
+        field = StudyFile.model_fields[name]
         default = field.get_default(call_default_factory=True) if not field.is_required() else None
         simple = isinstance(default, bool | int | float | str) and default != ""
         text = (field.description or "").replace("``", "`")

@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from hpo.experiment.experiment import (
     load_experiment,
     missing_trainer,
 )
+from hpo.experiment.imports import read_import, write_import
+from hpo.experiment.starts import with_like, with_starts
 from hpo.experiment.trainer_version import record_version
 from hpo.export.retrain import (
     check_trainable,
@@ -60,6 +62,8 @@ def launch(
     progress: Progress | None = None,
     settings: Settings | None = None,
     accept_trainer: bool = False,
+    like: Sequence[str] = (),
+    imports: Sequence[str | Path] = (),
     **options: Any,
 ) -> LoadedExperiment:
     """Runs a study to its end, as ``hpo launch`` does.
@@ -74,6 +78,9 @@ def launch(
         storage, home, data_dir: as in :class:`Settings`; the environment's if not given.
         progress: what is told how far it is; by default a line that is updated in a notebook, lines elsewhere.
         accept_trainer: whether trials that another version of the trainer's configuration made count as trials of this.
+        like: earlier experiments whose best configurations are tried first, beside the study file's ``like``.
+        imports: earlier experiments, or CSV files, whose finished trials the samplers are to know; see
+            :func:`hpo.import_trials`.
         options: those of the launcher (see its class in :mod:`hpo.launchers.registry`), further settings, and beside a
             function the study file's keys.
 
@@ -87,7 +94,9 @@ def launch(
     chosen = make_options(launcher, workers=workers, **of_launcher)
     progress = progress or (NotebookProgress() if in_notebook() else PlainProgress())
     replaced = (settings or Settings()).replaced(**of_settings)
-    return launch_with(study, launcher, replaced, chosen, progress, keys, accept_trainer=accept_trainer)
+    return launch_with(
+        study, launcher, replaced, chosen, progress, keys, accept_trainer=accept_trainer, like=like, imports=imports
+    )
 
 
 def launch_with(
@@ -99,6 +108,8 @@ def launch_with(
     keys: Mapping[str, Any] | None = None,
     *,
     accept_trainer: bool = False,
+    like: Sequence[str] = (),
+    imports: Sequence[str | Path] = (),
 ) -> LoadedExperiment:
     """As :func:`launch`, with everything given; ``keys``: the study file's, beside an objective or a function."""
     check_launch(launcher, settings, options)
@@ -112,14 +123,21 @@ def launch_with(
             check(config, settings.data_dir, settings.download)
     if parsed.command is not None and launcher in ("local", "inline"):
         check_program(parsed.command, parsed.name)
+    parsed = with_like(parsed, like)
     for note in notes_on(parsed):
         progress.line(f"note: {note}")
     storage = open_storage(settings.storage, home=settings.home)
+    started, lines = persistently(lambda: with_starts(storage, parsed))
+    reads = persistently(lambda: [read_import(storage, parsed, str(source)) for source in imports])
+    for line in lines:
+        progress.line(line)
     experiment, changes = persistently(
-        lambda: create_experiment(storage, parsed, settings.trainers, accept_trainer=accept_trainer)
+        lambda: create_experiment(storage, started, settings.trainers, accept_trainer=accept_trainer)
     )
     for change in changes:
         progress.line(f"{experiment.name} extended: {change}")
+    for line in persistently(lambda: [write_import(experiment, read) for read in reads]):
+        progress.line(line)
     return _run(experiment, launcher, settings, options, progress)
 
 

@@ -27,7 +27,7 @@ Source = str | Path | Mapping[str, Any] | StudyFile | Callable[..., Any]
 
 SHORT = {"trials": "budget", "sampler": "samplers"}
 """Arguments that say a study file's key in fewer words."""
-KEYS = frozenset({*StudyFile.model_fields, *SHORT} - {"trainer", "provenance"})
+KEYS = frozenset({*StudyFile.own_keys(), *SHORT} - {"trainer", "provenance"})
 """The study file's keys that may be given as arguments with an objective or a function."""
 
 OF_OPTUNA = {

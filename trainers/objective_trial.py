@@ -80,6 +80,7 @@ class ObjectiveTrial(optuna.trial.Trial):
         self._reserved = reserved
         self._set_here: dict[str, Any] = {}
         self._made = datetime.datetime.now()
+        self._proposed: dict[str, Any] = {}
 
     def report(self, value: float, step: int) -> None:
         """As in Optuna; a step that was reported already is ignored with a warning."""
@@ -107,6 +108,10 @@ class ObjectiveTrial(optuna.trial.Trial):
         """Has these values suggested in place of sampled ones; values that the trial was enqueued with go first."""
         self._fixed_params = {**params, **self._fixed_params}
 
+    def propose(self, params: Mapping[str, Any]) -> None:
+        """Has these values suggested in place of sampled ones where the objective's ranges hold them."""
+        self._proposed = dict(params)
+
     @property
     def datetime_start(self) -> datetime.datetime | None:
         """When the trial was claimed, in this machine's local time."""
@@ -123,12 +128,22 @@ class ObjectiveTrial(optuna.trial.Trial):
             # What Optuna's own storage refuses: another kind of parameter, or other choices, under the same name.
             check_distribution_compatibility(known, distribution)
         is_new = name not in self._cached_frozen_trial.distributions
+        if name in self._proposed and name not in self._fixed_params and _holds(distribution, self._proposed[name]):
+            self._fixed_params = {**self._fixed_params, name: self._proposed[name]}
         value = super()._suggest(name, distribution)
         if is_new:
             self._known_distributions[name] = distribution
             self._sampled(self.params)
             self.changed()
         return value
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether the value is one of the distribution's."""
+    try:
+        return bool(distribution._contains(distribution.to_internal_repr(value)))
+    except (ValueError, TypeError):
+        return False
 
 
 class FixedObjectiveTrial(optuna.trial.FixedTrial):

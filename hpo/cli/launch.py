@@ -56,6 +56,25 @@ def launch(
             "of this version.",
         ),
     ] = False,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--like",
+            envvar="HPO_LAUNCH_LIKE",
+            metavar="NAME",
+            help="Try the best configuration of this earlier experiment first; may be given several times.",
+        ),
+    ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            envvar="HPO_LAUNCH_IMPORT",
+            metavar="SOURCE",
+            help="Let the samplers know the finished trials of this earlier experiment, or CSV file, where they fit, "
+            "as hpo import does; may be given several times.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     trials: Annotated[
@@ -124,7 +143,15 @@ def launch(
                 "seed": seed,
             }
             loaded = api.launch_with(
-                study_file, launcher, settings, options, progress, keys, accept_trainer=accept_trainer
+                study_file,
+                launcher,
+                settings,
+                options,
+                progress,
+                keys,
+                accept_trainer=accept_trainer,
+                like=like or (),
+                imports=imports or (),
             )
     except KeyboardInterrupt:
         end_interrupted()

@@ -11,6 +11,7 @@ import typer
 
 from hpo.cli.compare import compare
 from hpo.cli.dashboard import dashboard
+from hpo.cli.import_trials import import_trials
 from hpo.cli.launch import launch, worker
 from hpo.cli.logs import logs
 from hpo.cli.options import (
@@ -190,6 +191,7 @@ def delete(
     show(f"deleted {experiment!r}")
 
 
+app.command("import")(import_trials)
 app.command()(worker)
 app.command()(retry)
 app.command()(compare)

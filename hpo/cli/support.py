@@ -92,6 +92,8 @@ def study_notes(study: dict[str, Any]) -> list[str]:
         notes.append(f"{study['refused']} enqueued trials had values that cannot be used, see their reason")
     if study["imported"]:
         notes.append(f"{study['imported']} finished trials were added by hand and count for nothing")
+    if study["knowledge"]:
+        notes.append(f"{study['knowledge']} imported trials inform its sampler; they cost no budget and are no result")
     if study["seconds_left"] is not None and study["finished"] and (left := study["states"]["waiting"]):
         notes.append(f"{left} trials had not ended when its time was over; a larger budget goes on with them")
     if study["deleted"]:

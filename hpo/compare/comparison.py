@@ -395,6 +395,40 @@ def _version_notes(studies: Sequence[StudyRecord]) -> list[str]:
     return [f"The trials come from {len(numbers)} versions of the trainer's code: {', '.join(parts)}."]
 
 
+def _start_notes(studies: Sequence[StudyRecord]) -> list[str]:
+    """Which samplers tried configurations of earlier experiments first, and whether one of them is the best."""
+    sources: dict[str, None] = {}
+    samplers: dict[str, None] = {}
+    best_of: list[str] = []
+    for study in studies:
+        for trial in study.last_attempts():
+            if trial.start_from:
+                sources[str(trial.start_from.get("experiment", "the portfolio"))] = None
+                samplers[study.sampler] = None
+        if (best := study.best()) is not None and best.start_from:
+            best_of.append(f"{study.sampler}/{study.repeat}")
+    notes = _knowledge_notes(studies)
+    if not sources:
+        return notes
+    found = f"; one of them is the best of {', '.join(best_of)}" if best_of else "; none of them is the best of a study"
+    return [
+        *notes,
+        f"The first trials of {', '.join(samplers)} have configurations of {', '.join(sources)}, counted in the budget"
+        f"{found}.",
+    ]
+
+
+def _knowledge_notes(studies: Sequence[StudyRecord]) -> list[str]:
+    """Which samplers knew imported trials, which are no results here."""
+    numbers: dict[str, int] = {}
+    for study in studies:
+        numbers[study.sampler] = max(numbers.get(study.sampler, 0), study.knowledge)
+    informed = [f"{sampler} ({number})" for sampler, number in numbers.items() if number]
+    if not informed:
+        return []
+    return [f"Imported trials informed {', '.join(informed)} and cost it no budget: compare it with the others so."]
+
+
 def _ranges(numbers: Sequence[int]) -> str:
     """Such as ``0-5, 8``."""
     runs: list[list[int]] = []
@@ -415,6 +449,7 @@ def _record_notes(studies: Sequence[StudyRecord]) -> list[str]:
     imported = sum(study.imported for study in studies)
     if imported:
         notes.append(f"{_count(imported, 'finished trial')} added by hand: not part of this comparison.")
+    notes += _start_notes(studies)
     notes += _version_notes(studies)
     if any(trial.counts_slots for study in studies for trial in study.trials):
         notes.append(

@@ -132,6 +132,7 @@ class Loader:
             finished=entry.finished,
             imported=entry.counts.imported,
             infeasible=entry.counts.infeasible,
+            knowledge=entry.counts.knowledge,
             metric=str(study_file.get("metric", "value")),
             study_file=study_file,
             study_id=entry.study_id,
@@ -236,6 +237,7 @@ def trial_record(trial: FrozenTrial, lineage: int, attempt: int) -> TrialRecord:
         log=attrs.get(attributes.LOG),
         audited=attrs.get(attributes.AUDITED),
         seed=attrs.get(attributes.SEED),
+        start_from=attrs.get(attributes.START) or {},
         trial_id=trial._trial_id,
     )
 

@@ -44,6 +44,7 @@ class TrialRecord:
         worker, log: who trained it, and where that worker's log is; None if not recorded.
         audited: the epoch after which it would have been pruned, had it not been continued for the audit.
         seed: the training seed, or None.
+        start_from: where its configuration comes from, if it was taken from elsewhere (:mod:`hpo.experiment.starts`).
         trial_id: the storage's own identity, or None.
     """
 
@@ -69,6 +70,7 @@ class TrialRecord:
     log: str | None = None
     audited: int | None = None
     seed: int | None = None
+    start_from: Mapping[str, Any] = field(default_factory=dict)
     trial_id: int | None = None
 
     @property
@@ -97,6 +99,7 @@ class StudyRecord:
         finished: whether its budget is spent and nothing runs or waits, as :mod:`hpo.experiment.status` has it.
         imported: finished trials that a person added; they are none of the ``trials``.
         infeasible: draws that were refused; they are none of the ``trials``.
+        knowledge: finished trials of elsewhere that its sampler knew; they are none of the ``trials``.
         study_id: the storage's own identity, or None.
         epochs_per_trial: most epochs that one trial can take.
         retrained: what came of training one of its trials again: ``trial``, ``seeds``, and ``validation`` and ``test``
@@ -118,6 +121,7 @@ class StudyRecord:
     finished: bool = True
     imported: int = 0
     infeasible: int = 0
+    knowledge: int = 0
 
     @property
     def maximize(self) -> bool:

@@ -32,6 +32,7 @@ DRAW = "draw"  # int, how many draws of the lineage were refused before this con
 CRASHED = "hpo:crashed"  # True: it failed for good because it breaks its process or device, not by an error
 REFUSED = "hpo:refused"  # True: a person enqueued it with values that cannot be used
 INFEASIBLE = "hpo:infeasible"  # dict with lineage and draw: this configuration was refused and costs no budget
+START = "hpo:start"  # dict, where its configuration comes from, one of the study file's ``starts`` without the values
 DRAWN_BY = "hpo:drawn_by"  # str, which sampler auto drew the configuration with, and why
 METRICS = "metrics"  # dict, all metrics of the epoch that gave the value
 REASON = "reason"  # str, why it was pruned, failed or was given back

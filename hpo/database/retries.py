@@ -264,7 +264,7 @@ def _insert_successor(
     return successor
 
 
-KEPT = [attributes.CONFIG, attributes.GIVEN, attributes.SEED, attributes.AUDITED, attributes.DRAW]
+KEPT = [getattr(attributes, name) for name in ("CONFIG", "GIVEN", "SEED", "AUDITED", "DRAW", "START")]
 """User attributes that the attempts of a lineage share."""
 
 

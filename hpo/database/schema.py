@@ -6,7 +6,7 @@
 import sqlalchemy as sa
 from optuna.storages._rdb.models import BaseModel
 
-OWN_TABLES = ("hpo_studies", "hpo_trials")
+OWN_TABLES = ("hpo_studies", "hpo_trials", "hpo_imported")
 
 
 OWN_SCHEMA = """
@@ -41,6 +41,16 @@ ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS seconds_spent float8 NOT NULL D
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS seen_at timestamp; -- UTC; when seconds_spent was last counted
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS timed_trials integer NOT NULL DEFAULT 0; -- finished, with their
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS timed_seconds float8 NOT NULL DEFAULT 0; -- wall seconds in all
+CREATE TABLE IF NOT EXISTS hpo_imported (
+    imported_id serial PRIMARY KEY,
+    study_id integer NOT NULL REFERENCES studies ON DELETE CASCADE,
+    content text NOT NULL, -- equal for what is the same trial
+    state text NOT NULL,   -- complete or pruned
+    value float8,
+    params text NOT NULL,  -- JSON: name -> value
+    source text NOT NULL,  -- the experiment or file that it is from
+    UNIQUE (study_id, content)
+);
 CREATE INDEX IF NOT EXISTS hpo_active_trials ON trials (study_id) WHERE state IN ('RUNNING', 'WAITING');
 """
 

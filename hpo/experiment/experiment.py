@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hpo.database import attributes, claims
+from hpo.database import attributes, claims, imported
 from hpo.database.storage import Storage
 from hpo.errors import ExperimentError, StudyFileError
 from hpo.experiment import stored
@@ -148,6 +148,7 @@ def create_experiment(
         if rows:
             attrs = rows[0][2]
             before = read_stored_file(attrs[attributes.STUDY_FILE], stored.trainer_modules(attrs))
+            study_file = study_file.continued(before)
             differences = study_file.differences(before)
             comparable = _renamed(study_file, before) if accept_trainer else study_file
             if differences and not comparable.is_extension_of(before):
@@ -168,6 +169,8 @@ def create_experiment(
             study_id = known.get((sampler.label, repeat))
             if study_id is None:
                 study_id = _insert_study(connection, study_name, study_file, sampler, repeat)
+                if sampler.takes_imported:
+                    _copy_imported(connection, [of_study[0] for of_study in rows], study_id)
             elif differences:
                 _set_attribute(connection, study_id, attributes.STUDY_FILE, study_file.to_json())
             if rows and made_with != fields:
@@ -228,6 +231,12 @@ def _insert_study(
     }.items():
         _set_attribute(connection, study_id, key, value)
     return study_id
+
+
+def _copy_imported(connection: sa.Connection, others: list[int], study_id: int) -> None:
+    """Gives a study that a larger experiment adds the imported trials of those that were there."""
+    found = [trial for other in others for trial in imported.of_study(connection, other)]
+    imported.add(connection, study_id, {trial.content: trial for trial in found}.values())
 
 
 def _set_attribute(connection: sa.Connection, study_id: int, key: str, value: Any) -> None:

@@ -8,6 +8,7 @@ Every view uses these definitions: ``hpo status``, a launch, the comparison, the
   back when the time of its budget was over (:attr:`hpo.database.claims.StudyBudget.finished`). A study that somebody
   deleted has nothing left to do.
 - *Imported* trials were added by a person with Optuna, *infeasible* ones were refused draws; neither costs budget.
+  *Knowledge* is what ``hpo import`` has brought: finished trials of elsewhere, which only the sampler sees.
 - *Crashed* trials are failed ones that break their process or device whenever they are trained.
 - *Refused* trials are failed ones that a person enqueued with values that cannot be used; they are not tried again.
 """
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from hpo.database import attributes
+from hpo.database import attributes, imported
 from hpo.database.claims import StudyBudget, read_budgets
 from hpo.experiment import results
 from hpo.experiment.experiment import Experiment, StudyHandle
@@ -74,6 +75,7 @@ class Counts:
 
     def __init__(self) -> None:
         self.states: dict[State, int] = dict.fromkeys(STATES.values(), 0)
+        self.knowledge = 0
         self.retried = self.imported = self.infeasible = self.refused = self.crashed = 0
 
     def add(self, state: str, kind: str, count: int) -> None:
@@ -92,7 +94,15 @@ class Counts:
 
     def key(self) -> tuple[int, ...]:
         """Changes whenever a trial begins, ends, or is tried again."""
-        return (*self.states.values(), self.retried, self.imported, self.infeasible, self.refused, self.crashed)
+        return (
+            *self.states.values(),
+            self.retried,
+            self.imported,
+            self.infeasible,
+            self.refused,
+            self.crashed,
+            self.knowledge,
+        )
 
     @property
     def ended(self) -> int:
@@ -105,6 +115,8 @@ def count_trials(connection: sa.Connection, study_ids: Sequence[int]) -> dict[in
     parameters = {"study_ids": list(study_ids), "refused": attributes.REFUSED, "crashed": attributes.CRASHED}
     for study_id, state, kind, number in connection.execute(sa.text(COUNTS), parameters):
         counts[study_id].add(state, kind, number)
+    for study_id, number in imported.count(connection, study_ids).items():
+        counts[study_id].knowledge = number
     return counts
 
 
@@ -166,6 +178,7 @@ def _entry(
         "retried": counts.retried,
         "infeasible": counts.infeasible,
         "imported": counts.imported,
+        "knowledge": counts.knowledge,
         "refused": counts.refused,
         "crashed": counts.crashed,
         "finished": _is_finished(spent),

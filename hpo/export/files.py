@@ -34,7 +34,7 @@ OF_THE_SEARCH = frozenset(
     {
         *("name", "samplers", "repeats", "budget", "pruner", "seed", "target", "audit", "slots", "fixed", "space"),
         *("epoch_timeout_seconds", "trial_timeout_seconds", "max_retries", "keep_folders", "stop_at_target"),
-        *("try_first", "forbidden", "provenance"),
+        *("try_first", "forbidden", "like", "starts", "provenance"),
     }
 )
 """Keys of a study file that say how to search. All others say how to train, and are exported as they are."""
@@ -61,6 +61,8 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
         "trained_on": best.attrs.get(attributes.TRAINED_ON),
         "data": _fingerprint(experiment, best.given, settings),
     }
+    if isinstance(start := best.attrs.get(attributes.START), dict):
+        provenance["start"] = start
     if best.runs > 1:
         # The value above is that of one seed, which gives it again; the configuration was chosen by the mean.
         provenance |= {"mean": best.mean, "std": best.std, "runs": best.runs}

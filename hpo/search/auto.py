@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpo.database import attributes
 from hpo.search.context import SearchContext
-from hpo.search.history import history_of
+from hpo.search.history import history_of, is_imported
 from hpo.search.optuna_internals import storage_of, trial_id_of
 
 log = logging.getLogger("hpo")
@@ -80,9 +80,12 @@ class AutoSampler(BaseSampler):
             complete = [trial for trial in history.finished if trial.state is TrialState.COMPLETE]
         if len(complete) > self._max_trials:
             return "tpe", f"more than {self._max_trials} trials are complete"
-        seconds = [float(trial.user_attrs.get(attributes.SECONDS, 0.0)) for trial in complete[-20:]]
+        own = [trial for trial in complete if not is_imported(trial)]
+        seconds = [float(trial.user_attrs.get(attributes.SECONDS, 0.0)) for trial in own[-20:]]
         if len(complete) < self._num_startup:
             return "tpe", f"the first {self._num_startup} trials are drawn at random"
+        if not own:
+            return "tpe", "what a trial costs is not known before the first is complete"
         typical = statistics.median(seconds)
         cost = _draw_seconds.get(study.study_name, FIRST_GUESS_SECONDS)
         if cost > self._draw_share * typical:

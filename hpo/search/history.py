@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpo.database import attributes
-from hpo.search.optuna_internals import storage_of, study_id_of, trial_id_of
+from hpo.database.imported import ImportedTrial
+from hpo.search.optuna_internals import renumber, storage_of, study_id_of, trial_id_of
+from hpo.search.space import Space
 
 _number = operator.attrgetter("number")
 
@@ -140,6 +142,24 @@ class History:
 def is_infeasible(trial: FrozenTrial) -> bool:
     """Whether the trial's configuration was refused, so that it was not trained, or not to its end."""
     return attributes.INFEASIBLE in trial.user_attrs or any(value > 0 for value in trial.constraints.values())
+
+
+def as_trial(space: Space, index: int, imported: ImportedTrial) -> FrozenTrial:
+    """The ``index``-th imported trial as samplers see it: a trial with the number -1 - index, which no other has."""
+    is_complete = imported.state == "complete"
+    trial = create_trial(
+        state=TrialState.COMPLETE if is_complete else TrialState.PRUNED,
+        value=imported.value if is_complete else None,
+        params=dict(imported.params),
+        distributions={name: space.parameters[name].distribution() for name in imported.params},
+    )
+    renumber(trial, -1 - index)
+    return trial
+
+
+def is_imported(trial: FrozenTrial) -> bool:
+    """Whether the trial was finished elsewhere."""
+    return trial.number < 0
 
 
 @contextlib.contextmanager

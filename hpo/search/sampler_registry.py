@@ -37,6 +37,7 @@ class SamplerEntry:
         options: the model of its options; unknown options are refused.
         build: makes the sampler for one trial of options, context and a seed in [0, 2**32).
         learns: whether its draws depend on the results of earlier trials.
+        learns_from_any: whether trials that it did not draw itself teach it too.
         budget_factor: multiplies the study file's budget.
         cells: for a sampler that draws nothing: all its configurations, of which a lineage trains the one with its
             index. They are the study's budget then.
@@ -48,6 +49,7 @@ class SamplerEntry:
     options: type[Options]
     build: Callable[[Any, SearchContext, int], "BaseSampler"]
     learns: bool = True
+    learns_from_any: bool = True
     budget_factor: int = 1
     cells: Callable[[Space], Cells] | None = None
     needs: Callable[[Any, Space], list[Unmet]] = lambda options, space: []
@@ -64,6 +66,11 @@ class SamplerSpec:
     @property
     def entry(self) -> SamplerEntry:
         return SAMPLERS[self.name]
+
+    @property
+    def takes_imported(self) -> bool:
+        """Whether finished trials of elsewhere are of use to it."""
+        return self.entry.learns and self.entry.learns_from_any
 
     def cells(self, space: Space) -> Cells | None:
         """All its configurations in the order of their lineages; None for a sampler that draws."""
@@ -227,7 +234,14 @@ SAMPLERS: dict[str, SamplerEntry] = {
         ),
         SamplerEntry("tpe", "tree-structured Parzen estimator, Optuna's default", TPEOptions, _tpe),
         SamplerEntry("qmc", "points of a low-discrepancy sequence (Sobol or Halton)", QMCOptions, _qmc, learns=False),
-        SamplerEntry("cmaes", "CMA-ES, for numbers without conditions", CmaEsOptions, _cmaes, needs=_cmaes_needs),
+        SamplerEntry(
+            "cmaes",
+            "CMA-ES, for numbers without conditions",
+            CmaEsOptions,
+            _cmaes,
+            learns_from_any=False,
+            needs=_cmaes_needs,
+        ),
         SamplerEntry("gp", "Gaussian process with expected improvement, for few and costly trials", GPOptions, _gp),
         SamplerEntry("auto", "a Gaussian process where it pays, else TPE; with the reason", AutoOptions, _auto),
     )

@@ -4,6 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+NOT_COMPARED = ("provenance", "starts")
+"""Where a file is from, and what a launch looked up for the file's key ``like``, which is compared itself."""
+
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """``path: before -> after`` for each value that differs; provenance does not count."""
@@ -30,9 +33,8 @@ def keys_that_differ(before: Mapping[str, Any], after: Mapping[str, Any]) -> set
 def _by_key(data: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """Key -> the leaves of its tables by their paths, as text."""
     samplers = {entry["label"]: entry for entry in data["samplers"]}
-    return {
-        key: dict(_leaves(value, key)) for key, value in {**data, "samplers": samplers}.items() if key != "provenance"
-    }
+    named = {**data, "samplers": samplers}
+    return {key: dict(_leaves(value, key)) for key, value in named.items() if key not in NOT_COMPARED}
 
 
 def _leaves(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -17,12 +17,13 @@ from hpo.search.pruner_registry import PrunerSpec
 from hpo.search.sampler_registry import SAMPLERS, Cells, SamplerSpec
 from hpo.search.space import Categorical, Space
 from hpo.studyfile import configuration
+from hpo.studyfile.budget import Budget
 from hpo.studyfile.config_fields import ConfigFields, OpenFields
 from hpo.studyfile.config_tree import MISSING, can_refuse
 from hpo.studyfile.differences import differences, keys_that_differ
 from hpo.studyfile.sample_configs import example_values
 from hpo.studyfile.stored import Pruner, Sampler, SearchSpace, fields_of_trainer
-from hpo.studyfile.validation import Mistakes, listed, shown
+from hpo.studyfile.validation import Mistakes, listed
 from hpo.trainers.errors import Infeasible
 from hpo.trainers.program_command import ArgumentStyle
 from hpo.trainers.protocol import Direction
@@ -31,55 +32,8 @@ from hpo.trainers.registry import TRAINERS
 CHANGES_NO_TRIAL = object()
 """Marks keys that may change when an existing experiment is relaunched."""
 
-Count = Annotated[int, pydantic.Field(ge=1, le=10**9)]
-Time = Annotated[float, pydantic.Field(gt=0, le=10**9)]
-
-
-class Budget(pydantic.BaseModel):
-    """What a study may spend: a number of trials or of epochs, a time, or a number within a time."""
-
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
-    trials: Count | None = None
-    """Number of finished trials."""
-    epochs: Count | None = None
-    """Number of epochs, over all trials."""
-    hours: Time | None = None
-    """Hours for which trials of a search may run, alone or beside trials or epochs."""
-    seconds: Time | None = None
-    """The same in seconds."""
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _one_of_a_kind(cls, table: Any) -> Any:
-        if isinstance(table, Mapping) and not table.keys() - cls.model_fields.keys():
-            given = {name for name, value in table.items() if value is not None}
-            if not given or given >= {"trials", "epochs"} or given >= {"hours", "seconds"}:
-                expected = "either trials or epochs, either hours or seconds, or one of each"
-                raise ValueError(f"{shown(table)} is refused; expected {expected}")
-        return table
-
-    @property
-    def time(self) -> float | None:
-        """Seconds for which trials of a search may run; None if time ends nothing."""
-        return self.seconds if self.hours is None else 3600 * self.hours
-
-    def times(self, factor: int) -> "Budget":
-        return Budget(**{name: value * factor for name, value in self.as_dict().items()})
-
-    def includes(self, other: "Budget") -> bool:
-        """Whether this budget is of the same kind and at least as large; none in time is more than any."""
-        mine, theirs = (budget.model_dump(include={"trials", "epochs"}, exclude_none=True) for budget in (self, other))
-        return (
-            mine.keys() == theirs.keys()
-            and all(value >= theirs[name] for name, value in mine.items())
-            and (self.time is None or (other.time is not None and self.time >= other.time))
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        return self.model_dump(exclude_none=True)
+KEPT_BY_LAUNCH = object()
+"""Marks what a launch adds to the record: no key that a person writes."""
 
 
 class StudyFile(pydantic.BaseModel):
@@ -158,12 +112,22 @@ class StudyFile(pydantic.BaseModel):
     """The parameters that are searched."""
     try_first: list[dict[str, Any]] = []
     """Configurations, or parts of them, of the first trials of each search but grid search."""
+    like: list[str] | None = None
+    """Earlier experiments with the same trainer, metric and direction, whose best configurations are tried after those
+    of ``try_first``, translated to this space."""
+    starts: Annotated[list[dict[str, Any]] | None, KEPT_BY_LAUNCH] = None
+    """What the launch that made the experiment took from elsewhere, see :mod:`hpo.experiment.starts`."""
     provenance: dict[str, Any] = {}
     """Where an exported configuration comes from."""
 
     def to_json(self) -> dict[str, Any]:
         """The file with every default written out, as JSON can hold it: what the database keeps."""
         return self.model_dump(mode="json", exclude_none=True)
+
+    @classmethod
+    def own_keys(cls) -> list[str]:
+        """The keys that a person may write."""
+        return [name for name, field in cls.model_fields.items() if KEPT_BY_LAUNCH not in field.metadata]
 
     @classmethod
     def keys_that_change_no_trial(cls) -> list[str]:
@@ -186,7 +150,25 @@ class StudyFile(pydantic.BaseModel):
             and list(self.space.parameters) == list(old.space.parameters)
         )
 
+    def continued(self, before: "StudyFile") -> "StudyFile":
+        """This file with the first configurations of the experiment that it continues, if it asks for no others."""
+        if self.like is not None and self.like != before.like:
+            return self
+        return self.model_copy(update={"like": before.like, "starts": before.starts})
+
     # What follows for the experiment.
+
+    def start_of(self, lineage: int) -> dict[str, Any] | None:
+        """Where the first configuration of a lineage comes from, if it is one from elsewhere."""
+        index = lineage - len(self.try_first)
+        if self.starts is None or not 0 <= index < len(self.starts):
+            return None
+        return {key: value for key, value in self.starts[index].items() if key != "values"}
+
+    @property
+    def first_configurations(self) -> list[dict[str, Any]]:
+        """Configurations, or parts of them, of the first trials: those of ``try_first``, then those from elsewhere."""
+        return [*self.try_first, *(start["values"] for start in self.starts or ())]
 
     def study_names(self) -> list[tuple[str, SamplerSpec, int]]:
         """``<experiment>/<label>/<repeat>``, sampler and repeat of each study, repeat by repeat."""
@@ -247,7 +229,12 @@ class StudyFile(pydantic.BaseModel):
     def search_context(self) -> SearchContext:
         """The facts about this file that samplers and pruners are built from."""
         return SearchContext(
-            self.space, self.seed, self.name, len(self.try_first), self.max_epochs(), self.pruner.prunes
+            self.space,
+            self.seed,
+            self.name,
+            len(self.first_configurations),
+            self.max_epochs(),
+            self.pruner.prunes,
         )
 
     def budget_for(self, sampler: SamplerSpec) -> Budget:

@@ -13,12 +13,13 @@ import pydantic
 from hpo.errors import StudyFileError
 from hpo.search.space import Space
 from hpo.studyfile import hints
+from hpo.studyfile.budget import Budget
 from hpo.studyfile.check_configs import check_configurations
 from hpo.studyfile.config_fields import config_fields
 from hpo.studyfile.configuration import base_values
 from hpo.studyfile.constraints import check_budget, check_pruner, check_samplers
 from hpo.studyfile.json_values import json_compatible, name_mistake
-from hpo.studyfile.model import Budget, StudyFile
+from hpo.studyfile.model import StudyFile
 from hpo.studyfile.objective import check_objective, with_defaults_of_objective
 from hpo.studyfile.parse_forbidden import check_forbidden, read_forbidden
 from hpo.studyfile.parse_search import read_pruner, read_samplers
@@ -58,11 +59,11 @@ class _Reader:
         self.table: dict[str, Any] = {}
         self.wrong: set[str] = set()
         for key, value in data.items():
-            if key in StudyFile.model_fields:
+            if key in StudyFile.own_keys():
                 self.table[key] = value
             else:
                 instead = hints.instead_of_key(str(key), value)
-                near = f"; {instead}" if instead else near_or_all(str(key), list(StudyFile.model_fields))
+                near = f"; {instead}" if instead else near_or_all(str(key), StudyFile.own_keys())
                 self.mistakes.add(str(key), f"unknown name{near}")
         self.entry = self._trainer()
         self.fields = config_fields(None if self.entry is None else self.entry.config)

@@ -95,7 +95,7 @@ class ClaimQueue:
                 num_held=len(list(self._running())),
                 most_running=self._most_running,
                 single=self._is_single,
-                num_first=len(self._experiment.study_file.try_first),
+                num_first=len(self._experiment.study_file.first_configurations),
             )
         prepared = [self._runners[claim.study_id].prepare(claim) for claim in self._claims]
         self._claims = []

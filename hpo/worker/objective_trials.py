@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from hpo.database import attributes
 from hpo.database.claims import Claim
 from hpo.search.context import SearchContext
+from hpo.search.history import is_imported
 from hpo.search.observed_space import ObservedSpace
 from hpo.search.optuna_internals import FIXED_PARAMS
 from hpo.search.sampler_registry import SamplerSpec, build_sampler
@@ -50,12 +51,16 @@ class ObjectiveTrials:
     def make(self, claim: Claim, trial: FrozenTrial, sampler: SamplerSpec, sampler_seed: int) -> ObjectiveTrial:
         """The trial of a claim; a retry has the parameters of the attempt before it."""
         cache, trial_id = self._cache, claim.trial_id
-        if claim.draw == 0 and not claim.enqueued and claim.lineage < len(self._study_file.try_first):
+        is_first = claim.draw == 0 and not claim.enqueued
+        if is_first and claim.lineage < len(self._study_file.try_first):
             first = {**self._study_file.try_first[claim.lineage], **trial.system_attrs.get(FIXED_PARAMS, {})}
             cache.set_trial_system_attr(trial_id, FIXED_PARAMS, first)
+        start = self._study_file.start_of(claim.lineage) if is_first else None
+        if start is not None:
+            cache.set_trial_user_attr(trial_id, attributes.START, start)
         cache.refresh(claim.study_id)
         with cache.reading(claim.study_id) as history:
-            self._observed.observe(history.finished)
+            self._observed.observe(trial for trial in history.finished if not is_imported(trial))
         context = dataclasses.replace(self._context, space=self._observed.space())
         study = ObjectiveStudy(self._name, cache, pruner=optuna.pruners.NopPruner())
         study.sampler = build_sampler(sampler, context, sampler_seed)
@@ -71,4 +76,6 @@ class ObjectiveTrials:
             study, trial_id, distributions=self._observed.distributions, sampled=sampled, reserved=OWN_ATTRIBUTES
         )
         made.fix(self._study_file.fixed)
+        if start is not None:
+            made.propose(self._study_file.first_configurations[claim.lineage])
         return made

@@ -5,6 +5,7 @@ what the sampler draws. A draw that the trainer's configuration refuses is recor
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,10 +22,12 @@ from optuna.trial import FrozenTrial
 
 from hpo.database import attributes, retries
 from hpo.database.claims import Claim
+from hpo.database.imported import ImportedTrial
 from hpo.database.retrying import is_transient
 from hpo.database.trial_writes import Writes
 from hpo.errors import ExperimentError, NothingSucceedsError, near_miss
 from hpo.experiment.experiment import StudyHandle
+from hpo.search.history import as_trial
 from hpo.search.optuna_internals import CONSTRAINT_PREFIX, FIXED_PARAMS, forget_cached_trials
 from hpo.search.pruner_registry import build_pruner, decision_epochs
 from hpo.search.sampler_registry import build_sampler
@@ -61,7 +64,9 @@ class StudyRunner:
     nor how many workers do.
     """
 
-    def __init__(self, cache: TrialCache, study_file: StudyFile, handle: StudyHandle) -> None:
+    def __init__(
+        self, cache: TrialCache, study_file: StudyFile, handle: StudyHandle, imported: Sequence[ImportedTrial] = ()
+    ) -> None:
         self.cache = cache
         self.study_file = study_file
         self.handle = handle
@@ -73,6 +78,7 @@ class StudyRunner:
         self.objective_trials: ObjectiveTrials | None = None
         if TRAINERS[study_file.trainer].suggests:
             self.objective_trials = ObjectiveTrials(cache, study_file, handle.name, self.context)
+        cache.add_imported(handle.study_id, [as_trial(study_file.space, *item) for item in enumerate(imported)])
         self._seed_parts = (study_file.seed, handle.sampler.label, handle.repeat)
 
     def prepare(self, claim: Claim) -> RunningTrial:
@@ -82,7 +88,7 @@ class StudyRunner:
             ExperimentError: if the configuration refuses draw after draw.
         """
         stored = self.cache.track(claim)
-        if FIXED_PARAMS in stored.system_attrs and claim.lineage >= len(self.study_file.try_first):
+        if FIXED_PARAMS in stored.system_attrs and claim.lineage >= self.context.num_first:
             # Also a retry of an enqueued trial, whose first attempt was claimed and given back before it began.
             claim = replace(claim, enqueued=True)
         seed = stored.user_attrs.get(attributes.SEED, derive_seed(*self._seed_parts, "train", claim.lineage))
@@ -137,6 +143,8 @@ class StudyRunner:
             values = self._draw(claim, stored, draw)
             try:
                 self._configure(trial, values)
+                if draw == 0 and not claim.enqueued and (start := self.study_file.start_of(claim.lineage)) is not None:
+                    self.cache.set_trial_user_attr(claim.trial_id, attributes.START, start)
                 return
             except Exception as error:
                 if not isinstance(error, ExperimentError) and classify(error) is not INFEASIBLE:
@@ -165,8 +173,8 @@ class StudyRunner:
         sampler_seed = self._sampler_seed(claim, draw)
         if draw:
             self.cache.clear_draw(claim.trial_id)
-        elif not claim.enqueued and claim.lineage < len(self.study_file.try_first):
-            first = dict(self.study_file.try_first[claim.lineage])
+        elif not claim.enqueued and claim.lineage < self.context.num_first:
+            first = dict(self.study_file.first_configurations[claim.lineage])
             fixed = {**first, **stored.system_attrs.get(FIXED_PARAMS, {})}
             self.cache.set_trial_system_attr(claim.trial_id, FIXED_PARAMS, fixed)
         self.cache.refresh(claim.study_id)

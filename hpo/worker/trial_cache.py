@@ -53,6 +53,15 @@ class TrialCache(BaseStorage):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["backend"], auto_refresh=state["auto_refresh"])  # type: ignore[misc]
 
+    def add_imported(self, study_id: int, trials: Sequence[FrozenTrial]) -> None:
+        """Takes finished trials of elsewhere into the history that samplers read; their numbers are negative.
+
+        ``get_all_trials``, from which Optuna's pruners read, leaves them out.
+        """
+        with self._lock:
+            for trial in trials:
+                self._study(study_id).put(trial)
+
     def preload(self, study_id: int, name: str, direction: StudyDirection) -> None:
         """Gives the cache a study's name and direction, so that it need not ask the database."""
         self._names[study_id] = name
@@ -174,7 +183,7 @@ class TrialCache(BaseStorage):
     ) -> list[FrozenTrial]:
         self._bring_up_to_date(study_id)
         with self._lock:
-            trials = self._study(study_id).in_order()
+            trials = [trial for trial in self._study(study_id).in_order() if trial.number >= 0]
         chosen = trials if states is None else [trial for trial in trials if trial.state in states]
         return copy.deepcopy(chosen) if deepcopy else chosen
 

@@ -13,8 +13,10 @@ import time
 from optuna.trial import TrialState
 
 from hpo.database import attributes, claims
+from hpo.database.retrying import persistently
 from hpo.errors import ExperimentDeletedError, HPOError, UsageError
 from hpo.experiment.experiment import Experiment, check_trainer
+from hpo.experiment.imports import imported_trials
 from hpo.experiment.trainer_version import trainer_version
 from hpo.files.checkpoints import CheckpointFolder
 from hpo.machine import trained_on
@@ -61,7 +63,11 @@ class Worker:
         self.trainer_entry = TRAINERS[self.study_file.trainer]
         self.trainer: Trainer = build_trainer(self.trainer_entry, self.study_file, options)
         self.cache = TrialCache(experiment.storage, auto_refresh=False)
-        self.runners = {study.study_id: StudyRunner(self.cache, self.study_file, study) for study in experiment.studies}
+        imported = persistently(lambda: imported_trials(experiment))
+        self.runners = {
+            study.study_id: StudyRunner(self.cache, self.study_file, study, imported.get(study.study_id, ()))
+            for study in experiment.studies
+        }
         self.folders = {
             study.study_id: CheckpointFolder(options.checkpoints, study.key) for study in experiment.studies
         }

@@ -83,6 +83,7 @@ def test_public_names() -> None:
         "dataset",
         "delete",
         "export",
+        "import_trials",
         "launch",
         "load",
         "network",

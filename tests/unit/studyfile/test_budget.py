@@ -3,7 +3,7 @@
 import pytest
 
 from hpo.search.sampler_registry import SAMPLERS, SamplerSpec
-from hpo.studyfile.model import Budget
+from hpo.studyfile.budget import Budget
 from tests.unit.study_files import read
 
 

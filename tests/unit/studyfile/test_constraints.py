@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pydantic
 import pytest
 
-from hpo.studyfile.model import Budget
+from hpo.studyfile.budget import Budget
 from hpo.studyfile.validation import Mistakes
 from hpo.trainers.generator import trainer
 from hpo.trainers.protocol import Config, Run

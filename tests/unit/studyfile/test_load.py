@@ -9,8 +9,8 @@ from hpo.errors import ExperimentError, StudyFileError, UsageError
 from hpo.search.pruner_registry import PrunerSpec
 from hpo.search.sampler_registry import SamplerSpec
 from hpo.search.space import Categorical, Float, Int
+from hpo.studyfile.budget import Budget
 from hpo.studyfile.load import load_study_file, study_file_from_json
-from hpo.studyfile.model import Budget
 from tests.unit.study_files import configure, fields, read
 
 STUDIES = Path(__file__).parents[3] / "studies"
