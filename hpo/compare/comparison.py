@@ -1,49 +1,25 @@
-"""Everything that is said about one experiment, computed from its records alone."""
+"""The comparison of one experiment's samplers, computed from its records alone.
 
-import itertools
-import math
+:func:`compare_studies` puts together what the other files compute: final values (``summary``), differences and tests
+(``pairs``), best-so-far curves (``curves``), cost and noise (``spending``), ``importance`` and ``notes``.
+"""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from hpo.compare import significance
 from hpo.compare.curves import Curve, Estimate, Steps, TargetCost, cost_to_target, curve, grid, share_of_budget, steps
 from hpo.compare.importance import importance
+from hpo.compare.notes import record_notes, standing_notes
+from hpo.compare.pairs import Pair, compare_pairs
 from hpo.compare.records import AXES, Axis, StudyRecord
-from hpo.compare.significance import Probability, SignedRank, Verdict
 from hpo.compare.spending import Cost, Noise, cost, noise_within, pooled_spread
-from hpo.compare.stats import CONFIDENCE, Interval, mean_interval, median_interval
+from hpo.compare.stats import CONFIDENCE
+from hpo.compare.summary import Summary, finite, summarize
 from hpo.errors import ExperimentError
 from hpo.experiment.results import BestTrial, ranked
-from hpo.experiment.trainer_version import short_source
 
 BASELINE = "random"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A sample of one value for each repeat or seed, with intervals where there are at least two."""
-
-    n: int
-    mean: float
-    mean_interval: Interval | None
-    median: float
-    median_interval: Interval | None
-
-
-def summarize(values: Sequence[float], confidence: float = CONFIDENCE) -> Summary | None:
-    """None for no values."""
-    if not values:
-        return None
-    return Summary(
-        len(values),
-        float(np.mean(values)),
-        mean_interval(values, confidence),
-        float(np.median(values)),
-        median_interval(values, confidence),
-    )
 
 
 @dataclass(frozen=True)
@@ -76,28 +52,6 @@ class SamplerComparison:
     cost: Cost
     best: BestTrial | None
     retrained: Retrained | None = None
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two samplers, paired by repeat; ``difference`` is the mean of first minus second, in the metric's unit.
-
-    ``verdict`` is about the first. ``resolvable`` is False where the difference is inside the noise floor, None where
-    no noise floor is known. ``smallest`` is the least difference that these repeats could have shown; None where none.
-    """
-
-    first: str
-    second: str
-    n: int
-    difference: float | None
-    interval: Interval | None
-    wilcoxon: SignedRank | None
-    p_corrected: float | None
-    probability: Probability | None
-    verdict: Verdict
-    resolvable: bool | None
-    smallest: float | None
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -135,7 +89,9 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
     everything = [path for group in paths.values() for path in group]
     points = {axis: grid(max(path.total(axis) for path in everything), axis != "seconds") for axis in AXES}
     again = [finite(study.retrained["validation"]) for study in studies if study.retrained]
-    noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(studies)
+    noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(
+        [replace(o, study_id=index) for index, study in enumerate(studies) for o in study.outcomes()], maximize
+    )
     target = first.study_file.get("target")
     samplers = {}
     for name, group in by_sampler.items():
@@ -158,6 +114,8 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
             retrained=_retrained(group, _best(group), confidence),
         )
     finished = all(study.finished for study in studies)
+    finals = {name: sampler.final for name, sampler in samplers.items()}
+    notes = standing_notes(finals, {name: len(sampler.repeats) for name, sampler in samplers.items()}, finished)
     return Comparison(
         experiment=first.experiment,
         metric=first.metric,
@@ -165,10 +123,10 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
         confidence=confidence,
         finished=finished,
         samplers=samplers,
-        pairs=compare_pairs(samplers, maximize, noise, confidence),
+        pairs=compare_pairs(finals, maximize, noise, confidence),
         importance={name: importance(group) for name, group in by_sampler.items()},
         noise=noise,
-        notes=(*_notes(samplers, finished), *_record_notes(studies)),
+        notes=(*notes, *record_notes(studies)),
         studies={study.name: study.study_id for study in studies if study.study_id is not None},
         study_file=first.study_file,
     )
@@ -199,99 +157,6 @@ def check_comparable(studies: Sequence[StudyRecord]) -> None:
                     f"the studies {first.name!r} and {study.name!r} differ in their {what}{shown}; values of different "
                     "questions are not compared: run them as two experiments"
                 )
-
-
-def compare_pairs(
-    samplers: Mapping[str, SamplerComparison], maximize: bool, noise: Noise | None, confidence: float = CONFIDENCE
-) -> list[Pair]:
-    """Every pair of samplers over the repeats that both have finished values of, p values corrected over the pairs."""
-    names = list(itertools.combinations(samplers, 2))
-    differences = []
-    for a, b in names:
-        common = sorted(samplers[a].final.keys() & samplers[b].final.keys())
-        differences.append(np.array([samplers[a].final[r] - samplers[b].final[r] for r in common]))
-    tests = [significance.wilcoxon(d) if d.size > 1 else None for d in differences]
-    corrected = iter(significance.holm([test.p_value for test in tests if test is not None]))
-    pairs = []
-    for (a, b), values, test in zip(names, differences, tests, strict=True):
-        common = sorted(samplers[a].final.keys() & samplers[b].final.keys())
-        p_corrected = next(corrected) if test is not None else None
-        difference = float(values.mean()) if values.size else None
-        # With fewer repeats the test cannot reach its level, however large the difference is.
-        is_short = values.size < significance.fewest_repeats(len(names))
-        verdict: Verdict = "not decided" if is_short else "no difference that these repeats could show"
-        if test is not None and p_corrected is not None and p_corrected <= significance.ALPHA:
-            # The direction is that of the rank sums, which the test is about; a mean can point the other way.
-            verdict = "better" if (test.sign > 0) == maximize else "worse"
-        smallest = significance.smallest_difference(values, len(names))
-        interval = mean_interval(values, confidence)
-        resolvable = None if noise is None or difference is None else abs(difference) > noise.spread
-        pairs.append(
-            Pair(
-                a,
-                b,
-                int(values.size),
-                difference,
-                interval,
-                test,
-                p_corrected,
-                significance.probability_better(
-                    [samplers[a].final[r] for r in common], [samplers[b].final[r] for r in common], maximize, confidence
-                ),
-                verdict,
-                resolvable,
-                smallest,
-                _sentence(
-                    a, b, values, verdict, p_corrected, smallest, resolvable, noise, len(names), maximize, interval
-                ),
-            )
-        )
-    return pairs
-
-
-def _sentence(
-    a: str,
-    b: str,
-    differences: Any,
-    verdict: str,
-    p_corrected: float | None,
-    smallest: float | None,
-    resolvable: bool | None,
-    noise: Noise | None,
-    num_pairs: int,
-    maximize: bool,
-    interval: Interval | None,
-) -> str:
-    n = len(differences)
-    if n == 0:
-        return f"{a} against {b}: no repeat has a finished trial of both yet"
-    size = abs(float(differences.mean()))
-    fewest = significance.fewest_repeats(num_pairs)
-    if verdict == "not decided":
-        sentence = (
-            f"{a} against {b}: not decided by the test, which takes {fewest} repeats of both and has {n}; "
-            f"so far {_ahead(a, b, float(differences.mean()), maximize)}"
-        )
-        if interval is not None:
-            low, high = sorted((abs(interval.low), abs(interval.high)))
-            is_one_sided = interval.low * interval.high > 0
-            sentence += f" (95 % {low:.3g} to {high:.3g})" if is_one_sided else " (95 % from either side of 0)"
-    elif verdict == "no difference that these repeats could show":
-        sentence = f"{a} against {b}: {verdict}"
-        if smallest is not None:
-            sentence += f"; the smallest that they could have shown is {smallest:.3g}"
-    else:
-        sentence = f"{a} is {verdict} than {b} by {size:.3g} (p = {p_corrected:.2g})"
-    if resolvable is False and noise is not None:
-        sentence += f"; not resolvable: {size:.2g} is inside the noise floor of {noise.spread:.2g}"
-    return sentence
-
-
-def _ahead(a: str, b: str, difference: float, maximize: bool) -> str:
-    """Which of the two has the better mean, and by how much; ``difference`` is that of ``a`` minus ``b``."""
-    if difference == 0:
-        return "they are equal"
-    return f"{a if (difference > 0) == maximize else b} is ahead by {abs(difference):.3g}"
 
 
 def _speed_up(
@@ -353,111 +218,3 @@ def _retrained(studies: Sequence[StudyRecord], best: BestTrial | None, confidenc
             test = summarize(finite(again["test"] or []), confidence)
             return Retrained(best.value, validation, test, tuple(again["seeds"]), diverged)
     return None
-
-
-def finite(values: Sequence[float | None]) -> list[float]:
-    """The values that are finite numbers."""
-    return [value for value in values if value is not None and math.isfinite(value)]
-
-
-def _notes(samplers: Mapping[str, SamplerComparison], finished: bool) -> tuple[str, ...]:
-    notes = []
-    empty = [name for name, sampler in samplers.items() if not sampler.final]
-    if len(empty) == len(samplers):
-        notes.append("No trial has finished yet: there is nothing to compare so far.")
-    elif empty:
-        notes.append(f"No finished trial yet: {', '.join(empty)}.")
-    if not finished:
-        notes.append("The experiment is not finished: these numbers will change.")
-    if all(len(sampler.repeats) == 1 for sampler in samplers.values()):
-        notes.append(
-            "One repeat only: curves have no intervals and no verdict is possible. "
-            "A study file with more repeats shows what is more than chance."
-        )
-    return tuple(notes)
-
-
-def _version_notes(studies: Sequence[StudyRecord]) -> list[str]:
-    """Which trials were trained by which version of the trainer's code, if there are several."""
-    numbers: dict[str, dict[str, list[int]]] = {}
-    for study in studies:
-        for trial in study.trials:
-            if trial.source is not None:
-                numbers.setdefault(trial.source, {}).setdefault(study.name, []).append(trial.number)
-    if len(numbers) < 2:
-        return []
-    parts = [
-        f"{short_source(source)} trained {sum(map(len, of.values()))} trials ("
-        + "; ".join(f"{name}: {_ranges(found)}" for name, found in of.items())
-        + ")"
-        for source, of in numbers.items()
-    ]
-    return [f"The trials come from {len(numbers)} versions of the trainer's code: {', '.join(parts)}."]
-
-
-def _start_notes(studies: Sequence[StudyRecord]) -> list[str]:
-    """Which samplers tried configurations of earlier experiments first, and whether one of them is the best."""
-    sources: dict[str, None] = {}
-    samplers: dict[str, None] = {}
-    best_of: list[str] = []
-    for study in studies:
-        for trial in study.last_attempts():
-            if trial.start_from:
-                sources[str(trial.start_from.get("experiment", "the portfolio"))] = None
-                samplers[study.sampler] = None
-        if (best := study.best()) is not None and best.start_from:
-            best_of.append(f"{study.sampler}/{study.repeat}")
-    notes = _knowledge_notes(studies)
-    if not sources:
-        return notes
-    found = f"; one of them is the best of {', '.join(best_of)}" if best_of else "; none of them is the best of a study"
-    return [
-        *notes,
-        f"The first trials of {', '.join(samplers)} have configurations of {', '.join(sources)}, counted in the budget"
-        f"{found}.",
-    ]
-
-
-def _knowledge_notes(studies: Sequence[StudyRecord]) -> list[str]:
-    """Which samplers knew imported trials, which are no results here."""
-    numbers: dict[str, int] = {}
-    for study in studies:
-        numbers[study.sampler] = max(numbers.get(study.sampler, 0), study.knowledge)
-    informed = [f"{sampler} ({number})" for sampler, number in numbers.items() if number]
-    if not informed:
-        return []
-    return [f"Imported trials informed {', '.join(informed)} and cost it no budget: compare it with the others so."]
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """Such as ``0-5, 8``."""
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
-
-
-def _record_notes(studies: Sequence[StudyRecord]) -> list[str]:
-    """What a reader has to know of the record behind the numbers."""
-    notes = []
-    failed = sum(trial.state == "failed" for study in studies for trial in study.last_attempts())
-    if failed:
-        notes.append(f"{_count(failed, 'trial')} of the budget failed and gave no result: hpo status says why.")
-    imported = sum(study.imported for study in studies)
-    if imported:
-        notes.append(f"{_count(imported, 'finished trial')} added by hand: not part of this comparison.")
-    notes += _start_notes(studies)
-    notes += _version_notes(studies)
-    if any(trial.counts_slots for study in studies for trial in study.trials):
-        notes.append(
-            "Seconds of trials that an older version trained side by side are the time in their slots, not "
-            "worker-seconds: they are too large by up to the number of slots."
-        )
-    return notes
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpo.compare.records import StudyRecord, TrialRecord
+from hpo.compare.records import StudyRecord
+from hpo.experiment.results import Outcome
 
 TOP_SHARE = 0.05
 
@@ -131,22 +132,20 @@ def pooled_spread(groups: Iterable[Sequence[float]], source: str) -> Noise | Non
     return Noise(math.sqrt(squares / freedom), freedom, len(repeated), source)
 
 
-def noise_within(studies: Sequence[StudyRecord]) -> Noise | None:
+def noise_within(outcomes: Sequence[Outcome], maximize: bool) -> Noise | None:
     """The noise floor from configurations that the experiment itself trained more than once with different seeds.
 
     The cells of a grid in several repeats are such. Only the better half of them counts (at least one): the noise at
     poor configurations is larger and decides nothing.
     """
-    groups: dict[str, dict[object, TrialRecord]] = defaultdict(dict)
-    for study in studies:
-        for trial in study.last_attempts():
-            if trial.state == "complete" and trial.value is not None:
-                seed = trial.seed if trial.seed is not None else (study.sampler, study.repeat, trial.number)
-                groups[trial.identity()].setdefault(seed, trial)
-    repeated = [[t.value for t in group.values() if t.value is not None] for group in groups.values() if len(group) > 1]
+    groups: dict[str, dict[object, float]] = defaultdict(dict)
+    for outcome in outcomes:
+        seed = outcome.seed if outcome.seed is not None else (outcome.study_id, outcome.number)
+        groups[outcome.config_key].setdefault(seed, outcome.value)
+    repeated = [list(group.values()) for group in groups.values() if len(group) > 1]
     if not repeated:
         return None
-    sign = -1.0 if studies[0].maximize else 1.0
+    sign = -1.0 if maximize else 1.0
     repeated.sort(key=lambda values: sign * float(np.mean(values)))
     better = repeated[: max(1, len(repeated) // 2)]
     return pooled_spread(better, "the better half of the configurations that were trained with several seeds")

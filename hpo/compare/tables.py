@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from hpo.compare.comparison import Comparison, Summary
+from hpo.compare.comparison import Comparison
 from hpo.compare.records import AXES, Axis
 from hpo.compare.stats import Interval
+from hpo.compare.summary import Summary
 from hpo.compare.tasks import TaskComparison
 
 Cell = str | int | float | Interval | None

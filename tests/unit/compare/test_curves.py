@@ -140,7 +140,10 @@ def test_noise_within_an_experiment_comes_from_grid_cells_with_other_seeds():
         StudyRecord("e", "grid", 0, "maximize", (cell(0, 0, 0.90), cell(0, 1, 0.1))),
         StudyRecord("e", "grid", 1, "maximize", (cell(1, 0, 0.92), cell(1, 1, 0.7))),
     ]
-    assert spending.noise_within(grid).spread == pytest.approx(0.02 / math.sqrt(2))  # the better cell alone
+    outcomes = [outcome for study in grid for outcome in study.outcomes()]
+    assert spending.noise_within(outcomes, maximize=True).spread == pytest.approx(
+        0.02 / math.sqrt(2)
+    )  # the better cell alone
 
 
 def repeats(sampler, bests, **options):
