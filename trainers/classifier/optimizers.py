@@ -1,4 +1,4 @@
-"""Optimizers: PyTorch's own, in the fused form that passes over the memory once (CPU and CUDA).
+"""The table of optimizers: PyTorch's own, in the fused form that passes over the memory once (`fused_optimizers`).
 
 Weight decay is coupled (added to the gradient, L2 in the loss) for sgd and adam and decoupled for adamw, as in
 torch.optim. Every parameter decays, biases and normalization too, also as there. L1 is in ``regularizers``.
@@ -17,6 +17,8 @@ from hpo.trainers.protocol import Config
 
 if TYPE_CHECKING:
     import torch
+
+    from hpo.trainers.classifier.fused_optimizers import FusedOptimizer
 
 
 class SGDFields(Config):
@@ -41,21 +43,17 @@ class Optimizer:
         check: what is wrong with a configuration that names this optimizer, as lines.
     """
 
-    build: Callable[["list[torch.nn.Parameter]", Any, float, float], "torch.optim.Optimizer"]
+    build: Callable[["list[torch.nn.Parameter]", Any, float, float], "FusedOptimizer"]
     description: str
     fields: type[Config]
     shared: tuple[str, ...] = ()
     check: Callable[[Any], list[str]] = lambda config: []
 
 
-def _sgd(
-    parameters: "list[torch.nn.Parameter]", config: SGDFields, lr: float, weight_decay: float
-) -> "torch.optim.Optimizer":
-    import torch
+def _sgd(parameters: "list[torch.nn.Parameter]", config: SGDFields, lr: float, weight_decay: float) -> "FusedOptimizer":
+    from hpo.trainers.classifier.fused_optimizers import FusedSGD
 
-    return torch.optim.SGD(
-        parameters, lr=lr, momentum=config.beta, nesterov=config.nesterov, weight_decay=weight_decay, fused=True
-    )
+    return FusedSGD(parameters, lr=lr, momentum=config.beta, nesterov=config.nesterov, weight_decay=weight_decay)
 
 
 def _check_sgd(config: SGDFields) -> list[str]:
@@ -64,20 +62,20 @@ def _check_sgd(config: SGDFields) -> list[str]:
 
 def _adam(
     parameters: "list[torch.nn.Parameter]", config: AdamFields, lr: float, weight_decay: float
-) -> "torch.optim.Optimizer":
-    import torch
+) -> "FusedOptimizer":
+    from hpo.trainers.classifier.fused_optimizers import FusedAdam
 
-    return torch.optim.Adam(parameters, lr=lr, betas=(config.beta, config.beta2), weight_decay=weight_decay, fused=True)
+    betas = config.beta, config.beta2
+    return FusedAdam(parameters, lr=lr, betas=betas, weight_decay=weight_decay, decoupled=False)
 
 
 def _adamw(
     parameters: "list[torch.nn.Parameter]", config: AdamFields, lr: float, weight_decay: float
-) -> "torch.optim.Optimizer":
-    import torch
+) -> "FusedOptimizer":
+    from hpo.trainers.classifier.fused_optimizers import FusedAdam
 
-    return torch.optim.AdamW(
-        parameters, lr=lr, betas=(config.beta, config.beta2), weight_decay=weight_decay, fused=True
-    )
+    betas = config.beta, config.beta2
+    return FusedAdam(parameters, lr=lr, betas=betas, weight_decay=weight_decay, decoupled=True)
 
 
 OPTIMIZERS: dict[str, Optimizer] = {
@@ -93,18 +91,18 @@ OPTIMIZERS: dict[str, Optimizer] = {
 }
 
 
-def build_optimizer(parameters: "Iterable[torch.nn.Parameter]", config: BaseConfig) -> "torch.optim.Optimizer":
+def build_optimizer(parameters: "Iterable[torch.nn.Parameter]", config: BaseConfig) -> "FusedOptimizer":
     """The optimizer that the configuration names."""
     return OPTIMIZERS[config.optimizer].build(list(parameters), config, config.lr, config.weight_decay)
 
 
-def optimizer_state(optimizer: "torch.optim.Optimizer") -> list[dict[str, Any]]:
+def optimizer_state(optimizer: "FusedOptimizer") -> list[dict[str, Any]]:
     """Copies, on the CPU, of what the optimizer remembers of each parameter, in their order."""
     group = optimizer.param_groups[0]["params"]
     return [{name: _copied(value) for name, value in optimizer.state.get(parameter, {}).items()} for parameter in group]
 
 
-def load_optimizer_state(optimizer: "torch.optim.Optimizer", state: list[dict[str, Any]]) -> None:
+def load_optimizer_state(optimizer: "FusedOptimizer", state: list[dict[str, Any]]) -> None:
     """The inverse of :func:`optimizer_state`; the optimizer must be of the same parameters.
 
     Raises:

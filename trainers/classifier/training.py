@@ -39,11 +39,29 @@ def norm_stride(steps: int) -> int:
 
 def new_network(config: ClassifierConfig, seed: int, device: str, precision: Precision) -> nn.Module:
     """The network with its initial weights, on the device; convolutions in channels-last order."""
-    network = build_network(config).to_empty(device="cpu")
+    network = allocated(build_network(config))
     initialize(network, config.initializer, generator(seed, "initialize"))
     network = network.to(device=device, dtype=precision.weights)
     if any(isinstance(module, nn.Conv2d) for module in network.modules()):
         network = network.to(memory_format=torch.channels_last)
+    return network
+
+
+def allocated(network: nn.Module) -> nn.Module:
+    """The network with parameters and buffers on the CPU in place of those on the meta device; their values are unset.
+
+    `nn.Module.to_empty` does the same, but imports sympy on the way: a third of a second and 40 MB in each worker.
+    """
+    made: dict[int, Any] = {}  # a tensor that two modules share stays shared
+    with torch.no_grad():
+        for module in network.modules():
+            for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+                if id(parameter) not in made:
+                    empty = torch.empty(parameter.shape, dtype=parameter.dtype)
+                    made[id(parameter)] = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+                setattr(module, name, made[id(parameter)])
+            for name, buffer in list(module.named_buffers(recurse=False, remove_duplicate=False)):
+                setattr(module, name, made.setdefault(id(buffer), torch.empty(buffer.shape, dtype=buffer.dtype)))
     return network
 
 

@@ -73,6 +73,55 @@ def test_adamw_with_decoupled_decay() -> None:
     assert path_of("adamw")[0] == pytest.approx(1 - 0.1 * 0.01 - 0.1, abs=1e-8)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "parameters"),
+    [("sgd", {}), ("sgd", {"nesterov": True}), ("sgd", {"beta": 0.0}), ("adam", {}), ("adamw", {})],
+)
+def test_bits_are_those_of_torch_optim(optimizer: str, parameters: dict[str, Any]) -> None:
+    made = config(optimizer, **parameters)
+    shapes = [(7, 5), (5,), (3, 2, 3, 3), ()]
+
+    def start() -> list[nn.Parameter]:
+        source = torch.Generator().manual_seed(0)
+        return [nn.Parameter(torch.randn(shape, generator=source)) for shape in shapes]
+
+    ours, theirs = start(), start()
+    common = {"lr": LR, "weight_decay": DECAY, "fused": True}
+    reference: torch.optim.Optimizer
+    if optimizer == "sgd":
+        reference = torch.optim.SGD(theirs, momentum=made.beta, nesterov=bool(parameters.get("nesterov")), **common)
+    else:
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer]
+        reference = kind(theirs, betas=(BETA, BETA2), **common)
+    built = build_optimizer(ours, made)
+    source = torch.Generator().manual_seed(1)
+    for step in range(6):
+        for group in (*built.param_groups, *reference.param_groups):
+            group["lr"] = LR / (step + 1)
+        for number, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+            # One parameter has no gradient at first: its memory starts later (torch.optim's fused SGD fails there).
+            without = number == 1 and step < 2 and optimizer != "sgd"
+            mine.grad = other.grad = None if without else torch.randn(mine.shape, generator=source)
+        built.step()
+        reference.step()
+        assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+    names = {name for values in reference.state.values() for name in values if values[name] is not None}
+    assert {name for values in built.state.values() for name in values} == names
+    built.zero_grad()
+    assert all(parameter.grad is None for parameter in ours)
+
+
+def test_a_parameter_may_have_its_first_gradient_late() -> None:
+    early, late = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    optimizer = build_optimizer([early, late], config("sgd", weight_decay=0.0))
+    for step in range(3):
+        early.grad = torch.ones(3)
+        late.grad = torch.ones(3) if step else None
+        optimizer.step()
+    assert early[0].item() == pytest.approx(1 - LR * (1 + 1.8 + 2.44))
+    assert late[0].item() == pytest.approx(1 - LR * (1 + 1.8))
+
+
 def test_the_table_holds_three() -> None:
     assert set(OPTIMIZERS) == {"sgd", "adam", "adamw"}
 
