@@ -1,0 +1,1 @@
+"""The samplers and pruners of this service beside plain Optuna's, at equal epochs: ``python -m benchmarks.search``."""
