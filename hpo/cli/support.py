@@ -94,8 +94,10 @@ def study_notes(study: dict[str, Any]) -> list[str]:
         notes.append(f"{study['imported']} finished trials were added by hand and count for nothing")
     if study["knowledge"]:
         notes.append(f"{study['knowledge']} imported trials inform its sampler; they cost no budget and are no result")
-    if study["seconds_left"] is not None and study["finished"] and (left := study["states"]["waiting"]):
-        notes.append(f"{left} trials had not ended when its time was over; a larger budget goes on with them")
+    if study["finished"] and (left := study["states"]["waiting"]):
+        over = "its time was over" if study["seconds_left"] is not None else "its epochs were given out"
+        trials = "1 trial" if left == 1 else f"{left} trials"
+        notes.append(f"{trials} had not ended when {over}; a larger budget goes on with them")
     if study["deleted"]:
         notes.append("somebody has deleted the study: the next launch makes it again")
     return [f"{study['name']}: {'; '.join(notes)}"] if notes else []
@@ -152,7 +154,7 @@ def show_end(loaded: "LoadedExperiment", settings: "Settings", *, as_json: bool,
     show(status_table(status, verbose=verbose))
     print()
     for study in status["studies"]:
-        if study["seconds_left"] is not None:
+        if study["seconds_left"] is not None or study["states"]["waiting"]:
             for line in study_notes(study):
                 show(line)
     for line in failure_lines(status, settings):

@@ -19,8 +19,8 @@ from optuna.trial import FrozenTrial
 
 from hpo.compare.records import StudyRecord, TrialRecord
 from hpo.database import attributes
-from hpo.database.claims import read_budgets
 from hpo.database.storage import Storage
+from hpo.database.study_budget import read_budgets
 from hpo.errors import StorageError
 from hpo.experiment import results, stored
 from hpo.experiment.status import STATES, Counts, count_trials

@@ -8,11 +8,12 @@ calls are one transaction for each value and two for a retry, and between two tr
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
 from hpo.database import attributes, search_clock
+from hpo.database.study_budget import NEEDED, StudyBudget, read_budgets
 from hpo.database.trial_writes import execute, write_attributes
 from hpo.errors import ExperimentDeletedError
 
@@ -27,6 +28,7 @@ class Claim:
         apart: it has to be trained alone, because its last worker died while it held several trials.
         draw: number of configurations of this lineage that were refused before this attempt.
         deadline: when the time of its study is over, on this process's monotonic clock; None if time ends nothing.
+        reserved: epochs that it may have before it has to ask for more; None if it may have all.
     """
 
     study_id: int
@@ -39,118 +41,7 @@ class Claim:
     apart: bool = False
     draw: int = 0
     deadline: float | None = None
-
-
-@dataclass(frozen=True)
-class StudyBudget:
-    """What a study may spend and what it has given out, in lineages, epochs and seconds.
-
-    Attributes:
-        running, waiting: trials of ours that run or wait for a worker.
-        enqueued: trials that a person has enqueued and that have no place in the budget yet.
-        reached: whether a trial has reached the value that ends the search, so that no further one begins.
-        num_seconds, seconds_spent: the time in which trials of the study may run, and for how long some have run.
-        trial_seconds: mean wall seconds of its finished trials; None before the first has finished.
-    """
-
-    study_id: int
-    num_lineages: int | None
-    num_epochs: int | None
-    epochs_per_trial: int
-    next_lineage: int
-    epochs_spent: int
-    running: int
-    waiting: int
-    enqueued: int = 0
-    reached: bool = False
-    num_seconds: float | None = None
-    seconds_spent: float = field(default=0.0, compare=False)  # goes on while nothing changes
-    trial_seconds: float | None = None
-
-    @property
-    def units(self) -> dict[str, float]:
-        """The budget as ``trials``, ``epochs`` and ``seconds``, those that there are."""
-        units = {"trials": self.num_lineages, "epochs": self.num_epochs, "seconds": self.num_seconds}
-        return {unit: count for unit, count in units.items() if count is not None}
-
-    @property
-    def seconds_left(self) -> float | None:
-        """None if time ends nothing."""
-        return None if self.num_seconds is None else max(0.0, self.num_seconds - self.seconds_spent)
-
-    @property
-    def is_out_of_time(self) -> bool:
-        return self.seconds_left == 0.0
-
-    @property
-    def may_continue(self) -> bool:
-        """Whether a trial waits that may be claimed: when the time is over, it waits for a larger budget."""
-        return self.waiting > 0 and not self.is_out_of_time
-
-    @property
-    def has_capacity(self) -> bool:
-        """Whether one more lineage may begin: neither trials nor epochs can then exceed the budget, nor, as far as is
-        known, the time."""
-        if self.reached:
-            return False
-        if (left := self.seconds_left) is not None and (left == 0.0 or left < (self.trial_seconds or 0.0)):
-            return False
-        active = self.running + self.waiting
-        return (self.num_lineages is None or self.next_lineage < self.num_lineages) and (
-            self.num_epochs is None or self.epochs_spent + (active + 1) * self.epochs_per_trial <= self.num_epochs
-        )
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing runs, may be continued or may begin.
-
-        An enqueued trial without a place in the budget does not count, nor one that was given back when the time was
-        over.
-        """
-        return not self.running and not self.may_continue and not self.has_capacity
-
-    @property
-    def progress(self) -> float:
-        """Share of the budget that has been given out, in [0, 1]."""
-        if self.num_epochs is not None:
-            reserved = self.epochs_spent + (self.running + self.waiting) * self.epochs_per_trial
-            return min(1.0, reserved / max(1, self.num_epochs))
-        if self.num_lineages is None and self.num_seconds is not None:
-            # Trials that run have a share, so that studies of one experiment get workers alike.
-            expected = self.num_seconds / 100 if self.trial_seconds is None else self.trial_seconds
-            return min(1.0, (self.seconds_spent + self.running * expected) / self.num_seconds)
-        return self.next_lineage / max(1, self.num_lineages or 0)
-
-    def after_claim(self) -> "StudyBudget":
-        """The budget once one more trial has been claimed."""
-        if self.may_continue:
-            return replace(self, waiting=self.waiting - 1, running=self.running + 1)
-        return replace(
-            self,
-            next_lineage=self.next_lineage + 1,
-            running=self.running + 1,
-            enqueued=max(0, self.enqueued - 1),
-        )
-
-
-BUDGETS = f"""
-SELECT s.study_id, s.num_lineages, s.num_epochs, s.epochs_per_trial, s.next_lineage, s.epochs_spent,
-  count(h.trial_id) FILTER (WHERE t.state = 'RUNNING'), count(h.trial_id) FILTER (WHERE t.state = 'WAITING'),
-  count(t.trial_id) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NULL), s.reached, s.num_seconds,
-  s.seconds_spent + coalesce(CAST(extract(epoch FROM now() AT TIME ZONE 'UTC' - greatest(s.seen_at, least(
-    min(b.heartbeat) FILTER (WHERE t.state = 'RUNNING' AND h.trial_id IS NOT NULL AND {search_clock.IS_ALIVE}),
-    now() AT TIME ZONE 'UTC'))) AS float8), 0),
-  s.timed_seconds / nullif(s.timed_trials, 0)
-FROM hpo_studies s LEFT JOIN trials t ON t.study_id = s.study_id AND t.state IN ('RUNNING', 'WAITING')
-LEFT JOIN hpo_trials h ON h.trial_id = t.trial_id
-LEFT JOIN trial_heartbeats b ON b.trial_id = t.trial_id AND s.num_seconds IS NOT NULL
-WHERE s.study_id = ANY(:study_ids) GROUP BY s.study_id ORDER BY s.study_id
-"""
-
-
-def read_budgets(connection: sa.Connection, study_ids: Sequence[int]) -> list[StudyBudget]:
-    """The budget of each of the studies, in the order of their ids; deleted ones are missing."""
-    return [StudyBudget(*row) for row in execute(connection, BUDGETS, study_ids=list(study_ids))]
+    reserved: int | None = None
 
 
 REACHED = """
@@ -208,6 +99,10 @@ def lock_studies(connection: sa.Connection, study_ids: Iterable[int]) -> None:
         "SELECT 1 FROM studies WHERE study_id = ANY(:ids) ORDER BY study_id FOR UPDATE",
         ids=sorted(set(study_ids)),
     )
+
+
+LEARNING_SHARE = 4
+"""At most one trial of so many of a budget runs at once, so that most of them can learn from others."""
 
 
 def claim(
@@ -275,7 +170,11 @@ def _choose(budgets: Sequence[StudyBudget], limit: int, num_held: int, limits: M
 
 
 def _may_begin(budget: StudyBudget, is_first: bool, limits: Mapping[int, int]) -> bool:
-    return is_first or budget.running < limits.get(budget.study_id, budget.running + 1)
+    limit = limits.get(budget.study_id, budget.running + 1)
+    if budget.num_epochs is not None and budget.mean_epochs:
+        # The limit counts whole trainings; the budget is as many trials as they take on average.
+        limit = max(limit, int(budget.num_epochs / budget.mean_epochs) // LEARNING_SHARE)
+    return is_first or budget.running < limit
 
 
 def _claim_from(
@@ -322,11 +221,12 @@ def are_deleted(engine: sa.Engine, study_ids: Sequence[int]) -> bool:
         return not read_budgets(connection, study_ids)
 
 
-WAITING = """
-SELECT t.trial_id, t.number, h.lineage, h.attempt, h.apart IS NOT NULL, coalesce(h.draw, 0)
-FROM trials t LEFT JOIN hpo_trials h USING (trial_id)
+WAITING = f"""
+SELECT t.trial_id, t.number, h.lineage, h.attempt, h.apart IS NOT NULL, coalesce(h.draw, 0), h.reserved, {NEEDED}
+FROM trials t JOIN hpo_studies s USING (study_id) LEFT JOIN hpo_trials h USING (trial_id)
 WHERE t.study_id = :s AND t.state = 'WAITING'
   AND (h.trial_id IS NOT NULL OR :enqueued) AND (h.apart IS NULL OR :apart)
+  AND (h.trial_id IS NULL OR s.num_epochs IS NULL OR {NEEDED} <= CAST(:left AS float8))
 ORDER BY h.apart IS NULL, h.lineage NULLS LAST, t.number LIMIT 1
 """
 
@@ -335,14 +235,19 @@ def _take_waiting(
     connection: sa.Connection, budget: StudyBudget, worker: str, *, apart: bool, enqueued: bool
 ) -> Claim | None:
     """Claims a retry or, if ``enqueued``, a trial that a person enqueued: that one takes a place in the budget."""
-    row = execute(connection, WAITING, s=budget.study_id, apart=apart, enqueued=enqueued).first()
+    row = execute(
+        connection, WAITING, s=budget.study_id, apart=apart, enqueued=enqueued, left=budget.epochs_left
+    ).first()
     if row is None:
         return None
-    trial_id, number, lineage, attempt, is_apart, draw = row
+    trial_id, number, lineage, attempt, is_apart, draw, reserved, needed = row
     is_foreign = lineage is None
     if is_foreign:
         lineage, attempt = budget.next_lineage, 0
-        _new_lineage(connection, budget.study_id, trial_id, lineage)
+        reserved = _new_lineage(connection, budget, trial_id)
+    elif needed:
+        execute(connection, "UPDATE hpo_trials SET reserved = NULL WHERE trial_id = :t", t=trial_id)
+        reserved = None
     execute(
         connection,
         "UPDATE trials SET state = 'RUNNING', datetime_start = now() AT TIME ZONE 'UTC' WHERE trial_id = :t",
@@ -350,16 +255,25 @@ def _take_waiting(
     )
     _hold(connection, trial_id, lineage, attempt, worker)
     return Claim(
-        budget.study_id, trial_id, number, lineage, attempt, fresh=False, enqueued=is_foreign, apart=is_apart, draw=draw
+        budget.study_id,
+        trial_id,
+        number,
+        lineage,
+        attempt,
+        fresh=False,
+        enqueued=is_foreign,
+        apart=is_apart,
+        draw=draw,
+        reserved=reserved,
     )
 
 
 def _begin(connection: sa.Connection, budget: StudyBudget, worker: str) -> Claim:
     lineage = budget.next_lineage
     trial_id, number = insert_trial(connection, budget.study_id, "RUNNING")
-    _new_lineage(connection, budget.study_id, trial_id, lineage)
+    reserved = _new_lineage(connection, budget, trial_id)
     _hold(connection, trial_id, lineage, 0, worker)
-    return Claim(budget.study_id, trial_id, number, lineage, 0, fresh=True)
+    return Claim(budget.study_id, trial_id, number, lineage, 0, fresh=True, reserved=reserved)
 
 
 def insert_trial(connection: sa.Connection, study_id: int, state: str) -> tuple[int, int]:
@@ -378,15 +292,36 @@ def insert_trial(connection: sa.Connection, study_id: int, state: str) -> tuple[
     return row[0], row[1]
 
 
-def _new_lineage(connection: sa.Connection, study_id: int, trial_id: int, lineage: int) -> None:
+def _new_lineage(connection: sa.Connection, budget: StudyBudget, trial_id: int) -> int | None:
+    """Makes the trial the first attempt of the next lineage; returns the epochs that it has reserved, None for all."""
+    is_whole = budget.num_epochs is None or budget.epochs_to_reserve == budget.epochs_per_trial
+    reserved = None if is_whole else budget.epochs_to_reserve
     execute(
         connection,
-        "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt) VALUES (:t, :s, :lineage, 0)",
+        "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt, reserved) VALUES (:t, :s, :lineage, 0, :r)",
         t=trial_id,
-        s=study_id,
-        lineage=lineage,
+        s=budget.study_id,
+        lineage=budget.next_lineage,
+        r=reserved,
     )
-    execute(connection, "UPDATE hpo_studies SET next_lineage = :n WHERE study_id = :s", n=lineage + 1, s=study_id)
+    query = "UPDATE hpo_studies SET next_lineage = :n WHERE study_id = :s"
+    execute(connection, query, n=budget.next_lineage + 1, s=budget.study_id)
+    return reserved
+
+
+def reserve_all(engine: sa.Engine, study_id: int, trial_id: int) -> bool:
+    """Reserves a whole training for a running trial; False if the epochs that are left do not suffice."""
+    with engine.begin() as connection:
+        lock_studies(connection, [study_id])
+        budgets = read_budgets(connection, [study_id])
+        query = "SELECT reserved FROM hpo_trials WHERE trial_id = :t"
+        reserved = execute(connection, query, t=trial_id).scalar()
+        if not budgets or reserved is None:
+            return True
+        if budgets[0].epochs_left < budgets[0].epochs_per_trial - reserved:
+            return False
+        execute(connection, "UPDATE hpo_trials SET reserved = NULL WHERE trial_id = :t", t=trial_id)
+        return True
 
 
 def _hold(connection: sa.Connection, trial_id: int, lineage: int, attempt: int, worker: str) -> None:

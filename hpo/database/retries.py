@@ -40,6 +40,7 @@ class Attempt:
     progress: int
     draw: int
     apart: str | None
+    reserved: int | None
     reached: int
 
     @property
@@ -216,7 +217,7 @@ def _lock(connection: sa.Connection, trial_id: int, reason: str, writes: Writes 
 
 
 def _read_attempt(connection: sa.Connection, trial_id: int) -> Attempt:
-    columns = "study_id, lineage, attempt, failures, error, progress, draw, apart"
+    columns = "study_id, lineage, attempt, failures, error, progress, draw, apart, reserved"
     row = execute(connection, f"SELECT {columns} FROM hpo_trials WHERE trial_id = :t", t=trial_id).one()
     keys = [attributes.START_EPOCH, attributes.EPOCHS]
     values = [trial_id, *row, execute(connection, REACHED, t=trial_id, k=keys).scalar_one()]
@@ -247,8 +248,9 @@ def _insert_successor(
     successor, _ = insert_trial(connection, attempt.study_id, "WAITING")
     execute(
         connection,
-        "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt, failures, error, apart, progress, draw) "
-        "VALUES (:t, :s, :lineage, :attempt, :failures, :error, :apart, :progress, :draw)",
+        "INSERT INTO hpo_trials "
+        "(trial_id, study_id, lineage, attempt, failures, error, apart, progress, draw, reserved) "
+        "VALUES (:t, :s, :lineage, :attempt, :failures, :error, :apart, :progress, :draw, :reserved)",
         t=successor,
         s=attempt.study_id,
         lineage=attempt.lineage,
@@ -258,6 +260,7 @@ def _insert_successor(
         apart=apart,
         progress=progress,
         draw=draw,
+        reserved=attempt.reserved,
     )
     numbers = {attributes.LINEAGE: attempt.lineage, attributes.ATTEMPT: attempt.attempt + 1}
     write_attributes(connection, "trial_user_attributes", {successor: numbers})

@@ -33,6 +33,7 @@ ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS progress integer NOT NULL DEFAUL
 ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS draw integer NOT NULL DEFAULT 0; -- draws of the lineage before this one
 ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS infeasible boolean NOT NULL DEFAULT false; -- costs no budget
 ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS apart text; -- to be trained alone: the worker that died with it
+ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS reserved integer; -- epochs that it may have; null: a whole training
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS stop_at float8; -- the value that ends the search; null: none does
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS maximize boolean NOT NULL DEFAULT false;
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS reached boolean NOT NULL DEFAULT false; -- a complete trial has it
@@ -54,11 +55,11 @@ CREATE TABLE IF NOT EXISTS hpo_imported (
 CREATE INDEX IF NOT EXISTS hpo_active_trials ON trials (study_id) WHERE state IN ('RUNNING', 'WAITING');
 """
 
-NUM_ADDED_COLUMNS = 12
+NUM_ADDED_COLUMNS = 13
 MISSING_COLUMNS = """
 SELECT count(*) < :added FROM information_schema.columns
 WHERE table_schema = ANY(current_schemas(false)) AND (
-  table_name = 'hpo_trials' AND column_name IN ('progress', 'draw', 'infeasible', 'apart')
+  table_name = 'hpo_trials' AND column_name IN ('progress', 'draw', 'infeasible', 'apart', 'reserved')
   OR table_name = 'hpo_studies' AND column_name IN (
     'stop_at', 'maximize', 'reached', 'num_seconds', 'seconds_spent', 'seen_at', 'timed_trials', 'timed_seconds'))
 """

@@ -5,7 +5,7 @@ Every view uses these definitions: ``hpo status``, a launch, the comparison, the
 - A lineage counts once, by its last attempt. It is *complete*, *pruned*, *failed* (it will not be tried again by
   itself), *running* or *waiting*.
 - A study is *finished* if its budget is given out and none of its lineages runs or waits, but for those that were given
-  back when the time of its budget was over (:attr:`hpo.database.claims.StudyBudget.finished`). A study that somebody
+  back when the time or the epochs of its budget were over (:mod:`hpo.database.study_budget`). A study that somebody
   deleted has nothing left to do.
 - *Imported* trials were added by a person with Optuna, *infeasible* ones were refused draws; neither costs budget.
   *Knowledge* is what ``hpo import`` has brought: finished trials of elsewhere, which only the sampler sees.
@@ -20,7 +20,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from hpo.database import attributes, imported
-from hpo.database.claims import StudyBudget, read_budgets
+from hpo.database.study_budget import StudyBudget, read_budgets
 from hpo.experiment import results
 from hpo.experiment.experiment import Experiment, StudyHandle
 from hpo.files.checkpoints import CheckpointFolder

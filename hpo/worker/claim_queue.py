@@ -117,4 +117,4 @@ def _most_running(study_file: StudyFile, sampler: SamplerSpec) -> int:
     if budget.trials is None and budget.epochs is None:
         return 2**31  # how many there will be is not known
     trials = budget.trials or (budget.epochs or 0) // (study_file.max_epochs() or 1)
-    return max(1, trials // 4)
+    return max(1, trials // claims.LEARNING_SHARE)

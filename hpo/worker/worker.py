@@ -6,6 +6,7 @@ Everything that a trial has gone through is either in the database or repeated f
 may die at any point. What follows an error is looked up in :mod:`hpo.worker.failures`.
 """
 
+import dataclasses
 import logging
 import math
 import time
@@ -297,7 +298,21 @@ class Worker:
             elif trial.claim.deadline is not None and time.monotonic() >= trial.claim.deadline:
                 self._leave(trial)
                 self.outcomes.give_back(trial, f"the time of the search is over, at epoch {event.epoch}")
+            elif not self._has_epochs(trial, event.epoch):
+                self._leave(trial)
+                self.outcomes.give_back(trial, f"the epochs of the search are given out, at epoch {event.epoch}")
             self.db_thread.write()
+
+    def _has_epochs(self, trial: RunningTrial, epoch: int) -> bool:
+        """Whether the trial may have another epoch; asks for a whole training once it has had what it has reserved."""
+        claim = trial.claim
+        if claim.reserved is None or epoch < claim.reserved:
+            return True
+        engine = self.experiment.storage.engine
+        if not self.db_thread.run(claims.reserve_all, engine, claim.study_id, claim.trial_id):
+            return False
+        trial.claim = dataclasses.replace(claim, reserved=None)
+        return True
 
     def _is_out_of_time(self, trial: RunningTrial) -> bool:
         limit = self.study_file.trial_timeout_seconds

@@ -5,7 +5,7 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
-from hpo.database import attributes, claims, dead_workers, retries, trial_writes
+from hpo.database import attributes, claims, dead_workers, retries, study_budget, trial_writes
 from hpo.database.claims import Claim
 from hpo.database.retries import Cause
 from hpo.database.storage import Storage
@@ -97,7 +97,7 @@ def test_the_same_error_twice_ends_the_lineage_and_its_epochs_are_spent(storage:
             assert retries.retry_or_fail(connection, claim.trial_id, "no luck", 5, error="no luck")
     assert states(storage, study_id) == ["FAIL", "FAIL"]
     with storage.engine.connect() as connection:
-        assert claims.read_budgets(connection, [study_id])[0].epochs_spent == 3
+        assert study_budget.read_budgets(connection, [study_id])[0].epochs_spent == 3
 
 
 def test_what_is_not_charged_ends_a_lineage_only_if_it_is_repeated(storage: Storage) -> None:
@@ -197,7 +197,7 @@ def test_a_refused_draw_is_recorded_once_and_costs_no_budget(storage: Storage) -
     assert refused.user_attrs[attributes.REASON] == "does not fit"
     assert refused.constraints == {"f": 1.0}
     with storage.engine.connect() as connection:
-        budget = claims.read_budgets(connection, [study_id])[0]
+        budget = study_budget.read_budgets(connection, [study_id])[0]
         assert (budget.next_lineage, budget.running, budget.waiting) == (1, 1, 0)
         assert retries.count_infeasible(connection, [study_id]) == {study_id: 1}
     assert finish(storage, claim.trial_id)
@@ -232,7 +232,7 @@ def test_failed_lineages_are_queued_again_with_their_failures_forgotten(storage:
     assert retries.retry_failed(storage.engine, [study_id]) == 1
     assert retries.retry_failed(storage.engine, [study_id]) == 0
     with storage.engine.connect() as connection:
-        assert claims.read_budgets(connection, [study_id])[0].epochs_spent == 0
+        assert study_budget.read_budgets(connection, [study_id])[0].epochs_spent == 0
     again = claim_one(storage, study_id)
     assert (again.lineage, again.attempt) == (0, 1)
     assert storage.get_trial(again.trial_id).user_attrs[attributes.GIVEN] == {"lr": 0.5}

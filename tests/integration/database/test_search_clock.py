@@ -6,16 +6,16 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from hpo.database import attributes, claims, dead_workers, retries, search_clock, trial_writes
-from hpo.database.claims import StudyBudget
+from hpo.database import attributes, claims, dead_workers, retries, search_clock, study_budget, trial_writes
 from hpo.database.storage import Storage
+from hpo.database.study_budget import StudyBudget
 from hpo.database.trial_writes import Writes
 from tests.integration.trials_support import claim_one, finish, new_study
 
 
 def budget_of(storage: Storage, study_id: int) -> StudyBudget:
     with storage.engine.connect() as connection:
-        return claims.read_budgets(connection, [study_id])[0]
+        return study_budget.read_budgets(connection, [study_id])[0]
 
 
 def pass_seconds(storage: Storage, seconds: float) -> None:

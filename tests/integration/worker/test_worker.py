@@ -14,9 +14,9 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 import hpo.worker.study_runner
-from hpo.database import attributes, claims, retries
-from hpo.database.claims import read_budgets
+from hpo.database import attributes, retries, study_budget
 from hpo.database.storage import Storage
+from hpo.database.study_budget import read_budgets
 from hpo.errors import ExperimentError
 from hpo.experiment.experiment import Experiment, create_experiment
 from hpo.experiment.status import snapshot
@@ -578,7 +578,7 @@ def test_epochs_of_every_ending_are_spent(experiment, work) -> None:
     made = experiment(does, budget={"epochs": 12}, fixed={"epochs": 2})
     assert work(made) == 0
     with made.storage.engine.connect() as connection:
-        (budget,) = claims.read_budgets(connection, made.study_ids)
+        (budget,) = study_budget.read_budgets(connection, made.study_ids)
     # One of the failed lineage, one of the infeasible configuration, two of each other.
     assert budget.epochs_spent == 1 + 1 + 2 * (len(last_of(made)) - 1) <= 12
     assert len(last_of(made)) == 6
