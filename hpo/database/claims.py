@@ -61,27 +61,30 @@ def set_budget(
     epochs_per_trial: int,
     *,
     num_seconds: float | None = None,
+    gpus: int | None = None,
     stop_at: float | None = None,
     maximize: bool = False,
 ) -> None:
     """Writes a study's budget, or a larger one over it; may be repeated.
 
+    ``gpus``: GPUs of a trial, whose time is counted; None for that of the clock.
     ``stop_at``: the value that ends the search as soon as a complete trial has it, at least or at most.
     """
     execute(
         connection,
         """
         INSERT INTO hpo_studies (
-            study_id, num_lineages, num_epochs, epochs_per_trial, num_seconds, stop_at, maximize)
-        VALUES (:s, :n, :e, :p, :seconds, :stop_at, :maximize)
+            study_id, num_lineages, num_epochs, epochs_per_trial, num_seconds, gpus, stop_at, maximize)
+        VALUES (:s, :n, :e, :p, :seconds, :gpus, :stop_at, :maximize)
         ON CONFLICT (study_id) DO UPDATE SET num_lineages = :n, num_epochs = :e, epochs_per_trial = :p,
-            num_seconds = :seconds, stop_at = :stop_at, maximize = :maximize
+            num_seconds = :seconds, gpus = :gpus, stop_at = :stop_at, maximize = :maximize
         """,
         s=study_id,
         n=num_lineages,
         e=num_epochs,
         p=epochs_per_trial,
         seconds=num_seconds,
+        gpus=gpus,
         stop_at=stop_at,
         maximize=maximize,
     )
@@ -206,12 +209,13 @@ def _claim_from(
         if claimed is None:
             del state[budget.study_id]
             continue
-        if budget.seconds_left is not None:
-            claimed = replace(claimed, deadline=time.monotonic() + budget.seconds_left)
+        now = read_budgets(connection, [budget.study_id])[0]
+        if now.clock_seconds_left is not None:
+            claimed = replace(claimed, deadline=time.monotonic() + now.clock_seconds_left)
         claims.append(claimed)
         if claimed.apart and not single:
             break
-        state[budget.study_id] = read_budgets(connection, [budget.study_id])[0]
+        state[budget.study_id] = now
     return claims
 
 

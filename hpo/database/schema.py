@@ -42,6 +42,7 @@ ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS seconds_spent float8 NOT NULL D
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS seen_at timestamp; -- UTC; when seconds_spent was last counted
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS timed_trials integer NOT NULL DEFAULT 0; -- finished, with their
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS timed_seconds float8 NOT NULL DEFAULT 0; -- wall seconds in all
+ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS gpus integer; -- of a trial, whose seconds count; null: the clock's
 CREATE TABLE IF NOT EXISTS hpo_imported (
     imported_id serial PRIMARY KEY,
     study_id integer NOT NULL REFERENCES studies ON DELETE CASCADE,
@@ -55,13 +56,14 @@ CREATE TABLE IF NOT EXISTS hpo_imported (
 CREATE INDEX IF NOT EXISTS hpo_active_trials ON trials (study_id) WHERE state IN ('RUNNING', 'WAITING');
 """
 
-NUM_ADDED_COLUMNS = 13
+NUM_ADDED_COLUMNS = 14
 MISSING_COLUMNS = """
 SELECT count(*) < :added FROM information_schema.columns
 WHERE table_schema = ANY(current_schemas(false)) AND (
   table_name = 'hpo_trials' AND column_name IN ('progress', 'draw', 'infeasible', 'apart', 'reserved')
   OR table_name = 'hpo_studies' AND column_name IN (
-    'stop_at', 'maximize', 'reached', 'num_seconds', 'seconds_spent', 'seen_at', 'timed_trials', 'timed_seconds'))
+    'stop_at', 'maximize', 'reached', 'num_seconds', 'seconds_spent', 'seen_at', 'timed_trials', 'timed_seconds',
+    'gpus'))
 """
 
 

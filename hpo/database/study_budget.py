@@ -35,8 +35,12 @@ class StudyBudget:
         least_needed: of those that wait, the fewest epochs beside what it has reserved with which one can go on.
         enqueued: trials that a person has enqueued and that have no place in the budget yet.
         reached: whether a trial has reached the value that ends the search, so that no further one begins.
-        num_seconds, seconds_spent: the time in which trials of the study may run, and for how long some have run.
-        trial_seconds: mean wall seconds of its finished trials; None before the first has finished.
+        num_seconds, seconds_spent: the time in which trials of the study may run, and for how long some have run; in
+            seconds of GPUs if ``gpus`` is not None.
+        trial_seconds: what its finished trials took of that on average; None before the first has finished.
+        gpus: GPUs of a trial, if their time counts.
+        rate: seconds of the budget that pass in a second now.
+        running_seconds: for how long its running trials have run, in all.
     """
 
     study_id: int
@@ -54,17 +58,36 @@ class StudyBudget:
     trial_seconds: float | None = None
     reserved: int = 0
     least_needed: int = 0
+    gpus: int | None = None
+    rate: float = field(default=1.0, compare=False)
+    running_seconds: float = field(default=0.0, compare=False)
 
     @property
     def units(self) -> dict[str, float]:
-        """The budget as ``trials``, ``epochs`` and ``seconds``, those that there are."""
-        units = {"trials": self.num_lineages, "epochs": self.num_epochs, "seconds": self.num_seconds}
+        """The budget as ``trials``, ``epochs`` and ``seconds`` or ``gpu_seconds``, those that there are."""
+        time = "seconds" if self.gpus is None else "gpu_seconds"
+        units = {"trials": self.num_lineages, "epochs": self.num_epochs, time: self.num_seconds}
         return {unit: count for unit, count in units.items() if count is not None}
 
     @property
     def seconds_left(self) -> float | None:
-        """None if time ends nothing."""
+        """Of the budget; None if time ends nothing."""
         return None if self.num_seconds is None else max(0.0, self.num_seconds - self.seconds_spent)
+
+    @property
+    def clock_seconds_left(self) -> float | None:
+        """Seconds of the clock until the time is over, if trials run on as they do; None if time ends nothing."""
+        if (left := self.seconds_left) is None or self.gpus is None:
+            return left
+        return left / (self.rate or self.gpus)
+
+    @property
+    def seconds_expected(self) -> float:
+        """Of the budget, what a trial that begins now needs, and what the running ones still need if GPUs count."""
+        mean = self.trial_seconds or 0.0
+        if self.gpus is None or not self.running:
+            return mean
+        return mean + max(0.0, self.running * mean - self.running_seconds * self.rate / self.running)
 
     @property
     def is_out_of_time(self) -> bool:
@@ -99,7 +122,7 @@ class StudyBudget:
         known, the time."""
         if self.reached:
             return False
-        if (left := self.seconds_left) is not None and (left == 0.0 or left < (self.trial_seconds or 0.0)):
+        if (left := self.seconds_left) is not None and (left == 0.0 or left < self.seconds_expected):
             return False
         is_left = self.num_lineages is None or self.next_lineage < self.num_lineages
         return is_left and self.epochs_left >= self.epochs_per_trial
@@ -148,10 +171,13 @@ SELECT s.study_id, s.num_lineages, s.num_epochs, s.epochs_per_trial, s.next_line
   count(t.trial_id) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NULL), s.reached, s.num_seconds,
   s.seconds_spent + coalesce(CAST(extract(epoch FROM now() AT TIME ZONE 'UTC' - greatest(s.seen_at, least(
     min(b.heartbeat) FILTER (WHERE t.state = 'RUNNING' AND h.trial_id IS NOT NULL AND {search_clock.IS_ALIVE}),
-    now() AT TIME ZONE 'UTC'))) AS float8), 0),
+    now() AT TIME ZONE 'UTC'))) AS float8), 0) * {search_clock.RATE},
   s.timed_seconds / nullif(s.timed_trials, 0),
   coalesce(sum(coalesce(h.reserved, s.epochs_per_trial)) FILTER (WHERE h.trial_id IS NOT NULL), 0),
-  coalesce(min({NEEDED}) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NOT NULL), 0)
+  coalesce(min({NEEDED}) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NOT NULL), 0),
+  s.gpus, CAST({search_clock.RATE} AS float8),
+  CAST(coalesce(sum(extract(epoch FROM now() AT TIME ZONE 'UTC' - t.datetime_start))
+    FILTER (WHERE t.state = 'RUNNING' AND h.trial_id IS NOT NULL AND s.gpus IS NOT NULL), 0) AS float8)
 FROM hpo_studies s LEFT JOIN trials t ON t.study_id = s.study_id AND t.state IN ('RUNNING', 'WAITING')
 LEFT JOIN hpo_trials h ON h.trial_id = t.trial_id
 LEFT JOIN trial_heartbeats b ON b.trial_id = t.trial_id AND s.num_seconds IS NOT NULL

@@ -185,6 +185,7 @@ def create_experiment(
                 budget.epochs,
                 study_file.max_epochs() or 1,
                 num_seconds=budget.time,
+                gpus=study_file.gpus_per_trial if budget.counts_gpus else None,
                 stop_at=study_file.target if study_file.stop_at_target else None,
                 maximize=study_file.direction == "maximize",
             )

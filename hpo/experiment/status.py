@@ -173,7 +173,7 @@ def _entry(
         "sampler": handle.sampler.label,
         "repeat": handle.repeat,
         "budget": {} if spent is None else spent.units,
-        "seconds_left": None if spent is None or spent.seconds_left is None else round(spent.seconds_left, 1),
+        "seconds_left": None if spent is None or (left := spent.clock_seconds_left) is None else round(left, 1),
         "states": counts.states,
         "retried": counts.retried,
         "infeasible": counts.infeasible,

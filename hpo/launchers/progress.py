@@ -127,7 +127,8 @@ def _numbers(studies: list[dict[str, Any]], better: Callable[[Iterable[float]], 
             budget[unit] = budget.get(unit, 0) + count
     values = [study["best"]["value"] for study in studies if study["best"] is not None]
     spent = " ".join(
-        format_seconds(count) if unit == "seconds" else f"{count} {unit}" for unit, count in budget.items()
+        {"seconds": format_seconds(count), "gpu_seconds": f"{count / 3600:.3g} GPU hours"}.get(unit, f"{count} {unit}")
+        for unit, count in budget.items()
     )
     best = f"{better(values):.6g}" if values else "-"
     return [*states, spent, str(sum(study["epochs"] for study in studies)), best]

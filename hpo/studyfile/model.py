@@ -65,7 +65,7 @@ class StudyFile(pydantic.BaseModel):
     repeats: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 1
     """Number of independent searches with each sampler."""
     budget: Budget
-    """What each search may spend: ``trials`` or ``epochs``, ``hours`` or ``seconds``, or one of each;
+    """What each search may spend: ``trials`` or ``epochs``, ``hours``, ``seconds`` or ``gpu_hours``, or one of each;
     ``{ trials = 1 }`` if nothing is searched."""
     pruner: Pruner = pydantic.Field(default_factory=PrunerSpec)
     """Name of a pruner, or a table with a name and options."""
@@ -240,7 +240,7 @@ class StudyFile(pydantic.BaseModel):
     def budget_for(self, sampler: SamplerSpec) -> Budget:
         """The budget of one study: the number of cells for a sampler that has cells, else the file's times a factor."""
         if (cells := self.feasible_cells(sampler)) is not None:
-            return Budget(trials=max(1, len(cells)), seconds=self.budget.time)
+            return self.budget.of_trials(max(1, len(cells)))
         return self.budget.times(sampler.entry.budget_factor)
 
     def feasible_cells(self, sampler: SamplerSpec) -> Cells | None:

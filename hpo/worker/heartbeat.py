@@ -9,17 +9,30 @@ import threading
 import time
 from collections.abc import Callable
 
+import sqlalchemy as sa
+
 from hpo.database import search_clock, trial_writes
 from hpo.database.retrying import persistently
+from hpo.database.study_budget import read_budgets
 from hpo.worker.trial_cache import TrialCache
 
 log = logging.getLogger("hpo")
 
 
+def set_deadline(engine: sa.Engine, deadlines: dict[int, float], study_id: int) -> None:
+    """Notes when the time of a study is over, as far as its trials run on as they do now."""
+    with engine.connect() as connection:
+        budgets = read_budgets(connection, [study_id])
+    if budgets and (left := budgets[0].clock_seconds_left) is not None:
+        deadlines[study_id] = time.monotonic() + left
+
+
 class Heartbeat:
     """Sends a heartbeat every ``interval_seconds``, and then calls each of the ``watchdogs``.
 
-    ``counts_time``: each heartbeat also counts the time of its trials' studies, whose budget is a time.
+    ``counts_time``: each heartbeat also counts the time of its trials' studies, whose budget is a time. ``deadlines``:
+    study id -> when its time is over, on the monotonic clock, to be kept up to date; None if no beginning or end of a
+    trial changes it.
     No error ends it: it waits for a database that is away, and logs the error of a watchdog.
     """
 
@@ -31,7 +44,9 @@ class Heartbeat:
         watchdogs: list[Callable[[], None]],
         *,
         counts_time: bool = False,
+        deadlines: dict[int, float] | None = None,
     ) -> None:
+        self._deadlines = deadlines
         self._counts_time = counts_time
         self.cache = cache
         self.interval_seconds = interval_seconds
@@ -72,6 +87,8 @@ class Heartbeat:
                 # Before the heartbeat, and each by itself: it holds a lock on one study alone.
                 with self.cache.backend.engine.begin() as connection:
                     search_clock.tick(connection, study_id, held=leased)
+                if self._deadlines is not None:
+                    set_deadline(self.cache.backend.engine, self._deadlines, study_id)
             if leased:
                 with self.cache.backend.engine.begin() as connection:
                     lost = trial_writes.beat(connection, leased)

@@ -30,7 +30,7 @@ from hpo.worker.build import build_trainer, size_mb
 from hpo.worker.claim_queue import ClaimQueue
 from hpo.worker.db_thread import DatabaseThread
 from hpo.worker.exit_codes import EXIT_BUG, EXIT_RESTART
-from hpo.worker.heartbeat import Heartbeat
+from hpo.worker.heartbeat import Heartbeat, set_deadline
 from hpo.worker.options import WorkerOptions
 from hpo.worker.outcomes import Outcomes
 from hpo.worker.run_context import attach_log, make_run, tidy_folders
@@ -73,6 +73,7 @@ class Worker:
             study.study_id: CheckpointFolder(options.checkpoints, study.key) for study in experiment.studies
         }
         self.running: dict[int, RunningTrial] = {}
+        self.deadlines: dict[int, float] = {}  # study id -> when its GPU time is over; others' trials change it
         self.num_started = 0
         self.replacement: tuple[int, str] | None = None  # exit code and reason, once the process has to be replaced
         self._charged_until = time.monotonic()
@@ -104,6 +105,7 @@ class Worker:
             options.grace_seconds,
             [self._sweep, self.watchdogs.watch_epoch],
             counts_time=self.study_file.budget.time is not None,
+            deadlines=self.deadlines if self.study_file.budget.counts_gpus else None,
         )
 
     # The life of a worker, top to bottom.
@@ -205,6 +207,8 @@ class Worker:
         self._charge_time()
         trial.started = time.monotonic()
         self.running[claim.trial_id] = trial
+        if claim.deadline is not None and self.study_file.budget.counts_gpus:
+            self.deadlines[claim.study_id] = claim.deadline
         if trial.optuna_trial is not None:
             trial.optuna_trial.changed = self.db_thread.write_soon
         self.trainer.start(claim.trial_id, trial.config, trial.run)
@@ -295,13 +299,25 @@ class Worker:
             folder = self.folders[trial.claim.study_id]
             if (unsaved := save_checkpoint(trial, event, folder, self.cache.leases)) is not None:
                 self._fail(trial, unsaved)
-            elif trial.claim.deadline is not None and time.monotonic() >= trial.claim.deadline:
+            elif self._is_time_over(trial):
                 self._leave(trial)
                 self.outcomes.give_back(trial, f"the time of the search is over, at epoch {event.epoch}")
             elif not self._has_epochs(trial, event.epoch):
                 self._leave(trial)
                 self.outcomes.give_back(trial, f"the epochs of the search are given out, at epoch {event.epoch}")
             self.db_thread.write()
+
+    def _is_time_over(self, trial: RunningTrial) -> bool:
+        """Whether the time of the trial's search is over."""
+        study_id, deadline = trial.claim.study_id, trial.claim.deadline
+        if deadline is None or time.monotonic() < self.deadlines.get(study_id, deadline):
+            return False
+        if not self.study_file.budget.counts_gpus:
+            return True
+        # GPUs that train no longer leave the others more time than was expected.
+        engine = self.experiment.storage.engine
+        self.db_thread.run(set_deadline, engine, self.deadlines, study_id)
+        return time.monotonic() >= self.deadlines.get(study_id, deadline)
 
     def _has_epochs(self, trial: RunningTrial, epoch: int) -> bool:
         """Whether the trial may have another epoch; asks for a whole training once it has had what it has reserved."""

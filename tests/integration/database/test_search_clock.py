@@ -1,5 +1,6 @@
 """Budgets in time: what counts as time, what may begin in it, what is left when it is over."""
 
+import time
 from datetime import timedelta
 
 import pytest
@@ -151,3 +152,44 @@ def test_a_budget_without_time_counts_none(storage: Storage) -> None:
     finish_after(storage, claim.trial_id, 10.0)
     now = budget_of(storage, study_id)
     assert (now.seconds_left, now.seconds_spent, now.trial_seconds) == (None, 0, None)
+
+
+def test_the_time_of_gpus_is_that_of_workers_and_not_of_trials(storage: Storage) -> None:
+    study_id, other = new_study(storage, 20), new_study(storage, 20)
+    with storage.engine.begin() as connection:
+        for of in (study_id, other):
+            claims.set_budget(connection, of, 20, None, 10, num_seconds=100, gpus=2)
+    pack = [claim_one(storage, study_id, "here:1") for _ in range(4)]
+    pass_seconds(storage, 5)
+    assert spent(storage, study_id) == nearly(10)  # two GPUs, however many trials they train at once
+    assert budget_of(storage, study_id).clock_seconds_left == nearly(45)
+    assert budget_of(storage, study_id).units == {"trials": 20, "gpu_seconds": 100}
+    second = claim_one(storage, study_id, "here:2")
+    pass_seconds(storage, 5)
+    assert spent(storage, study_id) == nearly(30)
+    assert second.deadline is not None
+    assert second.deadline - time.monotonic() == pytest.approx(90 / 4, abs=2)
+    finish(storage, second.trial_id)
+    # A worker that trains trials of two studies counts in parts.
+    for _ in range(4):
+        claim_one(storage, other, "here:1")
+    pass_seconds(storage, 10)
+    assert (spent(storage, study_id), spent(storage, other)) == (nearly(40), nearly(10))
+    for claim in pack:
+        finish(storage, claim.trial_id)
+    pass_seconds(storage, 1000)
+    assert spent(storage, study_id) == nearly(40)
+
+
+def test_no_trial_begins_for_which_gpu_time_is_not_left(storage: Storage) -> None:
+    study_id = new_study(storage, 20)
+    with storage.engine.begin() as connection:
+        claims.set_budget(connection, study_id, 20, None, 10, num_seconds=100, gpus=1)
+    first = claim_one(storage, study_id)
+    pass_seconds(storage, 25)
+    writes = Writes(user_attrs={attributes.WALL_SECONDS: 99.0, attributes.SECONDS: 30.0})
+    with storage.engine.begin() as connection:
+        trial_writes.finish(connection, first.trial_id, TrialState.COMPLETE, 0.5, 1, writes)
+    assert budget_of(storage, study_id).trial_seconds == 30
+    # 75 are left: two more trials of 30, of which neither has begun long ago, and no third.
+    assert [len(claims.claim(storage.engine, [study_id], f"here:{n}")[0]) for n in range(3)] == [1, 1, 0]
