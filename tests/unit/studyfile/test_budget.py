@@ -22,6 +22,10 @@ from tests.unit.study_files import read
         ({"hours": 9}, {"trials": 20}, False),
         ({"epochs": 20, "hours": 1}, {"epochs": 40, "hours": 1}, True),
         ({"epochs": 20, "hours": 1}, {"trials": 40, "hours": 1}, False),
+        ({"gpu_hours": 1}, {"gpu_hours": 2}, True),
+        ({"gpu_hours": 1}, {"hours": 2}, False),
+        ({"hours": 1}, {"gpu_hours": 2}, False),
+        ({"trials": 20, "gpu_hours": 1}, {"trials": 20}, True),
     ],
 )
 def test_a_larger_time_is_an_extension(old: dict[str, float], new: dict[str, float], goes_on: bool) -> None:
@@ -40,4 +44,4 @@ def test_a_grid_within_a_time_trains_its_cells() -> None:
     grid = SamplerSpec("grid", "grid", SAMPLERS["grid"].options())
     space = {"lr": {"low": 0.1, "high": 0.9, "grid": 5}}
     found = read(budget={"hours": 1}, samplers=["grid"], space=space)
-    assert found.budget_for(grid) == Budget(trials=5, seconds=3600)
+    assert found.budget_for(grid) == Budget(trials=5, hours=1)
