@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 
+from hpo.search.pruned_budget import expected
 from hpo.search.space import Categorical, is_number
 from hpo.studyfile.config_fields import OpenFields
 from hpo.studyfile.config_tree import can_refuse
@@ -10,13 +11,37 @@ from hpo.studyfile.model import StudyFile
 from hpo.studyfile.sample_configs import MOST_DRAWS
 from hpo.studyfile.validation import shown
 
+MUCH_OF_IT = 0.7
+"""A share of the epochs of whole trainings from which on a budget in trials is about what it says."""
+
 FEW_FIT = 0.2
 """A share of the space below which it is worth a note that few configurations fit."""
 
 
 def notes_on(study_file: StudyFile) -> list[str]:
-    """Notes, each one line: a list that looks like a range, refused cells of a grid, a space in which little fits."""
-    return [*_lists_like_ranges(study_file), *_refused_cells(study_file), *_share_that_fits(study_file)]
+    """Notes, each one line: a list that looks like a range, refused cells of a grid, a space in which little fits,
+    what a number of trials comes to under a pruner."""
+    return [
+        *_lists_like_ranges(study_file),
+        *_refused_cells(study_file),
+        *_share_that_fits(study_file),
+        *_trials_under_a_pruner(study_file),
+    ]
+
+
+def _trials_under_a_pruner(study_file: StudyFile) -> list[str]:
+    trials, most = study_file.budget.trials, study_file.max_epochs()
+    draws = any(sampler.entry.cells is None for sampler in study_file.samplers)
+    if trials is None or most is None or most < 2 or not draws:
+        return []
+    found = expected(study_file.pruner, trials, most)
+    if found is None or found.epochs > MUCH_OF_IT * trials * most:
+        return []
+    return [
+        f"budget: with {study_file.pruner.name}, {trials} trials train about {found.epochs:.0f} of "
+        f"{trials * most} epochs, and about {found.complete:.0f} of them to the end; budget = {{ epochs = N }} "
+        f"says what is trained, such as {{ epochs = {trials * most} }} for as much as {trials} whole trainings"
+    ]
 
 
 def _lists_like_ranges(study_file: StudyFile) -> list[str]:

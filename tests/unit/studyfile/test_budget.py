@@ -4,6 +4,7 @@ import pytest
 
 from hpo.search.sampler_registry import SAMPLERS, SamplerSpec
 from hpo.studyfile.budget import Budget
+from hpo.studyfile.notes import notes_on
 from tests.unit.study_files import read
 
 
@@ -45,3 +46,12 @@ def test_a_grid_within_a_time_trains_its_cells() -> None:
     space = {"lr": {"low": 0.1, "high": 0.9, "grid": 5}}
     found = read(budget={"hours": 1}, samplers=["grid"], space=space)
     assert found.budget_for(grid) == Budget(trials=5, hours=1)
+
+
+def test_a_launch_says_what_trials_come_to_under_a_pruner() -> None:
+    (note,) = notes_on(read(budget={"trials": 20}, pruner="asha", fixed={"epochs": 27}))
+    assert note.startswith("budget: with asha, 20 trials train about 11")
+    assert "of 540 epochs, and about 3 of them to the end" in note
+    assert "such as { epochs = 540 }" in note
+    for keys in ({"budget": {"epochs": 540}}, {"pruner": "median"}, {"pruner": "none"}):
+        assert notes_on(read(**{"budget": {"trials": 20}, "pruner": "asha", "fixed": {"epochs": 27}, **keys})) == []
