@@ -54,17 +54,24 @@ class Guard:
 
 
 class ProcessGroup:
-    """A running program with its children; ``folder`` is its trial's, by which its processes are recognized."""
+    """A running program with its children, which are recognized by a mark in their environment."""
 
     def __init__(
-        self, guard: Guard, command: Sequence[str], environment: Mapping[str, str], cwd: Path | None, folder: Path
+        self,
+        guard: Guard,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        cwd: Path | None,
+        earlier_folder: Path | None,
     ) -> None:
         """Starts the program. Raises OSError if it cannot be started.
 
-        What an earlier attempt at the same lineage has left running on this machine is killed first.
+        ``earlier_folder``: the trial's folder if there were earlier attempts at its lineage; what they have left
+        running on this machine is killed first.
         """
         self._guard = guard
-        process_guard.kill_all(f"HPO_FOLDER={folder}", None)
+        if earlier_folder is not None:
+            process_guard.kill_all(f"HPO_FOLDER={earlier_folder}", None)
         # Of this start alone: another worker may have taken the trial when this one's guard kills what it has left.
         self._mark = f"HPO_PROCESS={secrets.token_hex(8)}"
         guard.say(f"+{self._mark}")
@@ -100,6 +107,13 @@ class ProcessGroup:
             seconds = min(seconds, 0.01)
         select.select(watched, [], [], seconds)
 
+    def wait_for_end(self, seconds: float) -> None:
+        """Waits until the program has ended, at most ``seconds``."""
+        if self._pidfd is not None:
+            select.select([self._pidfd], [], [], max(0.0, seconds))
+        elif self._process.poll() is None:
+            time.sleep(max(0.0, min(seconds, 0.01)))
+
     def read(self) -> bytes:
         """What the program has written since the last time."""
         pieces = []
@@ -127,12 +141,13 @@ class ProcessGroup:
         if self._process.poll() is None:
             process_guard.kill_all(self._mark, self._process.pid)
             self._process.wait()
-        elif self._is_alive():
+            process_guard.kill_all(self._mark, None)
+        elif self._is_alive():  # looks at every process of the machine, so it is asked once if nothing is left
             self._signal(signal.SIGTERM)
             deadline = time.monotonic() + LEFTOVER_SECONDS
             while self._is_alive() and time.monotonic() < deadline:
                 time.sleep(0.01)
-        process_guard.kill_all(self._mark, None)
+            process_guard.kill_all(self._mark, None)
         self._guard.say("-")
         self._output.close()
         if self._pidfd is not None:

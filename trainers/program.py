@@ -138,9 +138,8 @@ class _Trial:
         events: list[Event] = []
         while not events:
             self._process.wait(POLL_SECONDS)
+            self._process.wait_for_end(self._read_after - time.monotonic())
             code = self._process.poll()  # asked before reading, so that what was written until then is read
-            if code is None and (pause := self._read_after - time.monotonic()) > 0:
-                time.sleep(pause)
             self._read(events)
             self._read_after = time.monotonic() + GATHER_SECONDS
             if code is not None:
@@ -178,7 +177,8 @@ class _Trial:
             command = [str(Path(part).absolute()) if "/" not in part and _is_file(part) else part for part in command]
         self._log.write(f"[hpo] trial {run.trial}, attempt {run.attempt}: {command}\n".encode())
         try:
-            return ProcessGroup(self._guard, command, self._environment(), cwd, run.folder)
+            earlier = run.folder if run.attempt else None
+            return ProcessGroup(self._guard, command, self._environment(), cwd, earlier)
         except OSError as error:
             text = f"the command {command[0]!r} cannot be started: {error.strerror}"
             self._log.write(f"[hpo] {text}\n".encode(errors="backslashreplace"))

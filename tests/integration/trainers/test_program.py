@@ -291,7 +291,7 @@ def test_what_an_earlier_attempt_left_running_is_ended_first(tmp_path: Path):
     first = started(Trial(tmp_path, SLEEPER))
     (old,) = first.left_over()
     assert first.trainer._trial is not None
-    second = started(Trial(tmp_path, SLEEPER))
+    second = started(Trial(tmp_path, SLEEPER, run={"attempt": 1}))
     (new,) = second.left_over()
     assert new != old
     assert Path(f"/proc/{old}/stat").read_text().split()[2] == "Z"
