@@ -76,6 +76,12 @@ def available_memory(cgroups: "Cgroups | None" = None) -> int:
     return free if left is None else max(0, min(free, left))
 
 
+def held_memory() -> int:
+    """Bytes of memory of its own that this process holds: without files that it has mapped."""
+    memory = psutil.Process().memory_info()
+    return max(0, int(memory.rss) - int(getattr(memory, "shared", 0)))
+
+
 class Cgroups:
     """The control groups of this process, each with the groups above it, whose limits hold as well.
 

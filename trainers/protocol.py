@@ -215,7 +215,7 @@ class BuildOptions:
         configs: a few configurations of the study to be trained, for the trainer's probe.
         data_dir, download: as in :class:`Run`.
         program: the study file's keys for a trainer that runs a program; empty for every other.
-        memory_bytes: this worker's share of the machine's memory that is free; None: not known.
+        memory_bytes: what this process may hold in all, with what it holds already; None: not known.
     """
 
     device: str = "cpu"

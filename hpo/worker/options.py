@@ -12,6 +12,7 @@ from hpo.machine import (
     default_device,
     gpu_groups,
     gpu_indices,
+    held_memory,
     new_worker_id,
     usable_cores,
     worker_name,
@@ -43,7 +44,8 @@ class WorkerOptions:
         memory_limit_mb: a worker that has grown past this gives its trials back and ends, to be replaced.
         launcher_pid: the worker ends when this process is no longer its parent.
         name: how the database knows the worker.
-        memory_bytes: this worker's share of the memory that is free here.
+        memory_bytes: what this worker's process may hold in all: what it held at its start, and its share of the
+            memory that was free then.
         log: host and path of the file that this process writes to, for a person who asks why a trial failed.
     """
 
@@ -89,7 +91,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
         grace_seconds=settings.grace_seconds,
         memory_limit_mb=settings.memory_limit_mb,
         launcher_pid=None if launcher_pid is None else int(launcher_pid),
-        memory_bytes=available_memory() // int(os.environ.get("HPO_NUM_WORKERS") or 1),
+        memory_bytes=held_memory() + available_memory() // int(os.environ.get("HPO_NUM_WORKERS") or 1),
     )
 
 

@@ -34,7 +34,16 @@ def available_bytes(options: BuildOptions) -> int:
     if torch.device(options.device).type == "cuda":
         return int(torch.cuda.mem_get_info(options.device)[0])
     free = int(psutil.virtual_memory().available)
-    return free if options.memory_bytes is None else min(free, options.memory_bytes)
+    if options.memory_bytes is None:
+        return free
+    # torch itself takes some 300 MB, which are held by now and were free when the share was measured.
+    return max(0, min(free, options.memory_bytes - _held_bytes()))
+
+
+def _held_bytes() -> int:
+    """Memory of its own that this process holds, without mapped files."""
+    memory = psutil.Process().memory_info()
+    return max(0, int(memory.rss) - int(getattr(memory, "shared", 0)))
 
 
 def slot_bytes(config: ClassifierConfig) -> int:
