@@ -11,7 +11,7 @@ import typer
 from hpo.cli.options import CheckpointOption, DataOption, HomeOption, StorageOption, TrainersOption
 
 if TYPE_CHECKING:
-    from hpo.dashboard.pages import Exporter
+    from hpo.dashboard.experiment_pages import Exporter
     from hpo.database.storage import Storage
     from hpo.settings import Settings
 

@@ -12,7 +12,7 @@ from hpo.compare.curves import Curve, Estimate, Steps, TargetCost, cost_to_targe
 from hpo.compare.importance import importance
 from hpo.compare.notes import record_notes, standing_notes
 from hpo.compare.pairs import Pair, compare_pairs
-from hpo.compare.records import AXES, Axis, StudyRecord
+from hpo.compare.records import AXES, CURVE_AXES, Axis, StudyRecord
 from hpo.compare.spending import Cost, Noise, cost, noise_within, pooled_spread
 from hpo.compare.stats import CONFIDENCE
 from hpo.compare.summary import Summary, finite, summarize
@@ -87,7 +87,9 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
     maximize, first = studies[0].maximize, studies[0]
     paths = {name: [steps(study) for study in group] for name, group in by_sampler.items()}
     everything = [path for group in paths.values() for path in group]
-    points = {axis: grid(max(path.total(axis) for path in everything), axis != "seconds") for axis in AXES}
+    points = {
+        axis: grid(max(path.total(axis) for path in everything), axis in ("trials", "epochs")) for axis in CURVE_AXES
+    }
     again = [finite(study.retrained["validation"]) for study in studies if study.retrained]
     noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(
         [replace(o, study_id=index) for index, study in enumerate(studies) for o in study.outcomes()], maximize
@@ -104,7 +106,7 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
             repeats=tuple(study.repeat for study in group),
             study_ids=tuple(study.study_id for study in group if study.study_id is not None),
             budget=group[0].budget,
-            curves={axis: curve(paths[name], axis, points[axis], maximize, confidence) for axis in AXES},
+            curves={axis: curve(paths[name], axis, points[axis], maximize, confidence) for axis in CURVE_AXES},
             final=final,
             summary=summarize(list(final.values()), confidence),
             speed_up=_speed_up(by_sampler, paths, name, maximize, confidence),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpo.compare.records import AXES, Axis, StudyRecord
+from hpo.compare.records import AXES, Axis, StudyRecord, TrialRecord
 from hpo.compare.stats import (
     RESAMPLES,
     Array,
@@ -56,8 +56,18 @@ def steps(study: StudyRecord) -> Steps:
         "trials": np.cumsum([trial.number in counting for trial in ended], dtype=float),
         "epochs": np.cumsum([trial.trained_epochs for trial in ended], dtype=float),
         "seconds": np.cumsum([trial.seconds for trial in ended], dtype=float),
+        "wall": _wall_clock(ended),
     }
     return Steps(spent, best)
+
+
+def _wall_clock(ended: Sequence[TrialRecord]) -> Array:
+    """Seconds from the first start of a study to the end of each of its trials; 0 where no time was recorded."""
+    starts = [trial.start for trial in ended if trial.start is not None]
+    if not starts:
+        return np.zeros(len(ended))
+    times = [0.0 if trial.end is None else max(0.0, trial.end - min(starts)) for trial in ended]
+    return np.maximum.accumulate(np.array(times, dtype=float))
 
 
 def grid(largest: float, whole: bool) -> Array:

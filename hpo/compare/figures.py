@@ -5,11 +5,13 @@ Text and grid colours are left to the page.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from hpo.compare.comparison import Comparison
-from hpo.compare.records import AXES, Axis
+from hpo.compare.records import CURVE_AXES, Axis
 from hpo.compare.stats import Array
 from hpo.compare.tasks import TaskComparison
 
@@ -17,10 +19,20 @@ Figure = dict[str, Any]
 
 COLORS = ("#2f7ed8", "#e08214", "#1b9e77", "#d6478f", "#8c6bd6", "#8a8d91", "#b8860b", "#00a0b0")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
+SCALES = {"value": "value", "distance": "distance to the best, log"}
 STATISTICS = {"median": "median", "iqm": "interquartile mean"}
 
 
-def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
+CURVE_KEYS: dict[str, tuple[Axis, str, str]] = {
+    f"curve_{axis}_{statistic}_{scale}": (axis, statistic, scale)
+    for axis in CURVE_AXES
+    for statistic in STATISTICS
+    for scale in SCALES
+}
+
+
+def layout_of(x: str, y: str, **more: Any) -> dict[str, Any]:
+    """A layout with these axis titles; colours of text and grid are left to the page."""
     return {
         "xaxis": {"title": {"text": x}, "automargin": True, **more.pop("xaxis", {})},
         "yaxis": {"title": {"text": y}, "automargin": True, **more.pop("yaxis", {})},
@@ -35,24 +47,33 @@ def _layout(x: str, y: str, **more: Any) -> dict[str, Any]:
 def _figure(data: list[dict[str, Any]], layout: dict[str, Any]) -> Figure:
     """The figure, or a sentence in its place where there is nothing to draw."""
     if not any(value is not None for trace in data for value in trace["y"]):
-        for axis in ("xaxis", "yaxis"):
-            layout[axis] = {"visible": False}
-        where = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
-        layout["annotations"] = [{**where, "text": "No finished trial yet"}]
-        data = []
+        return sentence("No finished trial yet")
     return {"data": data, "layout": layout}
+
+
+def sentence(text: str) -> Figure:
+    """A sentence in the place of a figure for which there is nothing to draw."""
+    layout = layout_of("", "", xaxis={"visible": False}, yaxis={"visible": False})
+    where = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+    layout["annotations"] = [{**where, "text": text}]
+    return {"data": [], "layout": layout}
 
 
 def _finite(values: Iterable[float]) -> list[float | None]:
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in map(float, values)]
 
 
-def _rgba(color: str, alpha: float) -> str:
+def rgba(color: str, alpha: float) -> str:
+    """A colour of six hexadecimal digits with an opacity."""
     return f"rgba({int(color[1:3], 16)},{int(color[3:5], 16)},{int(color[5:], 16)},{alpha})"
 
 
-def curves(c: Comparison, axis: Axis, statistic: str = "median") -> Figure:
-    """Best so far of each sampler with its band; dotted where a sampler had ended and its value is carried forward."""
+def curves(c: Comparison, axis: Axis, statistic: str = "median", scale: str = "value") -> Figure:
+    """Best so far of each sampler with its band; dotted where a sampler had ended and its value is carried forward.
+
+    ``scale``: ``value``, or ``distance`` for the distance to the best value of all repeats on a logarithmic axis.
+    """
+    place = _Distance(c) if scale == "distance" else None
     data: list[dict[str, Any]] = []
     focus: list[float] = []
     for i, s in enumerate(c.samplers.values()):
@@ -60,6 +81,8 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median") -> Figure:
         center: Array = getattr(line, statistic)
         low: Array | None = getattr(line, f"{statistic}_low")
         high: Array | None = getattr(line, f"{statistic}_high")
+        if place is not None:
+            center, low, high = place(center), place(low), place(high)
         x = _finite(line.x)
         if low is not None and high is not None:
             # Where an end of the band is unknown, it is drawn from the other line and so has no height there.
@@ -73,7 +96,7 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median") -> Figure:
                 "showlegend": False,
             }
             data.append({**edge, "y": _finite(upper), "legendgroup": s.name, "name": f"{s.name}, upper"})
-            fill = {"fill": "tonexty", "fillcolor": _rgba(color, 0.16)}
+            fill = {"fill": "tonexty", "fillcolor": rgba(color, 0.16)}
             data.append({**edge, **fill, "y": _finite(lower), "legendgroup": s.name, "name": f"{s.name}, lower"})
         last = next((k for k, point in enumerate(line.x) if point >= line.ended_at * (1 - 1e-9)), len(x) - 1)
         stroke = {"color": color, "width": 2.5, "shape": "hv"}
@@ -101,12 +124,39 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median") -> Figure:
                     "line": {**stroke, "dash": "dot"},
                 }
             )
-        settled = 3 * sum(map(math.isfinite, center)) // 4
+        settled = max(1, 3 * sum(map(math.isfinite, center)) // 4)
         for part in (center, low, high):
             focus += [v for v in ([] if part is None else part[len(part) - settled :]) if math.isfinite(v)]
-    layout = _layout(AXES[axis], f"{c.metric}, best so far", hovermode="x unified", yaxis={"range": _range(focus)})
+    if place is None:
+        title, scaled = f"{c.metric}, best so far", dict[str, Any](range=_range(focus))
+    else:
+        title, scaled = f"{c.metric}: distance to the best", {"type": "log", "exponentformat": "power"}
+    layout = layout_of(CURVE_AXES[axis], title, hovermode="x unified", yaxis=scaled)
     layout["xaxis"]["rangemode"] = "tozero"
     return _figure(data, layout)
+
+
+class _Distance:
+    """Distance of values to the best final value of the experiment, for a logarithmic axis.
+
+    The best value itself has the distance 0, which such an axis does not have: it is drawn at half of the smallest
+    other distance.
+    """
+
+    def __init__(self, c: Comparison) -> None:
+        finals = [value for s in c.samplers.values() for value in s.final.values()]
+        self._best = (max if c.maximize else min)(finals, default=math.nan)
+        sign = 1.0 if c.maximize else -1.0
+        lines = [curve.median for s in c.samplers.values() for curve in s.curves.values()]
+        self._sign = sign
+        distances = np.concatenate([sign * (self._best - line) for line in lines]) if lines else np.empty(0)
+        positive = distances[np.isfinite(distances) & (distances > 0)]
+        self._least = float(positive.min()) / 2 if positive.size else 1e-12
+
+    def __call__(self, values: Any) -> Any:
+        if values is None:
+            return None
+        return np.maximum(self._sign * (self._best - np.asarray(values, dtype=float)), self._least)
 
 
 def _range(values: list[float]) -> list[float] | None:
@@ -136,7 +186,7 @@ def final_values(c: Comparison) -> Figure:
                 "mode": "markers",
                 "name": s.name,
                 "showlegend": False,
-                "marker": {"color": _rgba(color, 0.65), "size": 9, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+                "marker": {"color": rgba(color, 0.65), "size": 9, "symbol": SYMBOLS[i % len(SYMBOLS)]},
             }
         )
         mean: dict[str, Any] = {
@@ -154,7 +204,7 @@ def final_values(c: Comparison) -> Figure:
         data.append(mean)
     ticks = {"tickvals": list(range(len(c.samplers))), "ticktext": list(c.samplers), "zeroline": False}
     ticks["range"] = [-0.6, len(c.samplers) - 0.4]
-    layout = _layout("", f"final {c.metric}", xaxis=ticks, yaxis={"zeroline": False}, hovermode="closest")
+    layout = layout_of("", f"final {c.metric}", xaxis=ticks, yaxis={"zeroline": False}, hovermode="closest")
     layout["margin"]["t"] = 14
     return _figure(data, layout)
 
@@ -176,7 +226,7 @@ def differences(c: Comparison) -> Figure:
     if any(p.interval is not None for p in known):
         halves = [0.0 if p.interval is None else (p.interval.high - p.interval.low) / 2 for p in known]
         points["error_x"] = {"type": "data", "array": _finite(halves), "thickness": 2, "width": 6, "color": "#8a8d91"}
-    layout = _layout(f"difference in {c.metric}", "", yaxis={"autorange": "reversed", "type": "category"})
+    layout = layout_of(f"difference in {c.metric}", "", yaxis={"autorange": "reversed", "type": "category"})
     layout["xaxis"]["zeroline"] = True
     layout["margin"]["t"] = 14
     if c.noise is not None:
@@ -190,14 +240,13 @@ def _verdict_color(verdict: str) -> str:
     return {"better": COLORS[2], "worse": "#c8442c"}.get(verdict, "#8a8d91")
 
 
-def importance(c: Comparison) -> Figure | None:
-    """Bars for each parameter, grouped by sampler; None where no sampler has enough trials."""
-    names = list(dict.fromkeys(name for shares in c.importance.values() for name in shares))
+def importance(importances: Mapping[str, Mapping[str, float]]) -> Figure | None:
+    """Bars for each parameter, grouped by sampler (sampler -> parameter -> share); None if no sampler has any."""
+    names = list(dict.fromkeys(name for shares in importances.values() for name in shares))
     if not names:
         return None
     data = []
-    for i, name in enumerate(c.samplers):
-        shares = c.importance.get(name) or {}
+    for i, (name, shares) in enumerate(importances.items()):
         if shares:
             data.append(
                 {
@@ -209,7 +258,7 @@ def importance(c: Comparison) -> Figure | None:
                     "marker": {"color": COLORS[i % len(COLORS)]},
                 }
             )
-    layout = _layout("share of importance", "", yaxis={"autorange": "reversed", "type": "category"}, barmode="group")
+    layout = layout_of("share of importance", "", yaxis={"autorange": "reversed", "type": "category"}, barmode="group")
     layout["xaxis"]["tickformat"] = ".0%"
     return _figure(data, layout)
 
@@ -233,7 +282,7 @@ def critical_difference(t: TaskComparison) -> Figure:
         ends = [t.ranks[group[0]] - 0.04, t.ranks[group[-1]] + 0.04]
         bar = {"x": ends, "y": [-0.5 - 0.2 * level] * 2, "mode": "lines", "line": {"width": 6, "color": "#8a8d91"}}
         data.append({**bar, "showlegend": False, "name": "not told apart"})
-    layout = _layout("average rank (1 is best)", "", xaxis={"range": [0.7, len(names) + 0.3], "dtick": 1})
+    layout = layout_of("average rank (1 is best)", "", xaxis={"range": [0.7, len(names) + 0.3], "dtick": 1})
     layout["yaxis"] |= {"visible": False, "range": [-0.9 - 0.2 * len(t.groups), 0.8]}
     if t.critical_difference is not None:
         line = {"type": "line", "x0": 1, "x1": 1 + t.critical_difference, "y0": 0.65, "y1": 0.65}
@@ -244,8 +293,30 @@ def critical_difference(t: TaskComparison) -> Figure:
 
 
 def all_figures(c: Comparison) -> dict[str, Figure]:
-    """Every figure of the page by its key: ``curve_<axis>_<statistic>``, ``final``, ``pairs``, ``importance``."""
-    found = {f"curve_{axis}_{statistic}": curves(c, axis, statistic) for axis in AXES for statistic in STATISTICS}
+    """Every figure of the comparison by its key: :data:`CURVE_KEYS`, ``final``, ``pairs``, ``importance``."""
+    found = {key: curves(c, axis, statistic, scale) for key, (axis, statistic, scale) in CURVE_KEYS.items()}
     found |= {"final": final_values(c), "pairs": differences(c)}
-    bars = importance(c)
+    bars = importance(c.importance)
     return found | ({"importance": bars} if bars is not None else {})
+
+
+def escaped(figure: Figure) -> Figure:
+    """The figure with names and texts that plotly does not read as HTML tags; templates of hover texts stay."""
+    for trace in figure["data"]:
+        for key in ("name", "text", "y", "x"):
+            if key in trace:
+                trace[key] = _escaped(trace[key])
+    layout = figure["layout"]
+    for axis in ("xaxis", "yaxis"):
+        for part, key in ((layout.get(axis, {}), "ticktext"), (layout.get(axis, {}).get("title", {}), "text")):
+            if key in part:
+                part[key] = _escaped(part[key])
+    for annotation in layout.get("annotations", ()):
+        annotation["text"] = _escaped(annotation["text"])
+    return figure
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return [_escaped(item) if isinstance(item, str) else item for item in value] if isinstance(value, list) else value

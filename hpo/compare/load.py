@@ -1,7 +1,7 @@
 """Reads experiments from the database into records.
 
 :class:`Loader` keeps what it has read: a finished trial never changes, so a study whose numbers of trials by state are
-what they were is not read again. One query for all studies tells which those are; the dashboard asks it at every poll.
+what they were is not read again. One query for all studies says which those are; the dashboard runs it at every poll.
 What counts, what is finished and which result is the best is decided in :mod:`hpo.experiment`.
 """
 
@@ -17,12 +17,13 @@ import optuna
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial
 
+from hpo.compare.ended import EndedReader, EndedTrials
 from hpo.compare.records import StudyRecord, TrialRecord
 from hpo.database import attributes
 from hpo.database.storage import Storage
 from hpo.database.study_budget import read_budgets
 from hpo.errors import StorageError
-from hpo.experiment import results, stored
+from hpo.experiment import stored
 from hpo.experiment.status import STATES, Counts, count_trials
 
 Token = tuple[Any, ...]
@@ -36,7 +37,10 @@ class StudyEntry:
         counts: its lineages by state, and the trials that count for nothing.
         budget: ``trials``, ``epochs`` and ``seconds``, those that there are.
         finished: whether its budget is spent and nothing runs or waits.
-        outcomes: its candidates for the best configuration.
+        epochs: epochs of its ended trials.
+        seconds_left: of a budget in time; None if time ends nothing.
+        num_workers: workers that train its trials now and have sent a heartbeat lately.
+        ended: what its ended trials add up to, and its candidates for the best configuration.
     """
 
     study_id: int
@@ -47,7 +51,10 @@ class StudyEntry:
     budget: Mapping[str, float]
     epochs_per_trial: int
     finished: bool
-    outcomes: tuple[results.Outcome, ...]
+    epochs: int
+    seconds_left: float | None
+    ended: EndedTrials
+    num_workers: int = 0
 
     @property
     def sampler(self) -> str:
@@ -56,15 +63,18 @@ class StudyEntry:
     @property
     def best(self) -> float | None:
         """The value of its best result."""
-        found = results.ranked(self.outcomes, self.maximize)
-        return found[0].outcome.value if found else None
+        return None if self.ended.best is None else self.ended.best.outcome.value
+
+    @property
+    def repeat(self) -> int:
+        return int(self.attrs.get(attributes.REPEAT, 0))
 
     @property
     def token(self) -> Token:
         """Changes whenever a record of this study would."""
         again = json.dumps(self.attrs.get(attributes.RETRAINED))
         budget = tuple(self.budget.items())
-        return (self.study_id, self.name, self.counts.key(), budget, self.finished, again)
+        return (self.study_id, self.name, self.counts.key(), budget, self.finished, self.num_workers > 0, again)
 
 
 class Loader:
@@ -76,16 +86,16 @@ class Loader:
         self._lock = threading.Lock()
         self._records: dict[int, tuple[Token, StudyRecord]] = {}
         self._finished: dict[int, TrialRecord] = {}
-        self._outcomes: dict[int, tuple[Token, tuple[results.Outcome, ...]]] = {}
+        self._ended = EndedReader()
 
-    def entries(self) -> dict[str, list[StudyEntry]]:
-        """All experiments with their studies, in the order in which they were made.
+    def entries(self, experiment: str | None = None) -> dict[str, list[StudyEntry]]:
+        """All experiments, or the one of that name, with their studies, in the order in which they were made.
 
         Raises:
             StorageError: if the database does not answer.
         """
         try:
-            found = self._entries()
+            found = self._entries(experiment)
         except (sa.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
             raise StorageError(f"the database does not answer: {_first_line(error)}") from error
         experiments: dict[str, list[StudyEntry]] = {}
@@ -95,10 +105,11 @@ class Loader:
 
     def entries_of(self, experiment: str) -> list[StudyEntry]:
         """Raises ExperimentError for an unknown experiment, with the near miss."""
-        experiments = self.entries()
-        if experiment not in experiments:
-            raise stored.unknown_experiment(experiment, experiments)
-        return experiments[experiment]
+        found = self.entries(experiment)
+        if experiment not in found:
+            with self._engine.connect() as connection:
+                raise stored.unknown_experiment(experiment, stored.names(connection))
+        return found[experiment]
 
     def studies(self, entries: Sequence[StudyEntry]) -> list[StudyRecord]:
         """The records of these studies, from memory if nothing has ended, begun or been added since."""
@@ -125,7 +136,7 @@ class Loader:
         record = StudyRecord(
             experiment=str(entry.attrs[attributes.EXPERIMENT]),
             sampler=entry.sampler,
-            repeat=int(entry.attrs.get(attributes.REPEAT, 0)),
+            repeat=entry.repeat,
             direction="maximize" if entry.maximize else "minimize",
             trials=tuple(self._trial(trial, *places[trial._trial_id]) for trial in trials if trial._trial_id in places),
             budget=entry.budget,
@@ -151,13 +162,17 @@ class Loader:
                 self._finished[trial._trial_id] = kept
         return kept
 
-    def _entries(self) -> list[StudyEntry]:
+    def _entries(self, experiment: str | None) -> list[StudyEntry]:
         with self._engine.connect() as connection:
-            rows = [row for row in stored.study_rows(connection, None) if attributes.EXPERIMENT in row[2]]
+            rows = [row for row in stored.study_rows(connection, experiment) if attributes.EXPERIMENT in row[2]]
             ids = [study_id for study_id, _, _ in rows]
             counted = count_trials(connection, ids)
             spent = {b.study_id: b for b in read_budgets(connection, ids)}
-            outcomes = self._read_outcomes(connection, counted)
+            parameters = {"study_ids": ids, "seconds": ALIVE_SECONDS}
+            alive = {s: int(number) for s, number in connection.execute(sa.text(ALIVE), parameters)}
+            directions = {study_id: _maximizes(attrs) for study_id, _, attrs in rows}
+            keys = {study_id: counts.key() for study_id, counts in counted.items()}
+            ended = self._ended.read(connection, keys, directions)
         entries = []
         for study_id, name, attrs in rows:
             place = spent.get(study_id)
@@ -167,36 +182,33 @@ class Loader:
                 StudyEntry(
                     study_id,
                     name,
-                    (attrs.get(attributes.STUDY_FILE) or {}).get("direction") == "maximize",
+                    directions[study_id],
                     attrs,
                     counted[study_id],
                     place.units,
                     place.epochs_per_trial,
                     place.finished,
-                    outcomes[study_id],
+                    place.epochs_spent,
+                    place.seconds_left,
+                    ended[study_id],
+                    alive.get(study_id, 0),
                 )
             )
         return entries
 
-    def _read_outcomes(
-        self, connection: sa.Connection, counted: Mapping[int, Counts]
-    ) -> dict[int, tuple[results.Outcome, ...]]:
-        """The candidates of each study, read again only of studies in which a trial has ended."""
-        with self._lock:
-            stale = [
-                study_id
-                for study_id, counts in counted.items()
-                if study_id not in self._outcomes or self._outcomes[study_id][0] != counts.key()
-            ]
-            fresh: dict[int, list[results.Outcome]] = {study_id: [] for study_id in stale}
-            for outcome in results.outcomes(connection, stale) if stale else ():
-                fresh[outcome.study_id].append(outcome)
-            for study_id, found in fresh.items():
-                self._outcomes[study_id] = counted[study_id].key(), tuple(found)
-            return {study_id: self._outcomes[study_id][1] for study_id in counted}
 
-
+ALIVE_SECONDS = 30.0  # the grace time of a launch, if none is given
+ALIVE = """
+SELECT t.study_id, count(DISTINCT h.worker)
+FROM trials t JOIN hpo_trials h USING (trial_id) JOIN trial_heartbeats b USING (trial_id)
+WHERE t.study_id = ANY(:study_ids) AND t.state = 'RUNNING'
+  AND (now() AT TIME ZONE 'UTC') - b.heartbeat < make_interval(secs => :seconds) GROUP BY 1
+"""
 LINEAGES = "SELECT trial_id, lineage, attempt FROM hpo_trials WHERE study_id = :study_id AND NOT infeasible"
+
+
+def _maximizes(attrs: Mapping[str, Any]) -> bool:
+    return (attrs.get(attributes.STUDY_FILE) or {}).get("direction") == "maximize"
 
 
 def _lineages(connection: sa.Connection, study_id: int) -> dict[int, tuple[int, int]]:

@@ -25,10 +25,14 @@ from hpo.database.storage import Storage
 from hpo.search.optuna_internals import dashboard_figures, storage_of, study_id_of
 
 LARGEST_FIGURE = 50_000  # bytes
-IDS = {"curve_trials_median": "hpo-curves-trials", "curve_epochs_median": "hpo-curves-epochs", "final": "hpo-final"}
+IDS = {
+    "curve_trials_median_value": "hpo-curves-trials",
+    "curve_epochs_median_value": "hpo-curves-epochs",
+    "final": "hpo-final",
+}
 TITLES = {
-    "curve_trials_median": f"Samplers: best so far by {AXES['trials']}",
-    "curve_epochs_median": f"Samplers: best so far by {AXES['epochs']}",
+    "curve_trials_median_value": f"Samplers: best so far by {AXES['trials']}",
+    "curve_epochs_median_value": f"Samplers: best so far by {AXES['epochs']}",
     "final": "Samplers: final value of each repeat",
 }
 MOST_POINTS = 60

@@ -9,13 +9,17 @@ from hpo.experiment.results import Outcome, ranked
 from hpo.experiment.status import State
 from hpo.trainers.protocol import Direction
 
-Axis = Literal["trials", "epochs", "seconds"]
+Axis = Literal["trials", "epochs", "seconds", "wall"]
 
 AXES: dict[Axis, str] = {
     "trials": "finished trials",
     "epochs": "epochs trained",
     "seconds": "worker-seconds",
 }
+"""What a search spends: costs add up over workers."""
+
+CURVE_AXES: dict[Axis, str] = {**AXES, "wall": "seconds of wall-clock time since the first trial began"}
+"""What a curve can be drawn over; wall-clock time depends on the number of workers and is no cost."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import jinja2
 from hpo import strict_json
 from hpo.compare import figures, tables
 from hpo.compare.comparison import Comparison
-from hpo.compare.records import AXES
+from hpo.compare.records import CURVE_AXES
 from hpo.compare.report import Report
 
 HERE = "hpo.compare"
@@ -81,17 +81,21 @@ def experiment_view(c: Comparison, prefix: str = "") -> ExperimentView:
     """The view of one experiment; ``prefix`` tells its figures from another experiment's on the same page."""
     finished = sum(s.cost.complete + s.cost.pruned for s in c.samplers.values())
     repeats = max((len(s.repeats) for s in c.samplers.values()), default=0)
-    bars = tables.importance(c)
+    bars = tables.importance(c.importance)
     return ExperimentView(
         comparison=c,
         prefix=prefix,
         verdicts=[(_verdict_class(p.verdict, p.resolvable), p.sentence) for p in c.pairs],
         curves=FigureView(
-            f"{prefix}curve_trials_median",
+            f"{prefix}curve_trials_median_value",
             "Best so far",
             f"Best {c.metric} so far of each sampler with a 95 % band over the repeats",
-            [tables.curve(c, axis) for axis in AXES],
-            {"axis": {axis: axis for axis in AXES}, "statistic": {"median": "median", "iqm": "IQM"}},
+            [tables.curve(c, axis) for axis in CURVE_AXES],
+            {
+                "axis": {"trials": "trials", "epochs": "epochs", "seconds": "worker-time", "wall": "wall-clock"},
+                "statistic": {"median": "median", "iqm": "IQM"},
+                "scale": {"value": "value", "distance": "log distance"},
+            },
         ),
         final=FigureView(
             f"{prefix}final",

@@ -4,11 +4,12 @@ A cell is text, a number, an :class:`Interval` or None; :func:`text` is the one 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpo.compare.comparison import Comparison
-from hpo.compare.records import AXES, Axis
+from hpo.compare.records import AXES, CURVE_AXES, Axis, StudyRecord
+from hpo.compare.scope import param_names, points
 from hpo.compare.stats import Interval
 from hpo.compare.summary import Summary
 from hpo.compare.tasks import TaskComparison
@@ -206,11 +207,11 @@ def retrained(c: Comparison) -> Table | None:
     return Table("retrained", "Selection bias", columns, rows, note)
 
 
-def importance(c: Comparison) -> Table | None:
-    names = list(dict.fromkeys(name for shares in c.importance.values() for name in shares))
+def importance(importances: Mapping[str, Mapping[str, float]]) -> Table | None:
+    names = list(dict.fromkeys(name for shares in importances.values() for name in shares))
     if not names:
         return None
-    known = {sampler: shares for sampler, shares in c.importance.items() if shares}
+    known = {sampler: shares for sampler, shares in importances.items() if shares}
     rows: list[list[Cell]] = [
         [name, *(f"{100 * shares[name]:.0f} %" if name in shares else None for shares in known.values())]
         for name in names
@@ -220,7 +221,7 @@ def importance(c: Comparison) -> Table | None:
 
 
 def curve(c: Comparison, axis: Axis) -> Table:
-    columns = [AXES[axis]]
+    columns = [CURVE_AXES[axis]]
     for name in c.samplers:
         columns += [name, "95 %"]
     length = max((s.curves[axis].x.size for s in c.samplers.values()), default=0)
@@ -242,7 +243,7 @@ def curve(c: Comparison, axis: Axis) -> Table:
             finite = band is not None and all(map(math.isfinite, band))
             row.append(Interval(float(band[0]), float(band[1])) if band is not None and finite else None)
         rows.append(row)
-    return Table(f"curve_{axis}", f"Median best so far by {AXES[axis]}", columns, rows)
+    return Table(f"curve_{axis}", f"Median best so far by {CURVE_AXES[axis]}", columns, rows)
 
 
 def ranks(t: TaskComparison) -> Table:
@@ -257,10 +258,27 @@ def ranks(t: TaskComparison) -> Table:
     return Table("ranks", "Average rank over experiments", ["sampler", "rank", *t.tasks], rows, " ".join(parts))
 
 
-OPTIONAL: tuple[Callable[[Comparison], Table | None], ...] = (speed_up, target, retrained, importance)
-
-
 def all_tables(c: Comparison) -> list[Table]:
     """The tables that people read, in order; those of the pictures' points are apart (:func:`curve`)."""
-    found = [samplers(c), pairs(c), cost(c)]
-    return found + [table for make in OPTIONAL if (table := make(c)) is not None]
+    found = [samplers(c), pairs(c), cost(c), speed_up(c), target(c), retrained(c), importance(c.importance)]
+    return [table for table in found if table is not None]
+
+
+def best_trials(studies: Sequence[StudyRecord], metric: str, most: int = 20) -> Table:
+    """The best complete trials with their hyperparameters, the best first."""
+    maximize = studies[0].maximize
+    names = param_names(studies)
+    complete = [point for point in points(studies) if point.is_complete]
+    complete.sort(key=lambda point: point.value, reverse=maximize)
+    rows: list[list[Cell]] = [
+        [point.label, point.value, point.trial.epochs, *(_cell(point.params.get(name)) for name in names)]
+        for point in complete[:most]
+    ]
+    return Table(
+        "best_trials", f"The best {min(most, len(complete))} trials", ["trial", metric, "epochs", *names], rows
+    )
+
+
+def _cell(value: object) -> Cell:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number or value is None else str(value)  # type: ignore[return-value]

@@ -18,7 +18,7 @@ from hpo.database.storage import Storage
 RENAME = re.compile(r"/api/studies/(\d{1,18})/rename/?")
 LINK = (
     f'<link rel="stylesheet" href="{PREFIX}/static/optuna.css">'
-    f'<a id="hpo-back" href="{PREFIX}/" title="The experiments and their comparisons">\u2190 comparisons</a>'
+    f'<a id="hpo-back" href="{PREFIX}/from-optuna" title="The page of this experiment, or of all">\u2190 experiment</a>'
 )
 RENAMED = (
     "This study belongs to an experiment of hpo, whose workers, status and comparison find it by what it is: it is not "

@@ -17,12 +17,14 @@ import waitress  # type: ignore[import-untyped]
 import waitress.wasyncore  # type: ignore[import-untyped]
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from hpo.compare.render import environment, static_text
+from hpo.compare.render import static_text
+from hpo.dashboard import web
+from hpo.dashboard.experiment_pages import Exporter
 from hpo.dashboard.guard import PREFIX, Access, Guard, is_loopback
 from hpo.dashboard.live import Live
 from hpo.dashboard.login import Login
 from hpo.dashboard.optuna_pages import OptunaPages
-from hpo.dashboard.pages import Exporter, Pages
+from hpo.dashboard.pages import Pages
 from hpo.database import attributes
 from hpo.database.storage import Storage
 from hpo.errors import DashboardError
@@ -76,7 +78,7 @@ def make_app(
     optuna_app: WSGIApplication = optuna_dashboard.wsgi(live.loader.storage, artifact_store=Artifacts(storage, *places))
     optuna_pages = OptunaPages(optuna_app, storage)
     our_app: WSGIApplication = Pages(live, access, export).app
-    environment(), static_text("app.css")
+    web.templates(), static_text("app.css")
 
     def dispatch(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")

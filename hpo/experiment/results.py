@@ -64,14 +64,33 @@ def ranked(outcomes: Iterable[Outcome], maximize: bool) -> list[Result]:
     return sorted(results, key=lambda r: (sign * r.mean, r.outcome.study_id, r.outcome.number))
 
 
+def best(outcomes: Iterable[Outcome], maximize: bool) -> Result | None:
+    """The first of :func:`ranked`, or None; a third of its time, which a page that is polled needs."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if math.isfinite(outcome.value):
+            groups.setdefault(outcome.config_key, []).append(outcome)
+    sign = -1.0 if maximize else 1.0
+    several = [outcome for group in groups.values() if len(group) > 1 for outcome in group]
+    single = min(
+        (group[0] for group in groups.values() if len(group) == 1),
+        key=lambda outcome: (sign * outcome.value, outcome.study_id, outcome.number),
+        default=None,
+    )
+    candidates = ranked([*several, single] if single is not None else several, maximize)
+    return candidates[0] if candidates else None
+
+
 OUTCOMES = """
 SELECT t.trial_id, t.study_id, t.number, v.value,
   coalesce((SELECT md5(value_json) FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :given),
     (SELECT md5(value_json) FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :config),
     t.trial_id::text),
   (SELECT value_json FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :seed)
-FROM trials t JOIN hpo_trials h USING (trial_id) JOIN trial_values v USING (trial_id)
-WHERE t.study_id = ANY(:study_ids) AND t.state = 'COMPLETE' AND NOT h.retried AND v.value IS NOT NULL
+FROM unnest(CAST(:study_ids AS int[]), CAST(:after AS int[])) AS wanted (study_id, after)
+JOIN trials t ON t.study_id = wanted.study_id AND t.trial_id > wanted.after
+JOIN hpo_trials h USING (trial_id) JOIN trial_values v USING (trial_id)
+WHERE t.state = 'COMPLETE' AND NOT h.retried AND v.value IS NOT NULL
 """
 ATTRIBUTES = """
 SELECT trial_id, json_object_agg(key, value_json)::text FROM trial_user_attributes
@@ -79,12 +98,15 @@ WHERE trial_id = ANY(:trial_ids) GROUP BY 1
 """
 
 
-def outcomes(connection: sa.Connection, study_ids: Sequence[int]) -> list[Outcome]:
-    """The candidates for the best of these studies."""
+def outcomes(
+    connection: sa.Connection, study_ids: Sequence[int], after: Mapping[int, int] | None = None
+) -> list[Outcome]:
+    """The candidates for the best of these studies; ``after``: of a study, only trials with a larger trial id."""
     rows = connection.execute(
         sa.text(OUTCOMES),
         {
             "study_ids": list(study_ids),
+            "after": [(after or {}).get(study_id, 0) for study_id in study_ids],
             "given": attributes.GIVEN,
             "config": attributes.CONFIG,
             "seed": attributes.SEED,

@@ -69,11 +69,13 @@ def until(page, expression):
 
 
 def wait_for_figures(page):
+    """Has every figure drawn, those below the window too, as before a page is printed."""
+    page.evaluate("window.hpoLoadAll && window.hpoLoadAll()")
     until(page, "[...document.querySelectorAll('[data-figure]')].every(f => f.dataset.drawn)")
 
 
 DRAWN = """place => {
-  const shapes = [...place.querySelectorAll('.scatterlayer path, .barlayer path')].filter(shape => {
+  const shapes = [...place.querySelectorAll('.scatterlayer path, .barlayer path, .contourlayer path')].filter(shape => {
     const box = shape.getBoundingClientRect();
     const style = getComputedStyle(shape);
     const inked = style.stroke !== 'none' || style.fill !== 'none';

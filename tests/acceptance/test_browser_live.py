@@ -45,8 +45,8 @@ def test_the_page_lives_while_the_experiment_runs(storage, serve, visit):
     page = visit()
     page.goto(f"{serve}hpo/experiment?name=live")
     wait_for_figures(page)
-    expect(page.locator(".alert")).to_contain_text("not finished")
-    page.locator("summary", has_text="As a table").first.click()
+    expect(page.locator(".facts")).to_contain_text("84 of 140")
+    page.locator("summary", has_text="Every pair of samplers").click()
     page.evaluate("window.loadedOnce = true")
     study = optuna.load_study(study_name="live/tpe/0", storage=storage)
     study.add_trial(optuna.trial.create_trial(value=0.98761, user_attrs={"lineage": 8, "attempt": 0, "epochs": 5}))
@@ -58,11 +58,90 @@ def test_the_page_lives_while_the_experiment_runs(storage, serve, visit):
             ),
             {"s": study._study_id},
         )
-    expect(page.locator(".config", has_text="tpe").locator(".value")).to_have_text("0.9876")
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(page.locator(".config[data-sampler=tpe] .value")).to_have_text("0.9876")
     assert page.evaluate("window.loadedOnce") is True  # no reload
     assert page.locator("details[open]").count() == 1  # what was open stays open
     points = "document.querySelector('[data-figure=final]').data[2].y"
     until(page, f"{points}.includes(0.98761)")
+
+
+def test_polling_stops_when_nothing_changes_and_starts_again(storage, serve, visit):
+    fill(storage, "done", samplers=("random",), repeats=1, trials=6)
+    page = visit()
+    polls = []
+    page.on("request", lambda r: polls.append(r.url) if "/api/experiment?" in r.url else None)
+    page.clock.install()
+    page.goto(f"{serve}hpo/experiment?name=done")
+    for _ in range(20):
+        page.clock.run_for(5_000)
+        page.wait_for_timeout(50)
+    until(page, "document.body.dataset.polling === 'stopped'")
+    asked = len(polls)
+    assert 3 <= asked <= 5
+    page.clock.run_for(600_000)
+    page.wait_for_timeout(100)
+    assert len(polls) == asked
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    page.wait_for_timeout(300)
+    assert len(polls) == asked + 1
+
+
+def test_an_experiment_deleted_while_its_page_is_open(storage, serve, visit):
+    fill(storage, "gone", samplers=("random",), repeats=1, trials=6, finished=3)
+    page = visit(allowed=("status of 404",))
+    page.goto(f"{serve}hpo/experiment?name=gone")
+    wait_for_figures(page)
+    optuna.delete_study(study_name="gone/random/0", storage=storage)
+    page.wait_for_timeout(700)
+    page.evaluate("dispatchEvent(new Event('focus'))")
+    expect(page.locator(".offline")).to_contain_text("no longer in the database")
+    assert drawn(page)["learning"]["shapes"] >= 1  # what was there can still be read
+
+
+WEIRD = "a\"b<i>'&/ü漢 🎉 %2f"
+
+
+def test_a_name_of_quotes_brackets_and_emoji(storage, serve, visit):
+    fill(storage, WEIRD, samplers=("random", "tpe"), repeats=2, trials=6)
+    page = visit()
+    page.goto(f"{serve}hpo/")
+    page.get_by_role("link", name=WEIRD).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(WEIRD)
+    wait_for_figures(page)
+    page.get_by_label("Figures of").select_option(f"{WEIRD}/tpe/1")
+    wait_for_figures(page)
+    assert page.locator("main i").count() == 0
+    page.locator("summary", has_text="Studies in Optuna").click()
+    page.get_by_role("link", name=f"{WEIRD}/tpe/0", exact=True).click()
+
+
+def test_the_list_is_searched_sorted_and_hides_what_is_finished(storage, serve, visit):
+    fill(storage, "alpha", samplers=("random",), repeats=1, trials=3)
+    fill(storage, "beta", samplers=("tpe",), repeats=2, trials=9)
+    fill(storage, "gamma", samplers=("grid",), repeats=1, trials=4, finished=2)
+    page = visit()
+    page.goto(f"{serve}hpo/")
+    names = page.locator("#experiments tr:not([hidden]) th[scope=row]")
+
+    def listed():
+        return [name.strip() for name in names.all_inner_texts()]
+
+    assert sorted(listed()) == ["alpha", "beta", "gamma"]
+    page.get_by_role("button", name="experiment").click()
+    assert listed() == ["alpha", "beta", "gamma"]
+    page.get_by_role("button", name="experiment").click()
+    assert listed() == ["gamma", "beta", "alpha"]
+    page.get_by_role("button", name="repeats").click()
+    assert listed()[0] == "beta"
+    page.get_by_label("Search").fill("tpe")
+    assert listed() == ["beta"]
+    expect(page.locator("#found")).to_have_text("1 of 3")
+    page.get_by_label("Search").fill("")
+    page.get_by_label("hide finished").check()
+    assert listed() == ["gamma"]
+    page.reload()
+    assert listed() == ["gamma"]  # the choice stays
 
 
 def test_the_page_outlives_the_database(storage, address, serve, visit):
@@ -82,6 +161,7 @@ def test_the_page_outlives_the_database(storage, address, serve, visit):
         expect(page.locator(".offline")).to_contain_text("trying again")
         assert drawn(page)["final"]["shapes"] >= 4  # the last numbers stay
         connection.execute(sa.text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+        page.evaluate("dispatchEvent(new Event('online'))")
     engine.dispose()
     expect(page.locator(".offline")).to_be_hidden()
 
@@ -93,9 +173,10 @@ def test_pages_of_experiments_that_have_little(storage, serve, visit):
     page.goto(f"{serve}hpo/experiment?name=empty")
     wait_for_figures(page)
     expect(page.locator("[data-figure=final]")).to_contain_text("No finished trial yet")
+    expect(page.locator("[data-figure=learning]")).to_contain_text("No trial has reported a value of an epoch yet")
     page.goto(f"{serve}hpo/experiment?name=once")
     wait_for_figures(page)
-    assert drawn(page)["curve_trials_median"]["shapes"] >= 3
+    assert drawn(page)["curve_trials_median_value"]["shapes"] >= 3
     expect(page.locator(".alert")).to_contain_text("One repeat only")
     no_sideways_scroll(page, 400)
     page.goto(f"{serve}hpo/experiment?name=oncee")
@@ -107,8 +188,8 @@ def test_a_page_of_a_large_experiment_comes_at_once(storage, serve, visit):
     page = visit()
     page.goto(f"{serve}hpo/experiment?name=large")
     wait_for_figures(page)
-    expect(page.locator(".head")).to_contain_text("10,020 finished trials")
-    assert drawn(page)["curve_trials_median"]["shapes"] >= 6
+    expect(page.locator(".head")).to_contain_text("10,020 of 10,020 trials")
+    assert drawn(page)["curve_trials_median_value"]["shapes"] >= 6
     started = time.perf_counter()
     page.reload()
     wait_for_figures(page)
@@ -123,10 +204,10 @@ def test_the_written_page_stands_alone(storage, visit, tmp_path):
     page.goto(f"file://{tmp_path}/page.html")
     wait_for_figures(page)
     figures = drawn(page)
-    assert {"ranks", "0-curve_trials_median", "1-final", "0-pairs"} <= figures.keys()
+    assert {"ranks", "0-curve_trials_median_value", "1-final", "0-pairs"} <= figures.keys()
     assert {key: found for key, found in figures.items() if not found["shapes"]} == {}
     page.locator(".card", has_text="Best so far").nth(1).get_by_role("button", name="epochs").click()
-    expect(page.locator("[data-figure='1-curve_epochs_median']")).to_have_attribute(
-        "data-drawn", "1-curve_epochs_median"
+    expect(page.locator("[data-figure='1-curve_epochs_median_value']")).to_have_attribute(
+        "data-drawn", "1-curve_epochs_median_value"
     )
     no_sideways_scroll(page, 400)

@@ -23,13 +23,15 @@
   function draw(place) {
     const figure = figures[place.dataset.figure];
     if (!figure) return Promise.resolve();
+    if (!place.dataset.drawn) place.textContent = "";
+    place.classList.toggle("empty", figure.data.length === 0);
     const options = { responsive: true, displaylogo: false, displayModeBar: innerWidth < 600 ? false : "hover" };
     return Plotly.react(place, figure.data, themed(figure.layout), options).then(function () {
       place.dataset.drawn = place.dataset.figure;
     });
   }
 
-  function drawAll() { document.querySelectorAll("[data-figure]").forEach(draw); }
+  function drawAll() { if (window.Plotly) document.querySelectorAll("[data-figure]").forEach(draw); }
 
   document.addEventListener("click", function (event) {
     const button = event.target.closest("button");
@@ -44,8 +46,10 @@
       card.querySelectorAll("button[aria-pressed=true]").forEach(function (on) {
         chosen[on.dataset.switch] = on.dataset.value;
       });
-      place.dataset.figure = place.dataset.prefix + "curve_" + chosen.axis + "_" + chosen.statistic;
-      draw(place);
+      place.dataset.figure = (place.dataset.prefix || "") + "curve_" + chosen.axis + "_"
+        + (chosen.statistic || "median") + "_" + chosen.scale;
+      if (place.hasAttribute("data-lazy")) place.dispatchEvent(new CustomEvent("hpo-switched", { bubbles: true }));
+      else draw(place);
     } else if (button.hasAttribute("data-theme-switch")) {
       root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
       try { localStorage.setItem("hpo-theme", root.dataset.theme); } catch (error) { /* it lasts for this page only */ }
@@ -54,7 +58,7 @@
   });
 
   window.hpoFigures = {
-    update: function (fresh) { figures = fresh; drawAll(); },
+    draw: function (place, figure) { figures[place.dataset.figure] = figure; return draw(place); },
   };
   drawAll();
 })();

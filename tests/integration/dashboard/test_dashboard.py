@@ -1,6 +1,7 @@
 """The dashboard's pages over real HTTP: what they answer, to hostile names, empty experiments, a lost database."""
 
 import json
+import re
 import time
 from urllib.parse import urlencode
 
@@ -28,8 +29,9 @@ def test_pages_and_optunas_dashboard_share_the_server(storage, serve):
     assert len(browser.get("/hpo/static/plotly.js").content) > 1_000_000
     assert browser.get("/hpo/static/..%2fpages.py").status == 404
     page = browser.get("/hpo/experiment?name=digits")
-    for part in ("Verdict", "Best so far", "Final values", "Pairwise differences", "Spent by each sampler"):
+    for part in ("Best so far", "Learning curves", "Final values", "Differences", "Best configuration"):
         assert part in page.text
+    assert "Not decided:" in page.text
     assert f"/dashboard/compare-studies?ids={','.join(map(str, ids))}" in page.text
     assert all(f'href="/dashboard/studies/{i}"' in page.text for i in ids)
 
@@ -39,9 +41,9 @@ def test_polls_are_answered_shortly_until_something_changes(storage, serve):
     browser = serve()
     first = json.loads(browser.get("/hpo/api/experiment?name=digits&have=").content)
     assert first["live"] is True
-    assert {"curve_trials_median", "curve_seconds_iqm", "final", "pairs"} <= first["figures"].keys()
     again = json.loads(browser.get(f"/hpo/api/experiment?name=digits&have={first['token']}").content)
-    assert again == {"token": first["token"], "unchanged": True}
+    assert again.keys() == {"token", "unchanged", "live", "sections"}
+    assert again["sections"].keys() == {"progress"}  # it moves by itself; nothing else does
     study = optuna.load_study(study_name="digits/tpe/0", storage=storage)
     assert study._study_id in ids
     # A finished trial that a person adds is no result of the search, whatever attributes it has.
@@ -57,6 +59,96 @@ def test_polls_are_answered_shortly_until_something_changes(storage, serve):
     assert "0.998" in changed["sections"]["configs"]
     assert "0.999" not in json.dumps(changed["sections"])
     assert "1 finished trial added by hand" in json.dumps(changed["sections"])
+
+
+FIGURES = ("learning", "parallel", "importance", "contour", "final", "pairs", "param:lr", "param:width")
+CURVES = tuple(
+    f"curve_{axis}_{statistic}_{scale}"
+    for axis in ("trials", "epochs", "seconds", "wall")
+    for statistic in ("median", "iqm")
+    for scale in ("value", "distance")
+)
+
+
+def figure(browser, name, key, scope=""):
+    query = urlencode({"name": name, "figure": key, "scope": scope})
+    answer = browser.get(f"/hpo/api/figure?{query}")
+    assert answer.status == 200, answer.text
+    return json.loads(answer.content)
+
+
+def test_every_figure_of_all_of_a_sampler_and_of_a_study(storage, serve):
+    ids = fill(storage, "digits", repeats=3, trials=25)
+    browser = serve()
+    for scope in ("", "sampler:tpe", f"study:{ids[-1]}"):
+        for key in (*FIGURES, *CURVES):
+            found = figure(browser, "digits", key, scope)
+            assert found["figure"]["data"], (key, scope)
+            assert found["tables"] or key == "importance"
+    names = [trace["name"] for trace in figure(browser, "digits", "param:lr")["figure"]["data"]]
+    assert names == ["pruned", "grid", "random", "tpe", "best"]
+    names = [trace["name"] for trace in figure(browser, "digits", "param:lr", "sampler:tpe")["figure"]["data"]]
+    assert set(names) <= {"pruned", "tpe", "best"}
+    assert browser.get("/hpo/api/figure?name=digits&figure=learning&scope=sampler:nobody").status == 400
+    assert browser.get("/hpo/api/figure?name=digits&figure=unknown&scope=").status == 400
+
+
+def test_one_finished_trial_is_enough_for_every_figure(storage, serve):
+    fill(storage, "one", samplers=("random",), repeats=1, trials=20, finished=1)
+    browser = serve()
+    page = browser.get("/hpo/experiment?name=one").text
+    words = re.sub(r"<[^>]*>", " ", page).lower()
+    for word in ("test takes", "p =", "repeat", "chance", "verdict", "noise floor"):
+        assert word not in words, word
+    for key in ("learning", "parallel", "contour", "param:lr", "param:width", "curve_trials_median_value"):
+        drawn = figure(browser, "one", key)["figure"]["data"]
+        assert any(value is not None for trace in drawn for value in trace["y"]), key
+    text = figure(browser, "one", "importance")["figure"]["layout"]["annotations"][0]["text"]
+    assert text == "Importance takes 20 complete trials of one sampler; so far there is 1"
+
+
+def test_tables_hold_what_the_figures_show_without_a_script(storage, serve):
+    fill(storage, "digits", repeats=2, trials=6)
+    browser = serve()
+    assert "<noscript>" in browser.get("/hpo/experiment?name=digits").text
+    page = browser.get("/hpo/tables?name=digits").text
+    for caption in ("Final values", "Pairwise", "Spent by each sampler", "The best 20 trials", "wall-clock"):
+        assert caption in page
+
+
+def test_the_way_back_from_optunas_pages(storage, serve):
+    ids = fill(storage, WEIRD, samplers=("random",), repeats=1, trials=2)
+    browser = serve()
+    assert 'id="hpo-back" href="/hpo/from-optuna"' in browser.get("/dashboard").text
+
+    def leads_to(path):
+        referer = {"Referer": f"http://127.0.0.1:{browser.port}{path}"}
+        return browser.get("/hpo/from-optuna", headers=referer).getheader("Location")
+
+    assert leads_to(f"/dashboard/studies/{ids[0]}/trials").endswith(f"/hpo/experiment?{urlencode({'name': WEIRD})}")
+    assert leads_to("/dashboard/studies/999999").endswith("/hpo/")
+    assert leads_to("/dashboard").endswith("/hpo/")
+
+
+def test_an_experiment_that_is_deleted_while_its_page_is_open(storage, serve):
+    fill(storage, "digits", samplers=("random",), repeats=1, trials=3, finished=1)
+    browser = serve()
+    token = json.loads(browser.get("/hpo/api/experiment?name=digits&have=").content)["token"]
+    optuna.delete_study(study_name="digits/random/0", storage=storage)
+    time.sleep(0.6)
+    answer = browser.get(f"/hpo/api/experiment?name=digits&have={token}")
+    assert answer.status == 404
+    assert json.loads(answer.content)["error"].startswith("there is no experiment 'digits'")
+    assert browser.get("/hpo/api/figure?name=digits&figure=learning&scope=").status == 404
+
+
+def test_the_list_has_date_duration_state_and_best(storage, serve):
+    fill(storage, "digits", repeats=2, trials=6)
+    page = serve().get("/hpo/").text
+    assert "2026-03-01 1" in page
+    assert 'data-label="duration"' in page
+    assert '<span class="chip finished">finished</span>' in page
+    assert 'data-words="digits val_accuracy grid random tpe finished"' in page
 
 
 def test_everything_as_json(storage, serve):
@@ -102,8 +194,8 @@ def test_experiments_without_finished_trials_and_with_one_repeat(storage, serve)
     fill(storage, "once", repeats=1, trials=5)
     browser = serve()
     assert "No trial has finished yet" in browser.get("/hpo/experiment?name=empty").text
-    assert "repeats of both and has 1; so far" in browser.get("/hpo/experiment?name=once").text
-    assert browser.get("/hpo/").text.count("not started") == 0
+    assert "in one repeat of each, which may be chance" in browser.get("/hpo/experiment?name=once").text
+    assert browser.get("/hpo/").text.count('<span class="chip stopped">') == 1  # a trial of it runs, and no worker does
 
 
 def test_incomparable_studies_say_so(storage, serve):

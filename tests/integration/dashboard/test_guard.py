@@ -12,7 +12,7 @@ from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 
 from hpo.cli.dashboard import password
 from hpo.dashboard.login import TRIES_IN_ALL, WINDOW_SECONDS, Tries
-from hpo.dashboard.pages import local_path
+from hpo.dashboard.login_pages import local_path
 from hpo.dashboard.server import Server, make_access
 from hpo.errors import DashboardError
 from tests.integration.dashboard_support import serve_fixture  # noqa: F401
@@ -336,7 +336,7 @@ def test_optunas_pages_link_back_and_keep_their_policy(storage, serve):
     for path in ("/dashboard", "/dashboard/studies/1/trials"):
         page = browser.get(path, headers={"If-Modified-Since": "Wed, 25 Nov 2099 00:00:00 GMT"})
         assert page.status == 200
-        assert '<a id="hpo-back" href="/hpo/"' in page.text
+        assert '<a id="hpo-back" href="/hpo/from-optuna"' in page.text
         assert int(page.getheader("Content-Length")) == len(page.content)
         assert "script-src 'self'" in page.getheader("Content-Security-Policy")
     style = browser.get("/hpo/static/optuna.css")
