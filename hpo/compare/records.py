@@ -1,5 +1,6 @@
 """What was run, as the statistics see it: studies and their trials without a storage behind them."""
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -133,12 +134,16 @@ class StudyRecord:
 
     def last_attempts(self) -> list[TrialRecord]:
         """The attempt that counts of each lineage, in order of the lineages."""
+        return list(self._last_attempts)
+
+    @functools.cached_property
+    def _last_attempts(self) -> tuple[TrialRecord, ...]:
         last: dict[int, TrialRecord] = {}
         for trial in self.trials:
             known = last.get(trial.lineage)
             if known is None or (trial.attempt, trial.number) > (known.attempt, known.number):
                 last[trial.lineage] = trial
-        return [last[lineage] for lineage in sorted(last)]
+        return tuple(last[lineage] for lineage in sorted(last))
 
     def outcomes(self) -> list[Outcome]:
         """Its candidates for the best configuration."""

@@ -75,7 +75,7 @@ def sample(found: Sequence[Point], most: int, maximize: bool) -> list[Point]:
 
 
 def param_names(studies: Sequence[StudyRecord]) -> list[str]:
-    """The hyperparameters of the search space, in the study file's order; others that trials have after them."""
+    """The hyperparameters of the search space, in the study file's order; others that trials have come after them."""
     space = studies[0].study_file.get("space") or {}
     present = dict.fromkeys(name for study in studies for trial in study.trials for name in trial.params)
-    return [name for name in space if name in present] + [name for name in present if name not in space]
+    return [*space, *(name for name in present if name not in space)]
