@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.curves import EPOCHS
 from benchmarks.search.tasks import Task
+from hpo.database import attributes
 from hpo.database.claims import Claim
 from hpo.database.storage import Storage
 from hpo.experiment.experiment import StudyHandle
@@ -28,6 +29,9 @@ from hpo.trainers.registry import TRAINERS
 from hpo.worker.running_trial import RunningTrial
 from hpo.worker.study_runner import StudyRunner
 from hpo.worker.trial_cache import TrialCache
+
+TRIAL_SECONDS = 600.0
+"""What a trial is taken to have cost its worker, for ``auto``: the seconds of a table rule out a Gaussian process."""
 
 
 class Search(Protocol):
@@ -94,6 +98,8 @@ class OurSearch:
         return self._runner.should_prune(self._trials[number], epoch, self._entry)
 
     def tell(self, number: int, value: float, pruned: bool) -> None:
+        self._cache.set_trial_user_attr(number, attributes.SECONDS, TRIAL_SECONDS)
+        self._cache.pending.discard(number)
         self._cache.set_ended(number, TrialState.PRUNED if pruned else TrialState.COMPLETE, value)
         trial = self._cache.get_trial(number)
         self._clock += datetime.timedelta(seconds=1)

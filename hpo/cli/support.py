@@ -86,6 +86,9 @@ def end_interrupted() -> NoReturn:
 def study_notes(study: dict[str, Any]) -> list[str]:
     """What the table has no column for: trials that cost no budget, a deleted study."""
     notes = []
+    if study["drawn_by"]:
+        name, _, reason = study["drawn_by"].partition(": ")
+        notes.append(f"auto draws with {name}: {reason}")
     if study["infeasible"]:
         notes.append(f"{study['infeasible']} infeasible configurations were drawn again")
     if study["refused"]:

@@ -13,6 +13,7 @@ Every view uses these definitions: ``hpo status``, a launch, the comparison, the
 - *Refused* trials are failed ones that a person enqueued with values that cannot be used; they are not tried again.
 """
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -58,6 +59,11 @@ SELECT h.study_id,
   sum(CASE WHEN a.value_json ~ '^[0-9]+([.][0-9]+)?(e[-+]?[0-9]+)?$' THEN CAST(a.value_json AS float8) END)
 FROM hpo_trials h JOIN trial_user_attributes a USING (trial_id)
 WHERE h.study_id = ANY(:study_ids) AND a.key = :key GROUP BY 1
+"""
+DRAWN_BY = """
+SELECT DISTINCT ON (t.study_id) t.study_id, a.value_json
+FROM trials t JOIN trial_user_attributes a USING (trial_id)
+WHERE t.study_id = ANY(:study_ids) AND a.key = :key ORDER BY t.study_id, t.number DESC
 """
 FAILURES = """
 SELECT study_id, trial_id, number, lineage, attempt FROM (
@@ -152,10 +158,14 @@ def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict
         active = _by_study(connection, ACTIVE_EPOCHS, study_ids=ids)
         is_over = all(_is_finished(budgets.get(study_id)) for study_id in ids)
         totals = _totals(experiment, connection, counts, fresh=is_over)
+        deciding = [handle.study_id for handle in experiment.studies if handle.sampler.name == "auto"]
+        drawn_by = _by_study(connection, DRAWN_BY, study_ids=deciding, key=attributes.DRAWN_BY) if deciding else {}
     studies = [
         _entry(handle, budgets.get(handle.study_id), counts[handle.study_id], active.get(handle.study_id, 0), totals)
         for handle in experiment.studies
     ]
+    for study, handle in zip(studies, experiment.studies, strict=True):
+        study["drawn_by"] = json.loads(drawn_by.get(handle.study_id, "null"))
     direction = experiment.direction
     result: dict[str, Any] = {"experiment": experiment.name, "direction": direction, "studies": studies}
     if checkpoint_root is not None:

@@ -17,9 +17,15 @@ from hpo.search.space import Space
 
 @dataclass(frozen=True)
 class SharedSpace(Space):
-    """A space of which only distributions are known: ``shared`` are those of the parameters that all trials have."""
+    """A space of which only distributions are known.
+
+    Attributes:
+        shared: of the parameters that all trials have.
+        has_others: whether some trials have other parameters, or some in another range.
+    """
 
     shared: Mapping[str, BaseDistribution] = field(default_factory=dict)
+    has_others: bool = False
 
     @cached_property
     def unconditional(self) -> dict[str, BaseDistribution]:
@@ -56,4 +62,5 @@ class ObservedSpace:
 
     def space(self) -> SharedSpace:
         """The space for the next trial's sampler; its parameters are in the order of their names."""
-        return SharedSpace({}, shared=dict(sorted((self._shared or {}).items())))
+        shared = dict(sorted((self._shared or {}).items()))
+        return SharedSpace({}, shared=shared, has_others=len(shared) < len(self.distributions))

@@ -15,7 +15,7 @@ import numpy as np
 from optuna._transform import _SearchSpaceTransform
 from optuna.distributions import BaseDistribution
 from optuna.pruners import HyperbandPruner
-from optuna.samplers import TPESampler
+from optuna.samplers import GPSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.study._frozen import FrozenStudy
@@ -28,6 +28,7 @@ __all__ = [
     "CONSTRAINT_PREFIX",
     "FIXED_PARAMS",
     "FrozenStudy",
+    "GPWithKernel",
     "HyperbandByNumber",
     "TPEWithScores",
     "UnitCube",
@@ -145,6 +146,19 @@ def set_better_group_size(sampler: TPESampler, size: int) -> None:
     The constructor's ``gamma`` would do, but it is deprecated and to be removed in Optuna 6.
     """
     sampler._gamma = lambda num_finished: min(size, num_finished)
+
+
+class GPWithKernel(GPSampler):
+    """A Gaussian process whose fitted kernel can be taken over by the next sampler, which then fits it in less time."""
+
+    @property
+    def kernel(self) -> Any:
+        """What it has fitted; None before the first draw."""
+        return self._gprs_cache_list
+
+    def begin_with(self, kernel: Any) -> None:
+        """Begins to fit at another one's kernel; one over another number of parameters is ignored."""
+        self._gprs_cache_list = kernel
 
 
 class TPEWithScores(TPESampler):

@@ -37,6 +37,8 @@ class SamplerEntry:
         options: the model of its options; unknown options are refused.
         build: makes the sampler for one trial of options, context and a seed in [0, 2**32).
         learns: whether its draws depend on the results of earlier trials.
+        draws_ahead: whether the next trial is drawn while others train, because a draw takes tenths of a second and
+            loses little if the last results are not known yet.
         learns_from_any: whether trials that it did not draw itself teach it too.
         budget_factor: multiplies the study file's budget.
         cells: for a sampler that draws nothing: all its configurations, of which a lineage trains the one with its
@@ -49,6 +51,7 @@ class SamplerEntry:
     options: type[Options]
     build: Callable[[Any, SearchContext, int], "BaseSampler"]
     learns: bool = True
+    draws_ahead: bool = False
     learns_from_any: bool = True
     budget_factor: int = 1
     cells: Callable[[Space], Cells] | None = None
@@ -242,8 +245,20 @@ SAMPLERS: dict[str, SamplerEntry] = {
             learns_from_any=False,
             needs=_cmaes_needs,
         ),
-        SamplerEntry("gp", "Gaussian process with expected improvement, for few and costly trials", GPOptions, _gp),
-        SamplerEntry("auto", "a Gaussian process where it pays, else TPE; with the reason", AutoOptions, _auto),
+        SamplerEntry(
+            "gp",
+            "Gaussian process with expected improvement, for few and costly trials",
+            GPOptions,
+            _gp,
+            draws_ahead=True,
+        ),
+        SamplerEntry(
+            "auto",
+            "the default: a Gaussian process where it pays, else TPE; with the reason",
+            AutoOptions,
+            _auto,
+            draws_ahead=True,
+        ),
     )
 }
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -26,6 +26,7 @@ from hpo.search.history import history_of, is_infeasible
 from hpo.search.optuna_internals import (
     CONSTRAINT_PREFIX,
     FIXED_PARAMS,
+    GPWithKernel,
     UnitCube,
     set_mark,
     study_with_trials,
@@ -42,7 +43,7 @@ GENERATION = "hpo:cmaes_generation"
 """Trial system attribute: the generation of CMA-ES that a trial was drawn in."""
 
 
-class StaticGPSampler(GPSampler):
+class StaticGPSampler(GPWithKernel):
     """A Gaussian process over the unconditional parameters; conditional ones are drawn at random.
 
     A second process models which configurations are refused: Optuna's constrained acquisition function then multiplies

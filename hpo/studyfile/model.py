@@ -59,9 +59,10 @@ class StudyFile(pydantic.BaseModel):
     value: Literal["last", "best"] = "last"
     """Which epoch's metric is a trial's value: that of the last epoch or the best one."""
     samplers: Annotated[list[Sampler], pydantic.Field(min_length=1)] = pydantic.Field(
-        default_factory=lambda: [SamplerSpec("tpe", "tpe", SAMPLERS["tpe"].options())]
+        default_factory=lambda: [SamplerSpec("auto", "auto", SAMPLERS["auto"].options())]
     )
-    """Names of samplers, or tables with a name, options and a label; each searches by itself."""
+    """Names of samplers, or tables with a name, options and a label; each searches by itself. ``["auto"]`` if the file
+    does not say."""
     repeats: Annotated[int, pydantic.Field(ge=1, le=10_000)] = 1
     """Number of independent searches with each sampler."""
     budget: Budget
@@ -151,10 +152,14 @@ class StudyFile(pydantic.BaseModel):
         )
 
     def continued(self, before: "StudyFile") -> "StudyFile":
-        """This file with the first configurations of the experiment that it continues, if it asks for no others."""
-        if self.like is not None and self.like != before.like:
-            return self
-        return self.model_copy(update={"like": before.like, "starts": before.starts})
+        """This file with what the experiment that it continues has and the file does not say.
+
+        That are the samplers, whose default was another one in earlier versions, and first configurations of elsewhere.
+        """
+        kept: dict[str, Any] = {} if "samplers" in self.model_fields_set else {"samplers": before.samplers}
+        if self.like is None or self.like == before.like:
+            kept |= {"like": before.like, "starts": before.starts}
+        return self.model_copy(update=kept)
 
     # What follows for the experiment.
 

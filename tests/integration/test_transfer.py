@@ -124,6 +124,19 @@ def test_a_space_grows_with_what_was_learnt(settings: hpo.Settings) -> None:
     assert line.startswith("36 finished trials of wide imported into wider")  # 2 x 8 of its own
 
 
+def test_an_experiment_of_the_former_default_goes_on(settings: hpo.Settings) -> None:
+    """A file that names no sampler meant TPE; now it means auto, but for an experiment that was made with TPE."""
+    unnamed = {key: value for key, value in study("old").items() if key != "samplers"}
+    launch(settings, {**unnamed, "samplers": ["tpe"]})
+    again, printed = launch(settings, {**unnamed, "budget": {"trials": 8}})
+    assert "old extended: budget.trials: 6 -> 8" in printed
+    assert list(again.studies) == ["old/tpe/0"]
+    new, _ = launch(settings, {**unnamed, "name": "new"})
+    assert list(new.studies) == ["new/auto/0"]
+    (entry,) = new.status()["studies"]
+    assert entry["drawn_by"] == "tpe: the first 10 trials are drawn at random"
+
+
 def write(settings: hpo.Settings, table: dict[str, Any]) -> Path:
     import tomli_w
 

@@ -1,5 +1,6 @@
 """``auto``: a Gaussian process where it pays, TPE elsewhere, and the reason for each draw."""
 
+import collections
 import logging
 from typing import Any
 
@@ -9,7 +10,10 @@ from optuna.trial import TrialState, create_trial
 
 from hpo.database import attributes
 from hpo.search import auto
-from hpo.search.sampler_registry import build_sampler
+from hpo.search.context import SearchContext
+from hpo.search.observed_space import SharedSpace
+from hpo.search.optuna_internals import GPWithKernel
+from hpo.search.sampler_registry import SAMPLERS, SamplerSpec, build_sampler
 from tests.unit.study_files import read
 
 SPACE = {"lr": {"low": 1e-3, "high": 1.0, "log": True}, "beta": {"low": 0.0, "high": 0.9}}
@@ -20,6 +24,8 @@ CONDITIONAL = {"scheduler": ["step", "cosine"], "step_size": {"low": 1, "high": 
 def forgets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(auto, "_draw_seconds", {})
     monkeypatch.setattr(auto, "_last_reason", {})
+    monkeypatch.setattr(auto, "_has_drawn", set())
+    monkeypatch.setattr(auto, "_kernels", {})
 
 
 def drawn_by(num_complete: int, seconds: float, options: dict[str, Any] | None = None, **changes: Any) -> str:
@@ -51,7 +57,9 @@ def test_a_small_space_with_long_trials_gets_a_gaussian_process(caplog: pytest.L
     with caplog.at_level(logging.INFO, logger="hpo"):
         assert drawn_by(12, seconds=600.0) == "gp: the space is small, and a trial costs more than a draw"
     assert "a study/auto/0 draws with gp: the space is small" in caplog.text
-    assert 0 < auto._draw_seconds["a study/auto/0"] < 30  # measured
+    assert not auto._draw_seconds["a study/auto/0"]  # the first one says nothing
+    drawn_by(12, seconds=600.0)
+    assert 0 < auto._draw_seconds["a study/auto/0"][0] < 30  # measured
 
 
 @pytest.mark.parametrize(
@@ -76,11 +84,38 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_cost_that_was_measured_once_does_not_rule_it_out_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that was busy when the Gaussian process was tried."""
-    monkeypatch.setattr(auto, "_draw_seconds", {"a study/auto/0": 40.0})
+    measured = collections.deque([40.0, 1.0, 50.0], maxlen=5)
+    monkeypatch.setattr(auto, "_draw_seconds", {"a study/auto/0": measured})
     assert drawn_by(12, 600.0).startswith("tpe")
-    assert auto._draw_seconds["a study/auto/0"] == pytest.approx(40.0 * 0.97)
-    auto._draw_seconds["a study/auto/0"] = 30.0
+    assert list(measured) == pytest.approx([40.0 * 0.97, 0.97, 50.0 * 0.97])
+    measured[0] = 30.0
     assert drawn_by(12, 600.0).startswith("gp")
+
+
+def test_the_fitted_kernel_is_kept_from_draw_to_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    began_with: list[Any] = []
+    begin = GPWithKernel.begin_with
+    monkeypatch.setattr(GPWithKernel, "begin_with", lambda self, k: (began_with.append(k), begin(self, k)))
+    for _ in range(2):
+        assert drawn_by(12, 600.0).startswith("gp")
+    assert began_with[0] is None
+    assert began_with[1] is not None
+    assert auto._kernels["a study/auto/0"] is not began_with[1]  # fitted anew, from there
+
+
+def test_an_objective_with_parameters_of_some_trials_only() -> None:
+    """Its space is what its trials have suggested."""
+    shared = {"lr": optuna.distributions.FloatDistribution(0.1, 1.0)}
+    for has_others, name in ((False, "gp"), (True, "tpe")):
+        context = SearchContext(SharedSpace({}, shared=shared, has_others=has_others))
+        study = optuna.create_study(study_name="objective/auto/0", sampler=optuna.samplers.RandomSampler(0))
+        for number in range(12):
+            attrs = {attributes.SECONDS: 600.0}
+            values = {"lr": 0.1 + number / 20}
+            study.add_trial(create_trial(value=number, params=values, distributions=shared, user_attrs=attrs))
+        sampler = build_sampler(SamplerSpec("auto", "auto", SAMPLERS["auto"].options()), context, 0)
+        assert isinstance(sampler, auto.AutoSampler)
+        assert sampler.choose(study)[0] == name
 
 
 def test_it_draws_what_the_chosen_sampler_draws() -> None:

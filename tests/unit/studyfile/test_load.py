@@ -118,7 +118,7 @@ def test_defaults():
     assert (study_file.value, study_file.repeats, study_file.seed, study_file.max_retries) == ("last", 1, 0, 3)
     assert (study_file.target, study_file.slots, study_file.epoch_timeout_seconds) == (None, None, None)
     assert study_file.audit is False
-    assert read(samplers=None).samplers[0].name == "tpe"
+    assert read(samplers=None).samplers[0].name == "auto"
 
 
 def test_json_and_back(full):
