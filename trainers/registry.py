@@ -33,6 +33,8 @@ class TrainerEntry:
         nan_is_no_report: whether a NaN of the study's metric marks an epoch that was not validated.
         module: the module that registered it, for the error about two trainers of one name.
         more_modules: names of further modules with its code, such as networks of a user's own.
+        portfolio: returns configurations, or parts of them, that are good on average over data sets, the best first;
+            None if there are none.
         suggests: whether it suggests its own parameters as it runs, so that a study has no space: an Optuna objective.
     """
 
@@ -47,6 +49,7 @@ class TrainerEntry:
     nan_is_no_report: bool = False
     module: str = ""
     suggests: bool = False
+    portfolio: Callable[[], list[dict[str, Any]]] | None = None
     more_modules: Callable[[], Iterable[str]] | None = None
 
     @property

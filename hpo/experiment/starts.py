@@ -1,4 +1,4 @@
-"""First configurations from elsewhere: what ``like = [...]`` and ``--like NAME`` take from earlier experiments.
+"""First configurations from elsewhere: ``like = [...]`` and ``--like NAME``, and ``portfolio = true``.
 
 A launch that makes an experiment looks the configurations up once and keeps them in the record (the key ``starts`` of
 the stored study file), so that every worker tries the same ones, and so that the experiment goes on if an earlier one
@@ -36,12 +36,12 @@ def with_starts(storage: Storage, study_file: StudyFile) -> tuple[StudyFile, lis
         UsageError: for an earlier experiment with another trainer, metric or direction.
         ExperimentError: for one that does not exist, has no result, or of which nothing fits.
     """
-    if not study_file.like or study_file.name in experiment_names(storage):
+    if not (study_file.like or study_file.portfolio) or study_file.name in experiment_names(storage):
         return study_file, []
     starts: list[dict[str, Any]] = []
     lines: list[str] = []
     tried = [dict(values) for values in study_file.try_first]
-    for name in dict.fromkeys(study_file.like):
+    for name in dict.fromkeys(study_file.like or ()):
         start, what = _start_of(storage, study_file, name)
         if start["values"] in tried:
             lines.append(f"{what}; it is tried already, so it is left out")
@@ -49,7 +49,40 @@ def with_starts(storage: Storage, study_file: StudyFile) -> tuple[StudyFile, lis
         tried.append(start["values"])
         starts.append(start)
         lines.append(what)
+    if study_file.portfolio:
+        ready = [start for start in _portfolio(study_file) if start["values"] not in tried]
+        starts += ready
+        lines.append(f"first trials: {len(ready)} configurations of the portfolio of {study_file.trainer}")
     return study_file.model_copy(update={"starts": starts}), lines
+
+
+def _portfolio(study_file: StudyFile) -> list[dict[str, Any]]:
+    """The trainer's portfolio as far as it fits: an entry says nothing of a file that fixes another choice than it has.
+
+    Raises:
+        ExperimentError: if nothing of it fits.
+    """
+    made = TRAINERS[study_file.trainer].portfolio
+    space, starts = study_file.space, []
+    for number, entry in enumerate(made() if made is not None else ()):
+        others = base_values(study_file.fields, entry, study_file.fixed)
+        found = translate(space, entry)
+        differs = any(
+            isinstance(value, str) and others.get(name) != value
+            for name, value in entry.items()
+            if name not in space.parameters
+        )
+        drops = any(isinstance(value, str) for value in found.dropped.values())
+        known = [start["values"] for start in starts]
+        if found.values and not (differs or drops) and found.values not in known and not space.rules_out(found.values):
+            starts.append({"values": found.values, "portfolio": number})
+    if not starts:
+        searched = ", ".join(space.parameters) or "nothing"
+        raise ExperimentError(
+            f"portfolio: nothing of the portfolio of {study_file.trainer} fits {study_file.name!r}, which searches "
+            f"{searched}; leave portfolio out"
+        )
+    return starts
 
 
 def comparable_experiment(storage: Storage, study_file: StudyFile, name: str, option: str) -> Experiment:

@@ -7,6 +7,7 @@ from hpo.search.sampler_registry import SamplerSpec
 from hpo.search.space import Space
 from hpo.studyfile.model import StudyFile
 from hpo.studyfile.validation import Mistakes, toml_path
+from hpo.trainers.registry import TRAINERS
 
 
 def check_samplers(samplers: Sequence[SamplerSpec], space: Space, mistakes: Mistakes) -> bool:
@@ -35,6 +36,10 @@ def check_budget(study_file: StudyFile, mistakes: Mistakes) -> None:
         mistakes.add("budget.trials", what)
     if study_file.stop_at_target and study_file.target is None:
         mistakes.add("stop_at_target", "there is no target to stop at; expected target = a value of the metric")
+    if study_file.portfolio and TRAINERS[study_file.trainer].portfolio is None:
+        having = ", ".join(name for name, entry in TRAINERS.items() if entry.portfolio is not None)
+        what = f"the trainer {study_file.trainer!r} has none; {having or 'no trainer here'} has one"
+        mistakes.add("portfolio", f"{what}; like = [...] takes the best of earlier experiments")
     sizes = [len(cells) for sampler in study_file.samplers if (cells := study_file.feasible_cells(sampler)) is not None]
     if sizes:
         num_cells = max(sizes)

@@ -116,6 +116,9 @@ class StudyFile(pydantic.BaseModel):
     like: list[str] | None = None
     """Earlier experiments with the same trainer, metric and direction, whose best configurations are tried after those
     of ``try_first``, translated to this space."""
+    portfolio: bool | None = None
+    """Whether the first trials, after those of ``try_first`` and ``like``, have the trainer's portfolio: configurations
+    that are good on average over other data. The classifier has one."""
     starts: Annotated[list[dict[str, Any]] | None, KEPT_BY_LAUNCH] = None
     """What the launch that made the experiment took from elsewhere, see :mod:`hpo.experiment.starts`."""
     provenance: dict[str, Any] = {}
@@ -157,8 +160,9 @@ class StudyFile(pydantic.BaseModel):
         That are the samplers, whose default was another one in earlier versions, and first configurations of elsewhere.
         """
         kept: dict[str, Any] = {} if "samplers" in self.model_fields_set else {"samplers": before.samplers}
-        if self.like is None or self.like == before.like:
-            kept |= {"like": before.like, "starts": before.starts}
+        asked = (self.like, self.portfolio)
+        if all(mine in (None, theirs) for mine, theirs in zip(asked, (before.like, before.portfolio), strict=True)):
+            kept |= {"like": before.like, "portfolio": before.portfolio, "starts": before.starts}
         return self.model_copy(update=kept)
 
     # What follows for the experiment.

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,14 @@ def _modules() -> list[str]:
     ]
 
 
+def read_portfolio() -> list[dict[str, Any]]:
+    """Configurations that are good on average over the tables of ``benchmarks/curves``, the best first.
+
+    ``python -m benchmarks.portfolio`` makes the file.
+    """
+    return list(json.loads(Path(__file__).with_name("portfolio.json").read_text()))
+
+
 def register_classifier(config: type[ClassifierConfig]) -> None:
     """Adds the classifier to the table of trainers, or replaces it by one with a larger configuration."""
     register(
@@ -140,6 +149,7 @@ def register_classifier(config: type[ClassifierConfig]) -> None:
             metrics=CLASSIFIER_METRICS,
             check=check_classifier,
             more_modules=_modules,
+            portfolio=read_portfolio,
         )
     )
 
