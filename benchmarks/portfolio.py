@@ -81,7 +81,7 @@ def configurations(names: list[str]) -> list[dict[str, object]]:
 
 
 def show() -> None:
-    """The regret of the best of 1, 2, 4 and 8 configurations after 27 epochs, of the others' portfolio and at random."""
+    """The regret after 27 epochs of the best of 1, 2, 4 and 8 configurations, of the others' portfolio or at random."""
     print("| held-out table | of | 1 | 2 | 4 | 8 | random: 1 | 2 | 4 | 8 |")
     print("|---" * 10 + "|")
     rng = np.random.default_rng(0)

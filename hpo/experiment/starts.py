@@ -63,7 +63,8 @@ def _portfolio(study_file: StudyFile) -> list[dict[str, Any]]:
         ExperimentError: if nothing of it fits.
     """
     made = TRAINERS[study_file.trainer].portfolio
-    space, starts = study_file.space, []
+    space = study_file.space
+    starts: list[dict[str, Any]] = []
     for number, entry in enumerate(made() if made is not None else ()):
         others = base_values(study_file.fields, entry, study_file.fixed)
         found = translate(space, entry)

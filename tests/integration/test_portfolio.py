@@ -74,5 +74,5 @@ def test_where_there_is_none(settings: hpo.Settings) -> None:
         )
     with pytest.raises(ExperimentError, match="nothing of the portfolio of classifier fits 'ready'"):
         launch(settings, fixed={**STUDY["fixed"], "optimizer": "adam"})  # type: ignore[dict-item]
-    with pytest.raises(ExperimentError, match="which searches dropout_in_a_range|which searches width_1"):
+    with pytest.raises(ExperimentError, match="which searches width_1"):
         launch(settings, space={"width_1": {"low": 16, "high": 64}}, fixed={"dataset": "digits", "epochs": 1})
