@@ -4,8 +4,12 @@ A page holds a line ``{{ samplers }}``; when the site is built, mkdocs calls :fu
 table there. An unknown name between the braces fails the build.
 """
 
+import ast
+import inspect
+import itertools
 import re
 import shutil
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,17 @@ def _table(header: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple
         return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
     return "\n".join([line(header), line(tuple("---" for _ in header)), *map(line, rows)])
+
+
+def _attribute_docstrings(model: type[Any]) -> dict[str, str]:
+    """The text below each field of a class."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
+    assert isinstance(body, ast.ClassDef)
+    texts = {}
+    for field, text in itertools.pairwise(body.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+            texts[field.target.id] = inspect.cleandoc(ast.literal_eval(text.value))
+    return texts
 
 
 def _default(field: Any) -> str:
@@ -43,12 +58,12 @@ def study_file() -> str:
     """Every key of a study file."""
     from hpo.studyfile.model import StudyFile
 
-    rows = []
+    rows, texts = [], _attribute_docstrings(StudyFile)
     for name in StudyFile.own_keys():
         field = StudyFile.model_fields[name]
         default = field.get_default(call_default_factory=True) if not field.is_required() else None
         simple = isinstance(default, bool | int | float | str) and default != ""
-        text = (field.description or "").replace("``", "`")
+        text = texts[name].replace("``", "`")
         rows.append((f"`{name}`", text, _default(field) if simple or field.is_required() else ""))
     return _table(("key", "meaning", "default"), rows)
 

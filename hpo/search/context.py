@@ -11,7 +11,8 @@ from hpo.search.space import Space
 class Options(pydantic.BaseModel):
     """Options of a sampler or pruner: unknown ones are refused, nothing is converted."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    # A process uses one or two of the twenty models: the others' validators are never built.
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
     def as_table(self) -> dict[str, Any]:
         """The options as a study file spells them; those that are None are left out."""

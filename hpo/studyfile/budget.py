@@ -14,9 +14,7 @@ Time = Annotated[float, pydantic.Field(gt=0, le=10**9)]
 class Budget(pydantic.BaseModel):
     """What a study may spend: a number of trials or of epochs, a time, or a number within a time."""
 
-    model_config = pydantic.ConfigDict(
-        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
     trials: Count | None = None
     """Number of finished trials."""

@@ -45,7 +45,6 @@ class StudyFile(pydantic.BaseModel):
         strict=True,
         allow_inf_nan=False,
         arbitrary_types_allowed=True,
-        use_attribute_docstrings=True,
     )
 
     name: str

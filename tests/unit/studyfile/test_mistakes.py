@@ -123,7 +123,7 @@ def test_an_empty_file():
         ({"samplers": [{"name": "random", "seed": 3}]}, "samplers[0].seed: unknown name; known: label"),
         ({"repeats": 1.5}, "repeats: 1.5 is refused; expected a valid integer"),
         ({"repeats": True}, "repeats: true is refused; expected a valid integer"),
-        ({"budget": {}}, "budget: {} is refused; expected either trials or epochs, either hours"),
+        ({"budget": {}}, "budget: {} is refused; expected either trials or epochs, one of hours"),
         ({"budget": {"hours": 1, "seconds": 3.0}}, "budget: {hours = 1, seconds = 3.0} is refused; expected either"),
         ({"budget": {"hours": 0}}, "budget.hours: 0 is refused; expected greater than 0"),
         ({"budget": {"trials": 20, "seconds": -5}}, "budget.seconds: -5 is refused; expected greater than 0"),
