@@ -66,7 +66,8 @@ def _wall_clock(ended: Sequence[TrialRecord]) -> Array:
     starts = [trial.start for trial in ended if trial.start is not None]
     if not starts:
         return np.zeros(len(ended))
-    times = [0.0 if trial.end is None else max(0.0, trial.end - min(starts)) for trial in ended]
+    first = min(starts)
+    times = [0.0 if trial.end is None else max(0.0, trial.end - first) for trial in ended]
     return np.maximum.accumulate(np.array(times, dtype=float))
 
 

@@ -77,13 +77,28 @@ class Standing:
     entries: tuple[StudyEntry, ...]
 
 
-@dataclass(frozen=True)
 class Current:
-    """Every trial, their comparison, and the token of the numbers that they were made from."""
+    """Every trial, and the token of the numbers that they were read from; their comparison, once it is asked for.
 
-    token: str
-    comparison: Comparison
-    records: tuple[StudyRecord, ...]
+    ``took`` is what reading and comparing have taken in seconds; ``made`` when they were done, on the monotonic clock.
+    """
+
+    def __init__(self, token: str, records: tuple[StudyRecord, ...], took: float) -> None:
+        self.token, self.records = token, records
+        self.took, self.made = took, time.monotonic()
+        self._lock = threading.Lock()
+        self._comparison: Comparison | None = None
+
+    @property
+    def comparison(self) -> Comparison:
+        """Raises ExperimentError if the studies cannot be compared."""
+        with self._lock:
+            if self._comparison is None:
+                started = time.monotonic()
+                self._comparison = compare_studies(self.records)
+                self.made = time.monotonic()
+                self.took += self.made - started
+            return self._comparison
 
 
 @dataclass
@@ -93,8 +108,6 @@ class _Slot:
     read: tuple[float, tuple[StudyEntry, ...]] | None = None
     standing: Standing | None = None
     current: Current | None = None
-    took: float = 0.0
-    made: float = 0.0
 
 
 class Live:
@@ -164,23 +177,21 @@ class Live:
         return self._read(lambda: progress(self.engine, entries))
 
     def current(self, name: str) -> Current:
-        """Trials and comparison as they stand, or as they stood a moment ago.
+        """The trials as they stand, or as they stood a moment ago.
 
         Raises:
-            ExperimentError: for an unknown experiment, with the near miss, or one that cannot be compared.
+            ExperimentError: for an unknown experiment, with the near miss.
             StorageError: if the database does not answer.
         """
         entries = self.entries(name)
         token, slot = _token(entries), self._slot(name)
         with slot.lock:
-            now = time.monotonic()
-            fresh = slot.current is not None and slot.current.token == token
-            if slot.current is None or (not fresh and now - slot.made >= PAUSE_FACTOR * slot.took):
+            now, known = time.monotonic(), slot.current
+            is_due = known is None or (known.token != token and now - known.made >= PAUSE_FACTOR * known.took)
+            if known is None or is_due:
                 records = tuple(self.loader.studies(entries))
-                slot.current = Current(token, compare_studies(records), records)
-                slot.made = time.monotonic()
-                slot.took = slot.made - now
-            return slot.current
+                known = slot.current = Current(token, records, time.monotonic() - now)
+            return known
 
     def _slot(self, name: str) -> _Slot:
         with self._lock:

@@ -61,7 +61,7 @@ def is_local(url):
 
 def until(page, expression):
     """Waits for an expression to hold; playwright's own way needs eval in the page, which the page's policy refuses."""
-    for _ in range(150):
+    for _ in range(400):
         if page.evaluate(expression):
             return
         page.wait_for_timeout(100)

@@ -44,7 +44,7 @@
     } catch (error) {
       place.dataset.failed = error.message;
       if (!place.dataset.drawn) place.textContent = "This figure cannot be drawn now: " + error.message;
-      stale.add(place);
+      again(place);
     } finally {
       if (loading.get(place) === key + about) loading.delete(place);
     }

@@ -107,7 +107,7 @@
     } catch (error) {
       button.textContent = "Not copied";
     }
-    setTimeout(function () { button.textContent = before; }, 2000);
+    setTimeout(function () { button.textContent = before; }, 4000);
   });
 
   // Browsers give the clipboard only to pages over HTTPS or of this machine; elsewhere a selection is copied.
