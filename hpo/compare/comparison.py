@@ -24,7 +24,7 @@ BASELINE = "random"
 
 @dataclass(frozen=True)
 class Retrained:
-    """A sampler's best configuration trained again: ``reported`` is what the search said of it.
+    """A sampler's best configuration trained again: ``reported`` is its value in the search.
 
     The summaries are those of the seeds that gave a finite value; ``diverged`` counts the others.
     """
@@ -143,7 +143,7 @@ def sampler_order(studies: Sequence[StudyRecord]) -> list[str]:
 
 
 def check_comparable(studies: Sequence[StudyRecord]) -> None:
-    """Raises ExperimentError where the studies cannot be compared with each other."""
+    """Raises ExperimentError if the studies cannot be compared with each other."""
     if not studies:
         raise ExperimentError("there are no studies to compare")
     first = studies[0]

@@ -72,7 +72,7 @@ def _wall_clock(ended: Sequence[TrialRecord]) -> Array:
 
 
 def grid(largest: float, whole: bool) -> Array:
-    """Points at which curves are compared: up to 200, from the first to ``largest``; whole numbers where asked."""
+    """Points at which curves are compared: up to 200, from the first to ``largest``; whole numbers if ``whole``."""
     if largest <= 0:
         return np.empty(0)
     if whole and largest <= MOST_POINTS:
@@ -82,7 +82,7 @@ def grid(largest: float, whole: bool) -> Array:
 
 
 def on_grid(repeats: Sequence[Steps], axis: Axis, points: Array, maximize: bool) -> Array:
-    """Best so far (repeats, points), carried forward; infinitely bad where a repeat has no value yet."""
+    """Best so far (repeats, points), carried forward; infinitely bad before a repeat has a value."""
     worst = -math.inf if maximize else math.inf
     rows = []
     for repeat in repeats:
@@ -134,7 +134,7 @@ def share_of_budget(
 ) -> Estimate | None:
     """What share of the baseline's budget ``other`` needs until its median is as good as the baseline's final median.
 
-    Both lists hold the same repeats in the same order and are resampled together. Infinite where ``other`` never gets
+    Both lists hold the same repeats in the same order and are resampled together. Infinite if ``other`` never gets
     there; an interval that ends in infinity says that some resamples never did. None without a finished value.
     """
     total = max((repeat.total(axis) for repeat in baseline), default=0.0)
@@ -179,7 +179,7 @@ def cost_to_target(repeats: Sequence[Steps], target: float, maximize: bool, conf
     """Expected cost to the target: everything spent until it, divided by the number of repeats that reached it.
 
     A repeat that never did counts with all that it spent, as if it were started again until one succeeds: the expected
-    running time of Auger and Hansen (2005). Infinite where none did.
+    running time of Auger and Hansen (2005). Infinite if none did.
     """
     hits = [repeat.best >= target if maximize else repeat.best <= target for repeat in repeats]
     reached = np.array([bool(hit.any()) for hit in hits])

@@ -45,14 +45,14 @@ def layout_of(x: str, y: str, **more: Any) -> dict[str, Any]:
 
 
 def _figure(data: list[dict[str, Any]], layout: dict[str, Any]) -> Figure:
-    """The figure, or a sentence in its place where there is nothing to draw."""
+    """The figure, or a sentence in its place if there is nothing to draw."""
     if not any(value is not None for trace in data for value in trace["y"]):
         return sentence("No finished trial yet")
     return {"data": data, "layout": layout}
 
 
 def sentence(text: str) -> Figure:
-    """A sentence in the place of a figure for which there is nothing to draw."""
+    """A sentence in the place of a figure that has nothing to draw."""
     layout = layout_of("", "", xaxis={"visible": False}, yaxis={"visible": False})
     where = {"x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
     layout["annotations"] = [{**where, "text": text}]
@@ -85,7 +85,7 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median", scale: str = "v
             center, low, high = place(center), place(low), place(high)
         x = _finite(line.x)
         if low is not None and high is not None:
-            # Where an end of the band is unknown, it is drawn from the other line and so has no height there.
+            # If an end of the band is not known, the band ends at the line and has no height there.
             lower = [a if math.isfinite(a) else m for a, m in zip(low, center, strict=True)]
             upper = [b if math.isfinite(b) else m for b, m in zip(high, center, strict=True)]
             edge = {
@@ -264,7 +264,7 @@ def importance(importances: Mapping[str, Mapping[str, float]]) -> Figure | None:
 
 
 def critical_difference(t: TaskComparison) -> Figure:
-    """Demšar's diagram: average ranks on a line; from five tasks on, bars over samplers that are not told apart."""
+    """Demšar's diagram: average ranks on a line; from five tasks on, bars over ranks that do not differ."""
     names = list(t.ranks)
     data: list[dict[str, Any]] = [
         {
@@ -281,7 +281,7 @@ def critical_difference(t: TaskComparison) -> Figure:
     for level, group in enumerate(t.groups):
         ends = [t.ranks[group[0]] - 0.04, t.ranks[group[-1]] + 0.04]
         bar = {"x": ends, "y": [-0.5 - 0.2 * level] * 2, "mode": "lines", "line": {"width": 6, "color": "#8a8d91"}}
-        data.append({**bar, "showlegend": False, "name": "not told apart"})
+        data.append({**bar, "showlegend": False, "name": "no significant difference"})
     layout = layout_of("average rank (1 is best)", "", xaxis={"range": [0.7, len(names) + 0.3], "dtick": 1})
     layout["yaxis"] |= {"visible": False, "range": [-0.9 - 0.2 * len(t.groups), 0.8]}
     if t.critical_difference is not None:

@@ -1,8 +1,7 @@
 """The metric over the two most important hyperparameters: the mean of the trials nearby, where there are any.
 
 A Gaussian kernel over the trials' places in the unit square (logarithmic parameters by their logarithm, choices at even
-distances) gives each cell the weighted mean of the complete trials. Cells without a trial nearby stay empty: nothing is
-known there.
+distances) gives each cell the weighted mean of the complete trials. Cells without a trial nearby stay empty.
 """
 
 import math
@@ -78,7 +77,7 @@ def contour(studies: Sequence[StudyRecord]) -> tuple[Figure, str]:
 
 
 def smoothed(complete: Sequence[Point], x: ParamAxis, y: ParamAxis) -> Array:
-    """Weighted means (CELLS rows along y, CELLS columns along x); NaN where no trial is near."""
+    """Weighted means (CELLS rows along y, CELLS columns along x); NaN if no trial is near."""
     places = np.array([[x.place(p.params[x.name]), y.place(p.params[y.name])] for p in complete])
     values = np.array([point.value for point in complete])
     centers = (np.arange(CELLS) + 0.5) / CELLS
@@ -94,7 +93,7 @@ def smoothed(complete: Sequence[Point], x: ParamAxis, y: ParamAxis) -> Array:
 def _trials(
     shown: Sequence[Point], x: ParamAxis, y: ParamAxis, metric: str, coloring: dict[str, Any], alone: bool
 ) -> dict[str, Any]:
-    """The trials as points; coloured by their value where no surface is drawn."""
+    """The trials as points; coloured by their value if no surface is drawn."""
     marker: dict[str, Any] = {"size": 5, "color": "#fff", "opacity": 0.8, "line": {"width": 1, "color": "#333"}}
     if alone:
         colors = {"cmin": coloring["zmin"], "cmax": coloring["zmax"], "colorscale": coloring["colorscale"]}

@@ -23,7 +23,7 @@ from hpo.compare.stats import Interval
 
 
 def to_json(report: Report | Comparison) -> dict[str, Any]:
-    """Everything, with infinities and what is not known as null.
+    """Every number of the comparison; infinities and missing values are null.
 
     One experiment: its keys ``samplers``, ``pairwise``, ``importance``, ``noise`` and more; several: ``experiments`` by
     name, and ``tasks``.
@@ -103,7 +103,7 @@ def print_tables(report: Report, console: Console) -> None:
     if report.tasks is not None:
         _print_table(tables.ranks(report.tasks), console)
         for group in report.tasks.groups:
-            console.print(f"not told apart: {_escape(', '.join(group))}")
+            console.print(f"no significant difference: {_escape(', '.join(group))}")
 
 
 def _print_table(table: tables.Table, console: Console) -> None:

@@ -23,8 +23,8 @@ Finals = Mapping[str, Mapping[int, float]]
 class Pair:
     """Two samplers, paired by repeat; ``difference`` is the mean of first minus second, in the metric's unit.
 
-    ``verdict`` is about the first. ``resolvable`` is False where the difference is inside the noise floor, None where
-    no noise floor is known. ``smallest`` is the least difference that these repeats could have shown; None where none.
+    ``verdict`` is about the first. ``resolvable`` is False if the difference is inside the noise floor, None if there
+    is no noise floor. ``smallest`` is the least difference that these repeats could have shown; None if there is none.
     """
 
     first: str

@@ -72,8 +72,8 @@ def _write_note(study: optuna.Study, text: str) -> bool:
     digests = storage.get_study_system_attrs(study_id).get(attributes.NOTE_DIGESTS) or []
     if present and _digest(present) not in digests:
         return False
-    # Recorded before the note is written, and the one before it stays recorded: whoever dies in between leaves a note
-    # that is known to be ours, whichever it is.
+    # The digest is recorded before the note is written, and the last one stays: a process that dies in between leaves
+    # a note whose digest is recorded, whichever of the two it is.
     storage.set_study_system_attr(study_id, attributes.NOTE_DIGESTS, [*digests[-1:], _digest(text)])
     save_note(study, text)
     return True
@@ -84,7 +84,7 @@ def _digest(text: str) -> str:
 
 
 def figure_json(comparison: Comparison, key: str) -> Any:
-    """The figure for Optuna's page: titled, thinned out where it would be too large."""
+    """The figure for Optuna's page: with a title, and with fewer points if it would be too large."""
     import plotly.graph_objects  # type: ignore[import-untyped]
 
     found = figures.all_figures(comparison)[key]
@@ -108,7 +108,7 @@ def _thinned(trace: dict[str, object]) -> dict[str, object]:
 
 
 def note(comparison: Comparison, study_name: str) -> str:
-    """Markdown for one study: the verdicts, the table, and where to look further."""
+    """Markdown for one study: the verdicts, the tables, and links to the other pages."""
     c = comparison
     lines = [f"## {_text(c.experiment)}: samplers compared", ""]
     lines += [f"*{_text(sentence)}*" for sentence in c.notes]

@@ -1,4 +1,4 @@
-"""What was run, as the statistics see it: studies and their trials without a storage behind them."""
+"""Studies and trials as plain dataclasses, the input of every statistic; they hold no connection to a storage."""
 
 import functools
 import json
@@ -32,11 +32,11 @@ class TrialRecord:
         lineage: the unit of the budget; the attempts of a lineage share it, and the last of them counts.
         attempt: from 0.
         state: how it stands.
-        value: the final value of a complete trial; of a pruned one the value where it stopped; None if it has none, or
+        value: the final value of a complete trial; of a pruned one the last reported value; None if it has none, or
             one that is not finite.
         params: what the sampler chose.
         distributions: what each parameter was chosen from (``optuna.distributions``); only the importance looks at it.
-        config: the whole configuration, or {} where none was stored.
+        config: the whole configuration, or {} if none was stored.
         epochs: epochs that the lineage had finished when this attempt ended.
         start_epoch: epochs that it had finished before this attempt.
         given: the configuration as it was given to the trainer; {} for trials of older versions.
@@ -46,7 +46,7 @@ class TrialRecord:
         start, end: POSIX timestamps, or None.
         intermediate: value by epoch.
         reason: why it was pruned or failed.
-        worker, log: who trained it, and where that worker's log is; None if not recorded.
+        worker, log: the worker that trained it, and host and path of its log; None if not recorded.
         audited: the epoch after which it would have been pruned, had it not been continued for the audit.
         seed: the training seed, or None.
         start_from: where its configuration comes from, if it was taken from elsewhere (:mod:`hpo.experiment.starts`).
@@ -97,9 +97,9 @@ class StudyRecord:
     """One repeat of one sampler in one experiment.
 
     Attributes:
-        budget: ``trials``, ``epochs`` and ``seconds``, those that there are; {} where it is not known.
+        budget: ``trials``, ``epochs`` and ``seconds``, those that there are; {} if it is not recorded.
         metric: what is optimized, as the study file calls it.
-        study_file: the stored study file as JSON; {} where there is none.
+        study_file: the stored study file as JSON; {} if there is none.
         trials: all attempts of ours, by number.
         finished: whether its budget is spent and nothing runs or waits, as :mod:`hpo.experiment.status` has it.
         imported: finished trials that a person added; they are none of the ``trials``.
@@ -108,7 +108,7 @@ class StudyRecord:
         study_id: the storage's own identity, or None.
         epochs_per_trial: most epochs that one trial can take.
         retrained: what came of training one of its trials again: ``trial``, ``seeds``, and ``validation`` and ``test``
-            values (None where there are none) for each seed; {} where that was not done.
+            values (None if there are none) for each seed; {} if that was not done.
     """
 
     experiment: str

@@ -19,7 +19,7 @@ FRESH_SEEDS = 1_000_000  # retraining seeds count from here, far from those of a
 
 @dataclass(frozen=True)
 class Report:
-    """One or several experiments; ``tasks`` where there are several."""
+    """One or several experiments; ``tasks`` if there are several."""
 
     experiments: tuple[Comparison, ...]
     tasks: TaskComparison | None = None
@@ -28,17 +28,17 @@ class Report:
 def compare(
     storage: Storage | Loader, experiments: Sequence[str], *, retrain: int = 0, train: Train | None = None
 ) -> Report:
-    """Compares the samplers of each experiment, and ranks them over the experiments where there are several.
+    """Compares the samplers of each experiment, and ranks them over the experiments if there are several.
 
     ``retrain`` trains each sampler's best configuration with that many fresh seeds, by ``train``.
 
     Raises:
         ExperimentError: for an unknown experiment, or studies that cannot be compared.
-        StorageError: where the database does not answer.
+        StorageError: if the database does not answer.
         UsageError: for retraining with fewer than two seeds, or the same experiment twice.
     """
     if retrain and (retrain < 2 or train is None):
-        raise UsageError(f"--retrain must be at least 2: {retrain} seed tells nothing of a spread")
+        raise UsageError(f"--retrain must be at least 2: {retrain} seed gives no spread")
     if len(set(experiments)) != len(experiments):
         raise UsageError(f"an experiment is named twice: {', '.join(experiments)}")
     loader = storage if isinstance(storage, Loader) else Loader(storage)

@@ -2,8 +2,8 @@
 
 The verdict on two samplers is the Wilcoxon signed-rank test over the repeats (Demšar 2006, "Statistical Comparisons of
 Classifiers over Multiple Data Sets", section 3.1.3), exact at any pattern of ties, its p values corrected for the
-number of pairs by Holm (1979). It assumes no normality. Its price is that few repeats show nothing: 5 repeats give
-p = 0.0625 at the least. What a comparison could have shown is therefore part of its answer.
+number of pairs by Holm (1979). It assumes no normality. With few repeats it cannot decide: the smallest p value of
+5 repeats is 0.0625. Each comparison therefore also states the smallest difference that it could have detected.
 """
 
 import math
@@ -104,7 +104,7 @@ def smallest_difference(
 
     The paired t test has power P(|T'| > t) where T' is noncentral t with noncentrality d sqrt(n) / s; solved for d at
     the size that the exact signed-rank test attains at most alpha / num_pairs (Holm's first step, the strictest), with
-    n scaled by 3 / pi, the test's efficiency relative to t at normal differences. None where no difference can come
+    n scaled by 3 / pi, the test's efficiency relative to t at normal differences. None if no difference can come
     out. (In simulations at n = 10 the test then shows it in 80 to 81 % of the cases.)
     """
     values = np.asarray(differences, dtype=float)

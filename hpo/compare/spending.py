@@ -1,4 +1,4 @@
-"""What a search spent, what it wasted, and how much of a difference is the training's own noise."""
+"""Cost of a search (trials, epochs, worker-seconds, duplicates), the pruning audit, and the noise floor of training."""
 
 import math
 from collections import defaultdict
@@ -34,7 +34,7 @@ class Cost:
 
     Attributes:
         trials: units of the budget that ended: complete, pruned or failed for good.
-        pruned_share: of ``complete + pruned``; None where neither is.
+        pruned_share: of ``complete + pruned``; None if there are none.
         retried: attempts that failed or were given back and were taken up again.
         epochs, seconds: of all attempts, the failed ones too; seconds are worker-seconds.
         duplicates: finished trials whose configuration their study had finished before.
@@ -86,7 +86,7 @@ def cost(studies: Sequence[StudyRecord]) -> Cost:
 
 
 def audit(studies: Sequence[StudyRecord]) -> Audit | None:
-    """The pruning audit of one sampler's repeats; None where no trial was audited."""
+    """The pruning audit of one sampler's repeats; None if no trial was audited."""
     continued = would_prune = in_top = 0
     for study in studies:
         finished = [trial for trial in study.last_attempts() if trial.finished]
@@ -110,7 +110,7 @@ class Noise:
         spread: standard deviation, pooled over configurations.
         freedom: degrees of freedom behind it.
         configurations: how many were trained with several seeds.
-        source: where they come from, in words.
+        source: in words, which values it was computed from.
     """
 
     spread: float

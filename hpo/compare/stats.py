@@ -51,7 +51,7 @@ def mean_interval(values: Sequence[float] | Array, confidence: float = CONFIDENC
 
 
 def median(values: Array, axis: int = 0) -> Array:
-    """The median where missing values are infinities: two of them in the middle give an infinity, not NaN."""
+    """The median; missing values are infinities, and two of those in the middle give an infinity, not NaN."""
     return sorted_median(np.sort(values, axis=axis), axis)
 
 
@@ -89,8 +89,8 @@ def resample_indices(strata: Sequence[Any], resamples: int = RESAMPLES, seed: in
 def expanded_levels(n: int, num_strata: int = 1, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """The two percentile levels at which a bootstrap of ``n`` values in ``num_strata`` is read.
 
-    A bootstrap distribution is too narrow by sqrt((n - 1) / n) and normal where Student's t is right; both are put
-    right by reading it further out, at Phi(-sqrt(n / (n - 1)) t) (Hesterberg 2015).
+    A bootstrap distribution is too narrow by sqrt((n - 1) / n) and has normal tails instead of Student's t; both are
+    corrected by taking more extreme percentiles, at Phi(-sqrt(n / (n - 1)) t) (Hesterberg 2015).
     """
     freedom = n - num_strata
     if freedom < 1:
@@ -121,7 +121,7 @@ def bootstrap_bands(
 ) -> dict[str, Band]:
     """Median and interquartile mean of ``values`` (repeats, points) with stratified bootstrap bands.
 
-    Bands are None where there is one repeat only. Missing values are infinities on the bad side.
+    Bands are None if there is one repeat only. Missing values are infinities on the bad side.
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
     labels = [0] * len(values) if strata is None else list(strata)

@@ -11,7 +11,7 @@ from hpo.compare.stats import CONFIDENCE, Interval, mean_interval, median_interv
 
 @dataclass(frozen=True)
 class Summary:
-    """A sample of one value for each repeat or seed, with intervals where there are at least two."""
+    """A sample of one value for each repeat or seed, with intervals if there are at least two."""
 
     n: int
     mean: float

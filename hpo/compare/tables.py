@@ -252,7 +252,7 @@ def ranks(t: TaskComparison) -> Table:
     if t.friedman is not None:
         parts.append(f"Friedman's test that all are alike: p = {t.friedman:.2g}.")
     if t.critical_difference is not None:
-        parts.append(f"Ranks less than {t.critical_difference:.2f} apart are not told apart (Nemenyi, 95 %).")
+        parts.append(f"Ranks less than {t.critical_difference:.2f} apart do not differ significantly (Nemenyi, 95 %).")
     else:
         parts.append("A critical difference is given from five experiments on.")
     return Table("ranks", "Average rank over experiments", ["sampler", "rank", *t.tasks], rows, " ".join(parts))

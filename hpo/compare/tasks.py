@@ -22,7 +22,7 @@ class TaskComparison:
         scores: mean final best value by sampler, one for each task.
         ranks: average rank by sampler, best first; 1 is best.
         friedman: p value that all samplers are alike; None below 2 tasks or 3 samplers.
-        critical_difference: Nemenyi's, of average ranks; None below five tasks, where it says nothing.
+        critical_difference: Nemenyi's, of average ranks; None for fewer than five tasks, which cannot decide.
         groups: the largest sets of samplers whose ranks lie within the critical difference.
     """
 
@@ -35,7 +35,7 @@ class TaskComparison:
 
 
 def compare_tasks(comparisons: Sequence[Comparison]) -> TaskComparison:
-    """Raises ExperimentError where fewer than two samplers have final values in all of the experiments."""
+    """Raises ExperimentError if fewer than two samplers have final values in all of the experiments."""
     shared = [
         name
         for name in comparisons[0].samplers

@@ -105,7 +105,7 @@ class ExperimentPages:
         return dumps(comparison)
 
     def tables(self) -> str:
-        """The numbers of every figure, and what is known of the record of the trials."""
+        """The numbers of every figure, and the notes on the record of the trials."""
         current = self._live.current(bottle.request.query.name)
         comparison = current.comparison
         found = [
@@ -170,7 +170,7 @@ class ExperimentPages:
 
 
 def lead(seen: Overview) -> str:
-    """The sentence at the top where there is no verdict: one sampler, or nothing to compare yet."""
+    """The sentence at the top if there is no verdict: one sampler, or nothing to compare yet."""
     best = seen.best
     if best is None:
         return "No trial has completed yet."
@@ -205,7 +205,7 @@ def _scopes(standing: Standing) -> list[tuple[str, str]]:
 
 
 def _shape(seen: Overview) -> str:
-    """Differs where the page needs other places than it has: it is then loaded anew."""
+    """Differs if the page needs other places than it has: the browser then loads it again."""
     return "|".join([*(f"{row.name}:{row.repeats}" for row in seen.rows), *(seen.study_file.get("space") or {})])
 
 

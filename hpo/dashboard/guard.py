@@ -1,7 +1,8 @@
-"""Stands before every request: the host it asks for, who asks, where it comes from, what it may change.
+"""The guard before every request: it checks the host, the login and the origin, refuses changes if read-only, and sets
+the security headers of every answer.
 
-Optuna's dashboard has no login and takes a POST from any page on the web; ours shares its server, so one guard stands
-before both, and it also sets the headers of every answer.
+Optuna's dashboard has no login and takes a POST from any page on the web. It shares a server with our pages, so the
+same guard protects both.
 """
 
 import ipaddress
@@ -30,7 +31,7 @@ OUR_POLICY = (
 OPTUNA_POLICY = "form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
 ARTIFACT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 
-# What a browser may show of an artifact. An SVG can hold scripts: the sandbox above keeps them from running.
+# Types of artifacts that a browser may display. An SVG can hold scripts; the sandbox above keeps them from running.
 SHOWN_TYPES = frozenset(
     {
         "image/png",
@@ -55,9 +56,9 @@ class Access:
     Attributes:
         host: the address that it is bound to.
         allowed_hosts: further names by which it is reached, such as a proxy's.
-        login: None where none is needed.
-        read_only: whether nothing can be changed.
-        https: whether it is reached through HTTPS, by a proxy: cookies and origins are then HTTPS's only.
+        login: None if none is needed.
+        read_only: whether changes are refused.
+        https: whether browsers reach it through a proxy that speaks HTTPS; cookies and origins must then be of HTTPS.
     """
 
     host: str = "127.0.0.1"
@@ -80,8 +81,8 @@ class Access:
     def knows_host(self, header: str) -> bool:
         """Whether a ``Host`` header names this server.
 
-        A page of another site can make a browser send requests here by pointing its own name at this address; the name
-        then stands in ``Host``. An address cannot be pointed elsewhere, so beyond loopback any address will do.
+        Another site can point its own host name at this address and make a browser send requests here (DNS rebinding);
+        ``Host`` then holds that name. An IP address cannot be redirected so, and any is accepted beyond loopback.
         """
         try:
             name = (urlsplit(f"//{header}").hostname or "").rstrip(".")
@@ -136,7 +137,7 @@ def cookie_header(value: str, access: Access) -> str:
 
 
 class Guard:
-    """WSGI middleware; ``app`` is only called for requests that may pass."""
+    """WSGI middleware that calls ``app`` only for requests that pass the checks."""
 
     def __init__(self, app: WSGIApplication, access: Access) -> None:
         self._app = app
@@ -208,7 +209,7 @@ class Guard:
 
 
 def _merged(path: str, given: list[tuple[str, str]], ours: dict[str, str]) -> list[tuple[str, str]]:
-    """The answer's headers: ours win, except that Optuna's own pages keep their content policy, narrowed."""
+    """The answer's headers: ours replace the application's; Optuna's pages keep their content policy, narrowed."""
     kept = [(name, value) for name, value in given if not name.lower().startswith("access-control-")]
     names = {name.lower(): value for name, value in kept}
     theirs = names.get("content-security-policy")
@@ -224,9 +225,9 @@ def _merged(path: str, given: list[tuple[str, str]], ours: dict[str, str]) -> li
 
 
 def artifact_type(declared: str) -> tuple[str, str]:
-    """Content type and disposition of an artifact: shown where that is harmless, else only to be saved.
+    """Content type and disposition of an artifact: displayed if that is harmless, else offered as a download.
 
-    The declared type is whatever the trial's code said, so a page of HTML is sent as plain text.
+    The declared type comes from the trial's code and is not trusted: HTML is sent as plain text.
     """
     kind = declared.partition(";")[0].strip().lower()
     if kind in SHOWN_TYPES or kind.startswith(SHOWN_FAMILIES):

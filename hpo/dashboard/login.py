@@ -24,7 +24,7 @@ class Tries:
         self._failures: dict[str, list[float]] = {}
 
     def begin(self, address: str) -> float:
-        """Counts a try before it is judged; returns the seconds to wait where there were too many, else 0."""
+        """Counts a try before the password is checked; returns the seconds to wait if there were too many, else 0."""
         with self._lock:
             now = self._clock()
             for known, moments in list(self._failures.items()):

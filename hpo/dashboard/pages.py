@@ -1,4 +1,4 @@
-"""Our pages under ``/hpo/``: the list of experiments, style and scripts, and where the other pages are put in.
+"""Our pages under ``/hpo/``: the list of experiments, styles and scripts, and the routes of the other pages.
 
 An experiment's page is in ``experiment_pages.py``, the login in ``login_pages.py``; each brings its ``routes``.
 """
@@ -104,7 +104,7 @@ class Pages:
         return web.as_json({"token": token, "shape": "", "sections": {"experiments": html}, "live": is_live})
 
     def from_optuna(self) -> Any:
-        """Leads from a page of Optuna's, which the browser names, to the experiment that it is about."""
+        """Redirects from a page of Optuna's, which the Referer header names, to the page of its experiment."""
         path = urlsplit(bottle.request.get_header("Referer", "")).path
         match = OPTUNA_STUDY.fullmatch(path)
         name = None if match is None else self._experiment_of(int(match[1]))

@@ -35,7 +35,7 @@ THREADS = 8
 
 
 class Artifacts(ArtifactFolder):
-    """The artifacts that this machine reaches; for another one, a page that says on which machine it lies."""
+    """The artifacts that this machine can read; for another one, an answer that names the machine that has it."""
 
     def __init__(self, storage: Storage, *places: str | Path) -> None:
         super().__init__(*places)
@@ -99,7 +99,7 @@ def make_access(
     allowed_hosts: Iterable[str] = (),
     https: bool = False,
 ) -> Access:
-    """Raises DashboardError where it would be open to others without a login."""
+    """Raises DashboardError if others could reach it without a login."""
     if password is not None and not password:
         raise DashboardError("the dashboard's password is empty: give one, or none at all")
     if password is None and not is_loopback(host):
@@ -140,8 +140,8 @@ class Server:
     def close(self) -> None:
         """Ends ``run`` from another thread, once the requests at hand are answered.
 
-        It is the loop itself that closes its sockets: closed under its feet, it would wait on numbers that the next
-        connection of the process may get.
+        The loop closes its own sockets: if another thread did, the loop would wait on file descriptors that the
+        process may already have given to another connection.
         """
         self._server.trigger.pull_trigger(self._end)
 

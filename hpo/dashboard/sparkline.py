@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 120, 30
 
 @dataclass(frozen=True)
 class Sparkline:
-    """``path``: of an SVG of 120 x 30; "" where nothing has completed. ``label``: the same in words."""
+    """``path``: of an SVG of 120 x 30; "" if no trial has completed. ``label``: the same in words."""
 
     path: str
     label: str

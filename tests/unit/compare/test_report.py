@@ -138,7 +138,7 @@ def test_ranks_over_experiments():
     assert five.critical_difference == pytest.approx(1.482, abs=1e-3)
     assert five.groups == (("grid", "tpe"), ("tpe", "random"))
     drawn = figures.critical_difference(five)
-    assert [trace["name"] for trace in drawn["data"]] == ["average rank", "not told apart", "not told apart"]
+    assert [trace["name"] for trace in drawn["data"]] == ["average rank", *["no significant difference"] * 2]
     content = output.to_json(report.Report((named("a", 0.0), named("b", 0.1)), two))
     assert content["tasks"]["ranks"]["grid"] == 1.0
     assert content["experiments"].keys() == {"a", "b"}
