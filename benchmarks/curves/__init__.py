@@ -124,7 +124,9 @@ def _value(parameter: Parameter, at: float) -> Choice:
     low, high = _ends(parameter)
     number = low + at * (high - low)
     number = math.exp(number) if parameter.log else number
-    return min(max(round(number), int(parameter.low)), int(parameter.high)) if isinstance(parameter, Int) else number
+    if isinstance(parameter, Int):
+        return min(max(round(number), parameter.low), parameter.high)
+    return float(number)
 
 
 def _place(parameter: Parameter, value: Any) -> float:
@@ -132,14 +134,15 @@ def _place(parameter: Parameter, value: Any) -> float:
         return (parameter.choices.index(value) + 0.5) / len(parameter.choices)
     if isinstance(parameter, Float) and parameter.step is not None:
         num = round((parameter.high - parameter.low) / parameter.step) + 1
-        return (round((value - parameter.low) / parameter.step) + 0.5) / num
+        return (round((float(value) - parameter.low) / parameter.step) + 0.5) / num
     low, high = _ends(parameter)
-    place = ((math.log(value) if parameter.log else float(value)) - low) / (high - low)
-    return min(max(place, 0.0), 1.0)
+    place: float = (math.log(value) if parameter.log else float(value)) - low
+    return min(max(place / (high - low), 0.0), 1.0)
 
 
 def _ends(parameter: Float | Int) -> tuple[float, float]:
     """The range on the parameter's own scale; a whole number has half a unit on both sides."""
+    assert not isinstance(parameter, Categorical)
     half = 0.5 if isinstance(parameter, Int) else 0.0
     low, high = parameter.low - half, parameter.high + half
     return (math.log(low), math.log(high)) if parameter.log else (low, high)

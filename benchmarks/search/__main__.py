@@ -12,6 +12,7 @@ import json
 import sys
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,26 @@ BUDGETS = [540, 1620]
 Floats = NDArray[np.float64]
 
 
-def key_of(pairing: str, task: str, seed: int, slots: int, epochs: int, more: str = "") -> str:
-    return f"{pairing} | {task} | {seed} | {slots} | {epochs}{more}"
+@dataclass(frozen=True)
+class Setting:
+    """How searches run.
+
+    Attributes:
+        budgets: epochs after which the regret is taken, ascending.
+        slots: trials at once.
+        in_step: epochs of all trials last the same, as in a pack; else what they took in the table.
+        most_running: limit on the trials that run at once, below ``slots``; None: none.
+    """
+
+    budgets: tuple[int, ...]
+    slots: int = 1
+    in_step: bool = False
+    most_running: int | None = None
+
+    def key(self, pairing: str, task: str, seed: int) -> str:
+        """Names one run in a file of results."""
+        more = (" | in step" if self.in_step else "") + (f" | most {self.most_running}" if self.most_running else "")
+        return f"{pairing} | {task} | {seed} | {self.slots} | {self.budgets[-1]}{more}"
 
 
 class Results:
@@ -60,20 +79,28 @@ class Results:
 
 
 def measure(
-    results: Results, pairings: list[str], tasks: list[Task], seeds: int, slots: int, budgets: list[int], until: float
+    results: Results, pairings: list[str], tasks: list[Task], seeds: int, setting: Setting, until: float
 ) -> bool:
     """Makes the runs that are missing; False if ``until``, on the monotonic clock, came before the last one."""
     for seed in range(seeds):
         for name in pairings:
             for task in tasks:
-                key = key_of(name, task.name, seed, slots, budgets[-1])
+                key = setting.key(name, task.name, seed)
                 if key in results:
                     continue
                 if time.monotonic() > until:
                     return False
                 began = time.process_time()
-                course = run(PAIRINGS[name].make(task, seed), task, budgets, slots)
-                results.add(key, {**vars(course), "budgets": budgets, "cpu": round(time.process_time() - began, 2)})
+                course = run(
+                    PAIRINGS[name].make(task, seed),
+                    task,
+                    list(setting.budgets),
+                    setting.slots,
+                    setting.in_step,
+                    setting.most_running,
+                )
+                taken = {"budgets": setting.budgets, "cpu": round(time.process_time() - began, 2)}
+                results.add(key, {**vars(course), **taken})
     return True
 
 
@@ -85,28 +112,27 @@ def interval(values: Floats) -> tuple[float, float]:
     return float(values.mean()), float(half)
 
 
-def regrets(results: Results, pairing: str, tasks: list[Task], slots: int, budget: int, most: int) -> Floats:
+def regrets(results: Results, pairing: str, tasks: list[Task], setting: Setting, budget: int) -> Floats:
     """Shape (seeds, tasks): of the seeds with which every task has been run."""
     rows = []
     for seed in range(10_000):
-        keys = [key_of(pairing, task.name, seed, slots, most) for task in tasks]
+        keys = [setting.key(pairing, task.name, seed) for task in tasks]
         if not all(key in results for key in keys):
             break
-        rows.append([results[key]["regrets"][results[key]["budgets"].index(budget)] for key in keys])
+        rows.append([results[key]["regrets"][list(results[key]["budgets"]).index(budget)] for key in keys])
     return np.array(rows).reshape(-1, len(tasks))
 
 
-def show(results: Results, pairings: list[str], tasks: list[Task], slots: int, budgets: list[int]) -> None:
+def show(results: Results, pairings: list[str], tasks: list[Task], setting: Setting) -> None:
     """A table of mean regrets for each budget, ours beside its counterpart."""
-    for budget in budgets:
-        print(
-            f"\nRegret at {budget} epochs, {slots} at once; ± half a 95 % interval over seeds of the mean over tasks\n"
-        )
-        print(
-            "| pairing | seeds | all tasks | " + " | ".join(task.name for task in tasks) + " | minus its counterpart |"
-        )
+    limit = f", at most {setting.most_running} of them" if setting.most_running else ""
+    together = f"{setting.slots} at once{' in step' if setting.in_step else ''}{limit}"
+    head = " | ".join(task.name for task in tasks)
+    for budget in setting.budgets:
+        print(f"\nRegret at {budget} epochs, {together}; ± half a 95 % interval over seeds of the mean over tasks\n")
+        print(f"| pairing | seeds | all tasks | {head} | minus its counterpart |")
         print("|---" * (len(tasks) + 4) + "|")
-        table = {name: regrets(results, name, tasks, slots, budget, budgets[-1]) for name in pairings}
+        table = {name: regrets(results, name, tasks, setting, budget) for name in pairings}
         for name, each in sorted(table.items(), key=lambda item: item[1].mean() if len(item[1]) else np.inf):
             if not len(each):
                 continue
@@ -131,12 +157,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--list", action="store_true", help="print the pairings and the tasks")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--slots", type=int, default=1, help="trials at once")
+    parser.add_argument("--in-step", action="store_true", help="epochs of all trials last the same, as in a pack")
+    parser.add_argument("--most-running", type=int, help="at most so many trials at once, whatever the slots")
     parser.add_argument("--epochs", type=int, nargs="+", default=BUDGETS, help=f"default: {BUDGETS}")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="those whose names begin so; default: all")
     parser.add_argument("--results", type=Path, help="file of JSON lines to go on with")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no run later; show what there is")
     options = parser.parse_args(arguments)
-    tasks = [t for t in all_tasks() if not options.tasks or any(t.name.startswith(name) for name in options.tasks)]
+    tasks = all_tasks(options.tasks or ("",))
+    if not tasks:
+        parser.error(f"no task begins with {' or '.join(options.tasks)}; --list prints them")
     if options.list:
         print("\n".join([*PAIRINGS, "", *(task.name for task in tasks)]))
         return
@@ -146,13 +176,11 @@ def main(arguments: list[str] | None = None) -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
     results = Results(options.results)
-    budgets = sorted(options.epochs)
-    complete = measure(
-        results, pairings, tasks, options.seeds, options.slots, budgets, time.monotonic() + options.seconds
-    )
+    setting = Setting(tuple(sorted(options.epochs)), options.slots, options.in_step, options.most_running)
+    complete = measure(results, pairings, tasks, options.seeds, setting, time.monotonic() + options.seconds)
     if not complete:
         print("not all runs were made; the table holds those that were", file=sys.stderr)
-    show(results, pairings, tasks, options.slots, budgets)
+    show(results, pairings, tasks, setting)
 
 
 if __name__ == "__main__":

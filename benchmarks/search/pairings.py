@@ -48,7 +48,7 @@ def _all() -> list[Pairing]:
         for sampler, counterpart in (
             ("random", "random"),
             ("qmc", "qmc"),
-            ("tpe", "tpe"),
+            ("tpe", "tpe multivariate"),
             ("cmaes", "cmaes"),
             ("auto", "tpe multivariate"),
             ("gp", "gp"),
@@ -57,6 +57,9 @@ def _all() -> list[Pairing]:
         made += [_plain(sampler, pruner) for sampler in ("random", "qmc", "tpe", "tpe multivariate", "cmaes", "gp")]
     as_optuna = {"name": "tpe", "pruned": "optuna"}
     made.append(_ours("tpe, pruned as Optuna", as_optuna, "asha", "tpe multivariate"))
+    for count in (5, 20):
+        started = {"name": "tpe", "n_startup_trials": count}
+        made.append(_ours(f"tpe, {count} to start", started, "asha", "tpe multivariate"))
     return made
 
 

@@ -155,7 +155,7 @@ class Course:
 
     Attributes:
         regrets: for each of the asked numbers of epochs, the regret of the incumbent: the complete trial with the best
-            last value when so many epochs had been trained; 2 if none was complete.
+            last value when so many epochs had been trained; 1 if none was complete.
         num_trials, num_complete: of all.
         seconds: the clock's end, by the task's seconds of an epoch.
     """
@@ -166,7 +166,7 @@ class Course:
     seconds: float = 0.0
 
 
-NONE_COMPLETE = 2.0
+NONE_COMPLETE = 1.0
 
 
 def run(

@@ -1,10 +1,11 @@
 """What is searched: tables of real learning curves, and synthetic curves. A task is minimized.
 
-The regret of a configuration is 0 for the best one of the task and 1 for the median one, by the mean of its last epoch
-over the table's seeds.
+The regret of a configuration is 0 for the best one of the task and 1 for the median one and all that are worse, by the
+mean of its last epoch over the table's seeds. Without that limit a configuration that converges from one seed and
+diverges from the others, of which a table has some, would decide on the mean of all searches.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -30,15 +31,19 @@ class Task(Protocol):
     """One search problem.
 
     Attributes:
-        fixed: the study file's ``[fixed]``.
         trainer: the trainer's name.
+        fixed: the study file's ``[fixed]``.
         space: the search space.
     """
 
-    name: str
-    trainer: str
-    fixed: Mapping[str, Any]
-    space: Space
+    @property
+    def name(self) -> str: ...
+    @property
+    def trainer(self) -> str: ...
+    @property
+    def fixed(self) -> Mapping[str, Any]: ...
+    @property
+    def space(self) -> Space: ...
 
     def train(self, values: Mapping[str, Any], seed: int) -> tuple[Floats, float]:
         """The metric after each of EPOCHS epochs, to be minimized, and the seconds of an epoch."""
@@ -66,7 +71,7 @@ class TableTask:
             self._values = np.nan_to_num(made.val_loss.astype(np.float64), nan=DIVERGED, posinf=DIVERGED)
         self._seconds = made.cpu_seconds
         final = self._values[:, :, -1].mean(axis=1)
-        self._regrets = (final - final.min()) / (np.median(final) - final.min())
+        self._regrets = np.minimum((final - final.min()) / (np.median(final) - final.min()), 1.0)
         # The place of the values, not of the point: a table's integers and choices lie in the middle of their cell.
         places = np.array([curves.point_of(file, curves.configuration_at(file, point)) for point in made.points])
         self._stretch = stretches(places, self._regrets, self.space)
@@ -94,13 +99,14 @@ def stretches(places: Floats, regrets: Floats, space: Space) -> Floats:
     """
     ranks = regrets.argsort().argsort() / len(regrets)
     some = np.random.default_rng(0).permutation(len(places))[:400]
-    factors = np.ones(places.shape[1])
     choices = [isinstance(space.parameters[name], Categorical) for name in space.order]
     least = np.array([3.0 if choice else 0.05 for choice in choices])
-    factors = np.maximum(factors, least)
+    factors: Floats = np.maximum(1.0, least)
 
     def error(tried: Floats) -> float:
-        apart = (((places[some, None, :] - places[None, :, :]) * tried) ** 2).sum(axis=2)
+        stretched = places * tried
+        squares = (stretched**2).sum(axis=1)
+        apart = squares[some, None] + squares - 2 * stretched[some] @ stretched.T
         apart[np.arange(len(some)), some] = np.inf
         return float(np.abs(ranks[apart.argmin(axis=1)] - ranks[some]).mean())
 
@@ -176,7 +182,7 @@ class SyntheticTask:
 
     def regret(self, values: Mapping[str, Any]) -> float:
         best, median = _synthetic_ends(self)
-        return (self._final(values) - best) / (median - best)
+        return min((self._final(values) - best) / (median - best), 1.0)
 
 
 @lru_cache
@@ -202,8 +208,16 @@ def _synthetic_ends(task: SyntheticTask) -> tuple[float, float]:
     return min(finals), float(np.median(finals))
 
 
-def all_tasks() -> list[Task]:
-    """The real tables that are there, by accuracy and by loss, and three synthetic ones."""
-    real = [table for table in curves.SIZES if curves.file_of(table).exists()]
-    tasks: list[Task] = [TableTask(table, metric) for table in real for metric in ("accuracy", "loss")]
-    return [*tasks, *(SyntheticTask(crossing) for crossing in (0.0, 0.5, 1.0))]
+def all_tasks(names: Sequence[str] = ("",)) -> list[Task]:
+    """The real tables that are there, by accuracy and by loss, and three synthetic ones: those whose names begin so."""
+    real = [(table, metric) for table in curves.SIZES if curves.file_of(table).exists() for metric in METRICS]
+    chosen = [pair for pair in real if " ".join(pair).startswith(tuple(names))]
+    synthetic = [SyntheticTask(crossing) for crossing in (0.0, 0.5, 1.0)]
+    return [
+        *(_table_task(table, metric) for table, metric in chosen),
+        *(task for task in synthetic if task.name.startswith(tuple(names))),
+    ]
+
+
+METRICS = ("accuracy", "loss")
+_table_task = lru_cache(TableTask)

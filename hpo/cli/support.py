@@ -97,6 +97,11 @@ def study_notes(study: dict[str, Any]) -> list[str]:
         notes.append(f"{study['imported']} finished trials were added by hand and count for nothing")
     if study["knowledge"]:
         notes.append(f"{study['knowledge']} imported trials inform its sampler; they cost no budget and are no result")
+    if seen := study["results_seen"]:
+        notes.append(
+            f"when its sampler drew, it had seen {seen['mean']:g} results on average while {seen['mean_running']:g} "
+            "other trials ran"
+        )
     if study["finished"] and (left := study["states"]["waiting"]):
         over = "its time was over" if study["seconds_left"] is not None else "its epochs were given out"
         trials = "1 trial" if left == 1 else f"{left} trials"

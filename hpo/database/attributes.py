@@ -34,6 +34,7 @@ REFUSED = "hpo:refused"  # True: a person enqueued it with values that cannot be
 INFEASIBLE = "hpo:infeasible"  # dict with lineage and draw: this configuration was refused and costs no budget
 START = "hpo:start"  # dict, where its configuration comes from, one of the study file's ``starts`` without the values
 DRAWN_BY = "hpo:drawn_by"  # str, which sampler auto drew the configuration with, and why
+SEEN = "hpo:seen"  # dict, the results that a sampler that learns had seen when it drew, and the trials that ran then
 METRICS = "metrics"  # dict, all metrics of the epoch that gave the value
 REASON = "reason"  # str, why it was pruned, failed or was given back
 WORKER = "worker"  # str, host:pid

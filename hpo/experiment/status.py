@@ -65,6 +65,12 @@ SELECT DISTINCT ON (t.study_id) t.study_id, a.value_json
 FROM trials t JOIN trial_user_attributes a USING (trial_id)
 WHERE t.study_id = ANY(:study_ids) AND a.key = :key ORDER BY t.study_id, t.number DESC
 """
+SEEN = """
+SELECT h.study_id, count(*), avg(CAST(CAST(a.value_json AS json) ->> 'results' AS float8)),
+  avg(CAST(CAST(a.value_json AS json) ->> 'running' AS float8))
+FROM hpo_trials h JOIN trial_user_attributes a USING (trial_id)
+WHERE h.study_id = ANY(:study_ids) AND a.key = :key AND h.attempt = 0 GROUP BY 1
+"""
 FAILURES = """
 SELECT study_id, trial_id, number, lineage, attempt FROM (
   SELECT t.study_id, t.trial_id, t.number, h.lineage, h.attempt,
@@ -197,6 +203,7 @@ def _entry(
         "seconds": round(totals["seconds"].get(handle.study_id) or 0.0, 1),
         "best": totals["best"].get(handle.study_id),
         "failures": totals["failures"][handle.study_id],
+        "results_seen": totals["results_seen"].get(handle.study_id),
     }
 
 
@@ -235,10 +242,21 @@ def _totals(
         },
         "seconds": _by_study(connection, SECONDS, study_ids=ids, key=attributes.SECONDS),
         "failures": failures(connection, ids),
+        "results_seen": _results_seen(connection, ids),
     }
     now = time.monotonic()
     experiment.cache["totals"] = {"key": key, "at": now, "took": now - started, "totals": totals}
     return totals
+
+
+def _results_seen(connection: sa.Connection, study_ids: Sequence[int]) -> dict[int, dict[str, float]]:
+    """How much samplers that learn knew: ``drawn`` trials, ``mean`` results that were there when they were drawn, and
+    ``mean_running``, how many other trials ran then."""
+    rows = connection.execute(sa.text(SEEN), {"study_ids": list(study_ids), "key": attributes.SEEN})
+    return {
+        study_id: {"drawn": drawn, "mean": round(mean, 1), "mean_running": round(running, 1)}
+        for study_id, drawn, mean, running in rows
+    }
 
 
 def _by_study(connection: sa.Connection, sql: str, **parameters: Any) -> dict[int, Any]:

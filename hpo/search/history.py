@@ -118,6 +118,10 @@ class History:
             bisect.insort(trials, trial, key=_number)
         return trials
 
+    def num_results(self) -> int:
+        """How many finished trials tell a sampler something: complete, pruned or refused ones."""
+        return sum(trial.state in (TrialState.COMPLETE, TrialState.PRUNED) for trial in self.finished)
+
     def ranking(self, key: RankingKey) -> Ranking:
         """The finished trials ranked by ``key``; made at the first call, kept up to date afterwards."""
         if key not in self._rankings:

@@ -199,6 +199,10 @@ class StudyRunner:
             self.study.sampler = RandomSampler(seed)
         else:
             self.study.sampler = build_sampler(self.handle.sampler, self.context, seed)
+            if self.handle.sampler.entry.learns:
+                with self.cache.reading(claim.study_id) as history:
+                    seen = {"results": history.num_results(), "running": len(history.open) - 1}
+                self.cache.set_trial_user_attr(claim.trial_id, attributes.SEEN, seen)
         forget_cached_trials(self.study)
         try:
             return dict(self.study_file.space.suggest(optuna.trial.Trial(self.study, claim.trial_id)))

@@ -8,7 +8,8 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from hpo.cli.main import app
-from hpo.database import retries, trial_writes
+from hpo.cli.support import study_notes
+from hpo.database import attributes, retries, trial_writes
 from hpo.database.claims import Claim
 from hpo.database.storage import Storage
 from hpo.database.trial_writes import Writes
@@ -106,6 +107,7 @@ def test_all_keys_and_their_values(experiment: Experiment, tmp_path: Path) -> No
                         "log": None,
                     }
                 ],
+                "results_seen": None,
             },
             {
                 "name": "e/my tpe/0",
@@ -127,6 +129,7 @@ def test_all_keys_and_their_values(experiment: Experiment, tmp_path: Path) -> No
                 "seconds": 0.0,
                 "best": None,
                 "failures": [],
+                "results_seen": None,
             },
         ],
         "checkpoint_bytes": 0,
@@ -198,3 +201,18 @@ def test_the_disk_is_shown_to_people_too(runner: CliRunner, home: Path, tmp_path
     state = {"weights": "w" * 1_500_000}
     CheckpointFolder(home / "checkpoints", experiment.studies[0].key).save(0, Checkpoint(1, state, []))
     assert f"checkpoints: 1.5 MB in {home}/checkpoints" in runner.invoke(app, ["status", "with files"]).stdout
+
+
+def test_what_the_sampler_had_seen(experiment: Experiment) -> None:
+    """The mean over trials, of first attempts, that a sampler which learns has drawn."""
+    storage = experiment.storage
+    learning = experiment.study_ids[1]
+    for results, running in ((0, 3), (5, 2)):
+        claim = claim_one(storage, learning)
+        writes = Writes(user_attrs={attributes.SEEN: {"results": results, "running": running}})
+        with storage.engine.begin() as connection:
+            assert trial_writes.finish(connection, claim.trial_id, TrialState.COMPLETE, 1.0, 1, writes)
+    random, tpe = snapshot(experiment)["studies"]
+    assert random["results_seen"] is None
+    assert tpe["results_seen"] == {"drawn": 2, "mean": 2.5, "mean_running": 2.5}
+    assert "had seen 2.5 results on average while 2.5 other trials ran" in study_notes(tpe)[0]
