@@ -60,19 +60,36 @@ class LoadedExperiment:
         """The best completed trial, of one sampler or of all. Raises ExperimentError where there is none yet."""
         return best_trials(self._experiment, sampler)[0]
 
-    def exported_texts(self, *, sampler: str | None = None, top: int = 1, form: str = "toml") -> list[str]:
-        """The best ``top`` configurations, each as the text of a file. Needs none of the trainers."""
-        texts = exported_texts(self._experiment, self.settings, sampler=sampler, top=top, form=form)
+    def pareto_front(self, sampler: str | None = None) -> list[BestTrial]:
+        """The configurations that no other dominates, the best of the first metric first.
+
+        Raises:
+            UsageError: if the experiment has one metric.
+            ExperimentError: if no trial has completed yet.
+        """
+        return best_trials(self._experiment, sampler, pareto=True)
+
+    def exported_texts(
+        self, *, sampler: str | None = None, top: int = 1, form: str = "toml", pareto: bool = False
+    ) -> list[str]:
+        """The best ``top`` configurations, or the Pareto front, each as a file's text. Needs none of the trainers."""
+        texts = exported_texts(self._experiment, self.settings, sampler=sampler, top=top, form=form, pareto=pareto)
         return [text for text, _ in texts]
 
     def export(
-        self, path: str | Path, *, sampler: str | None = None, top: int = 1, form: str | None = None
+        self,
+        path: str | Path,
+        *,
+        sampler: str | None = None,
+        top: int = 1,
+        form: str | None = None,
+        pareto: bool = False,
     ) -> list[tuple[Path, BestTrial]]:
         """Writes the best configuration to ``path``; with ``top`` K also ``path``-2 … ``path``-K beside it.
 
         The form follows the ending (``.json``, else TOML). Returns the files with what they hold.
         """
-        return write_exported(self._experiment, self.settings, path, sampler=sampler, top=top, form=form)
+        return write_exported(self._experiment, self.settings, path, sampler=sampler, top=top, form=form, pareto=pareto)
 
     def export_model(self, path: str | Path, *, sampler: str | None = None) -> BestTrial:
         """Writes the model that the best trial kept to ``path``; returns the trial.

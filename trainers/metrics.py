@@ -73,6 +73,19 @@ def value_epoch(
     return max(candidates, key=lambda index: sign * history[index][objective])
 
 
+def with_latest(
+    metrics: Mapping[str, float], history: Sequence[Mapping[str, float]], index: int | None, name: str
+) -> dict[str, float]:
+    """The metrics of the epoch ``index``; if they lack ``name``, with its latest value up to then, else its first.
+
+    A trainer may yield what does not change, such as a number of parameters, at one epoch only.
+    """
+    end = len(history) if index is None or index < 0 else index + 1
+    found = [epoch[name] for epoch in reversed(history[:end]) if name in epoch]
+    found += [epoch[name] for epoch in history[end:] if name in epoch]
+    return {**({name: found[0]} if found else {}), **metrics}
+
+
 def missing_objective(history: Sequence[Mapping[str, float]], objective: str) -> KeyError:
     """The error of a trial that ended without having reported its objective at any epoch."""
     names = sorted({name for metrics in history for name in metrics})

@@ -134,7 +134,7 @@ class ObjectiveTrainer:
         events: list[Event] = [] if last is None else [self._epoch(_Report(last[0], last[1], may_prune=False))]
         if isinstance(outcome, _Returned):
             try:
-                events.append(Ended(key, {run.metric: value_of(outcome.value)}))
+                events.append(Ended(key, values_of(outcome.value, run)))
             except (TypeError, MultiObjectiveError) as error:
                 events.append(Failed(key, error))
         else:
@@ -161,8 +161,8 @@ class MultiObjectiveError(TrainerError):
 
     def __init__(self, count: int) -> None:
         super().__init__(
-            f"the objective returns {count} values; a study has one: return one number, "
-            "and keep the others with trial.set_user_attr"
+            f"the objective returns {count} values, and the study has one metric: return one number and keep the "
+            'others with trial.set_user_attr, or name two metrics: metric = ["…", "…"]'
         )
 
 
@@ -182,6 +182,15 @@ def value_of(returned: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         shown = "None" if returned is None else f"a {type(returned).__name__}"
         raise TypeError(f"the objective returned {shown}; expected a number") from None
+
+
+def values_of(returned: Any, run: Run) -> dict[str, float]:
+    """What an objective returned, by the metrics of the study: one number, or two; errors as :func:`value_of`."""
+    if run.second_metric is None:
+        return {run.metric: value_of(returned)}
+    if not isinstance(returned, list | tuple) or len(returned) != 2:
+        raise TypeError(f"the objective returned {returned!r:.80}; expected {run.metric} and {run.second_metric}")
+    return {run.metric: value_of(returned[0]), run.second_metric: value_of(returned[1])}
 
 
 def register_objective(name: str, function: Any) -> TrainerEntry:

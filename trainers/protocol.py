@@ -55,7 +55,8 @@ class Run:
             it. Only the classifier that trains one configuration at a time calls it.
         trial_folder: path of :attr:`folder`, which is made if it is used; None for a temporary one.
         seed_libraries, work_in_folder: as in the study file (``work_in = "trial"`` makes the latter true).
-        metric: name of the study's metric.
+        metric: name of the study's metric, or the first of two.
+        second_metric: name of the second one; None if there is one.
         optuna_trial: for an Optuna objective, the trial of the search that it gets; None in ``hpo train``.
     """
 
@@ -80,6 +81,7 @@ class Run:
     seed_libraries: bool = True
     work_in_folder: bool = False
     metric: str = "value"
+    second_metric: str | None = None
     optuna_trial: Any = None
 
     def __post_init__(self) -> None:

@@ -104,6 +104,12 @@ def export(
         typer.Option("--sampler", envvar="HPO_SAMPLER", help="The best of this sampler.", show_default="of all"),
     ] = None,
     top: Annotated[int, typer.Option("--top", envvar="HPO_TOP", help="The best K, each in a file of its own.")] = 1,
+    pareto: Annotated[
+        bool,
+        typer.Option(
+            "--pareto", envvar="HPO_PARETO", help="With two metrics: the Pareto front, each in a file of its own."
+        ),
+    ] = False,
     form: Annotated[
         str | None,
         typer.Option(
@@ -137,10 +143,13 @@ def export(
     if output is None and model is not None:
         return
     if output is None:
-        sys.stdout.write("\n".join(loaded.exported_texts(sampler=sampler, top=top, form=form or "toml")))
+        sys.stdout.write("\n".join(loaded.exported_texts(sampler=sampler, top=top, form=form or "toml", pareto=pareto)))
         return
-    for path, best in loaded.export(output, sampler=sampler, top=top, form=form):
-        show(f"{path}: {best.value:.6g} by {best.sampler}, trial {best.number} of {best.study}{runs_note(best)}")
+    for path, best in loaded.export(output, sampler=sampler, top=top, form=form, pareto=pareto):
+        second = "" if best.second is None else f", {best.second:.6g}"
+        show(
+            f"{path}: {best.value:.6g}{second} by {best.sampler}, trial {best.number} of {best.study}{runs_note(best)}"
+        )
 
 
 app.command()(train)

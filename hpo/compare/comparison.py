@@ -12,12 +12,14 @@ from hpo.compare.curves import Curve, Estimate, Steps, TargetCost, cost_to_targe
 from hpo.compare.importance import importance
 from hpo.compare.notes import record_notes, standing_notes
 from hpo.compare.pairs import Pair, compare_pairs
+from hpo.compare.pareto import METRIC, Pareto, note, pareto_of
 from hpo.compare.records import AXES, CURVE_AXES, Axis, StudyRecord
 from hpo.compare.spending import Cost, Noise, cost, noise_within, pooled_spread
 from hpo.compare.stats import CONFIDENCE
 from hpo.compare.summary import Summary, finite, summarize
 from hpo.errors import ExperimentError
 from hpo.experiment.results import BestTrial, ranked
+from hpo.search.objectives import Objective
 
 BASELINE = "random"
 
@@ -56,7 +58,10 @@ class SamplerComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One experiment compared; ``notes`` are sentences that a reader must not miss."""
+    """One experiment compared; ``notes`` are sentences that a reader must not miss.
+
+    With two ``objectives`` samplers are compared by the hypervolume: it is the ``metric``; ``pareto`` has the front.
+    """
 
     experiment: str
     metric: str
@@ -70,6 +75,8 @@ class Comparison:
     notes: Sequence[str] = field(default_factory=tuple)
     studies: Mapping[str, int] = field(default_factory=dict)
     study_file: Mapping[str, Any] = field(default_factory=dict)
+    objectives: tuple[Objective, ...] = ()
+    pareto: Pareto | None = None
 
 
 def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFIDENCE) -> Comparison:
@@ -84,16 +91,20 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
     by_sampler: dict[str, list[StudyRecord]] = {}
     for name in sampler_order(studies):
         by_sampler[name] = sorted((s for s in studies if s.sampler == name), key=lambda study: study.repeat)
-    maximize, first = studies[0].maximize, studies[0]
-    paths = {name: [steps(study) for study in group] for name, group in by_sampler.items()}
+    first, pareto = studies[0], pareto_of(studies)
+    has_front = len(first.objectives) > 1
+    maximize = has_front or first.maximize
+    paths = {name: [steps(study, pareto) for study in group] for name, group in by_sampler.items()}
     everything = [path for group in paths.values() for path in group]
     points = {
         axis: grid(max(path.total(axis) for path in everything), axis in ("trials", "epochs")) for axis in CURVE_AXES
     }
     again = [finite(study.retrained["validation"]) for study in studies if study.retrained]
-    noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(
-        [replace(o, study_id=index) for index, study in enumerate(studies) for o in study.outcomes()], maximize
-    )
+    noise = None  # is known for a metric, not for a hypervolume
+    if not has_front:
+        noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(
+            [replace(o, study_id=index) for index, study in enumerate(studies) for o in study.outcomes()], maximize
+        )
     target = first.study_file.get("target")
     samplers = {}
     for name, group in by_sampler.items():
@@ -101,6 +112,9 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
         final = {
             repeat: trial.value for repeat, trial in best_of.items() if trial is not None and trial.value is not None
         }
+        if has_front:
+            volumes = {} if pareto is None else {study.repeat: pareto.hypervolume(study) for study in group}
+            final = {repeat: volume for repeat, volume in volumes.items() if volume is not None}
         samplers[name] = SamplerComparison(
             name=name,
             repeats=tuple(study.repeat for study in group),
@@ -120,7 +134,7 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
     notes = standing_notes(finals, {name: len(sampler.repeats) for name, sampler in samplers.items()}, finished)
     return Comparison(
         experiment=first.experiment,
-        metric=first.metric,
+        metric=METRIC if has_front else first.metric,
         maximize=maximize,
         confidence=confidence,
         finished=finished,
@@ -128,9 +142,11 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
         pairs=compare_pairs(finals, maximize, noise, confidence),
         importance={name: importance(group) for name, group in by_sampler.items()},
         noise=noise,
-        notes=(*notes, *record_notes(studies)),
+        notes=(*([] if pareto is None else [note(pareto)]), *notes, *record_notes(studies)),
         studies={study.name: study.study_id for study in studies if study.study_id is not None},
         study_file=first.study_file,
+        objectives=first.objectives,
+        pareto=pareto,
     )
 
 
@@ -151,6 +167,7 @@ def check_comparable(studies: Sequence[StudyRecord]) -> None:
         for what, mine, theirs in (
             ("metric", first.metric, study.metric),
             ("direction", first.direction, study.direction),
+            ("second metric", first.objectives[1:], study.objectives[1:]),
             ("search space", first.study_file.get("space"), study.study_file.get("space")),
         ):
             if mine != theirs:
@@ -204,6 +221,7 @@ def _best(studies: Sequence[StudyRecord]) -> BestTrial | None:
         study_id=study.study_id or 0,
         repeat=study.repeat,
         params=trial.params,
+        second=trial.second,
     )
 
 

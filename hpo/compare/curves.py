@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hpo.compare.pareto import Pareto, values_of
 from hpo.compare.records import AXES, Axis, StudyRecord, TrialRecord
 from hpo.compare.stats import (
     RESAMPLES,
@@ -41,17 +42,23 @@ class Steps:
         return float(self.spent[axis][-1]) if self.best.size else 0.0
 
 
-def steps(study: StudyRecord) -> Steps:
-    """The step function of one study, over the attempts that have ended."""
+def steps(study: StudyRecord, pareto: Pareto | None = None) -> Steps:
+    """The step function of one study, over the attempts that have ended; of two objectives that of the hypervolume."""
     counting = {trial.number for trial in study.last_attempts()}
     ended = [trial for trial in study.trials if trial.state in ("complete", "pruned", "failed")]
     ended.sort(key=lambda trial: (math.inf if trial.end is None else trial.end, trial.number))
-    worst = -math.inf if study.maximize else math.inf
-    values = [
-        trial.value if trial.state == "complete" and trial.number in counting and trial.value is not None else worst
-        for trial in ended
-    ]
-    best = (np.maximum if study.maximize else np.minimum).accumulate(np.array(values, dtype=float))
+    if pareto is None:
+        worst = -math.inf if study.maximize else math.inf
+        values = [
+            trial.value if trial.state == "complete" and trial.number in counting and trial.value is not None else worst
+            for trial in ended
+        ]
+        best = (np.maximum if study.maximize else np.minimum).accumulate(np.array(values, dtype=float))
+    else:
+        points = [values_of(trial) if trial.number in counting else None for trial in ended]
+        volumes = iter(pareto.scale.volumes([point for point in points if point is not None]))
+        best = np.maximum.accumulate([-math.inf if point is None else next(volumes) for point in points] or [0.0])
+        best = np.asarray(best, dtype=float)[: len(points)]
     spent: dict[Axis, Array] = {
         "trials": np.cumsum([trial.number in counting for trial in ended], dtype=float),
         "epochs": np.cumsum([trial.trained_epochs for trial in ended], dtype=float),

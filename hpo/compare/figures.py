@@ -44,7 +44,7 @@ def layout_of(x: str, y: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def _figure(data: list[dict[str, Any]], layout: dict[str, Any]) -> Figure:
+def figure_of(data: list[dict[str, Any]], layout: dict[str, Any]) -> Figure:
     """The figure, or a sentence in its place if there is nothing to draw."""
     if not any(value is not None for trace in data for value in trace["y"]):
         return sentence("No finished trial yet")
@@ -59,7 +59,7 @@ def sentence(text: str) -> Figure:
     return {"data": [], "layout": layout}
 
 
-def _finite(values: Iterable[float]) -> list[float | None]:
+def finite_values(values: Iterable[float]) -> list[float | None]:
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in map(float, values)]
 
 
@@ -83,7 +83,7 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median", scale: str = "v
         high: Array | None = getattr(line, f"{statistic}_high")
         if place is not None:
             center, low, high = place(center), place(low), place(high)
-        x = _finite(line.x)
+        x = finite_values(line.x)
         if low is not None and high is not None:
             # If an end of the band is not known, the band ends at the line and has no height there.
             lower = [a if math.isfinite(a) else m for a, m in zip(low, center, strict=True)]
@@ -95,12 +95,12 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median", scale: str = "v
                 "hoverinfo": "skip",
                 "showlegend": False,
             }
-            data.append({**edge, "y": _finite(upper), "legendgroup": s.name, "name": f"{s.name}, upper"})
+            data.append({**edge, "y": finite_values(upper), "legendgroup": s.name, "name": f"{s.name}, upper"})
             fill = {"fill": "tonexty", "fillcolor": rgba(color, 0.16)}
-            data.append({**edge, **fill, "y": _finite(lower), "legendgroup": s.name, "name": f"{s.name}, lower"})
+            data.append({**edge, **fill, "y": finite_values(lower), "legendgroup": s.name, "name": f"{s.name}, lower"})
         last = next((k for k, point in enumerate(line.x) if point >= line.ended_at * (1 - 1e-9)), len(x) - 1)
         stroke = {"color": color, "width": 2.5, "shape": "hv"}
-        y = _finite(center)
+        y = finite_values(center)
         data.append(
             {
                 "x": x[: last + 1],
@@ -133,7 +133,7 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median", scale: str = "v
         title, scaled = f"{c.metric}: distance to the best", {"type": "log", "exponentformat": "power"}
     layout = layout_of(CURVE_AXES[axis], title, hovermode="x unified", yaxis=scaled)
     layout["xaxis"]["rangemode"] = "tozero"
-    return _figure(data, layout)
+    return figure_of(data, layout)
 
 
 class _Distance:
@@ -180,7 +180,7 @@ def final_values(c: Comparison) -> Figure:
         data.append(
             {
                 "x": spread,
-                "y": _finite(s.final.values()),
+                "y": finite_values(s.final.values()),
                 "text": [f"repeat {repeat}" for repeat in repeats],
                 "hovertemplate": f"{s.name.replace('<', '&lt;')}, %{{text}}: %{{y}}<extra></extra>",
                 "mode": "markers",
@@ -191,7 +191,7 @@ def final_values(c: Comparison) -> Figure:
         )
         mean: dict[str, Any] = {
             "x": [i + 0.22],
-            "y": _finite([s.summary.mean]),
+            "y": finite_values([s.summary.mean]),
             "mode": "markers",
             "name": f"{s.name}, mean",
             "showlegend": False,
@@ -206,7 +206,7 @@ def final_values(c: Comparison) -> Figure:
     ticks["range"] = [-0.6, len(c.samplers) - 0.4]
     layout = layout_of("", f"final {c.metric}", xaxis=ticks, yaxis={"zeroline": False}, hovermode="closest")
     layout["margin"]["t"] = 14
-    return _figure(data, layout)
+    return figure_of(data, layout)
 
 
 def differences(c: Comparison) -> Figure:
@@ -214,7 +214,7 @@ def differences(c: Comparison) -> Figure:
     known = [p for p in c.pairs if p.difference is not None]
     labels = [f"{p.first} − {p.second}" for p in known]
     points: dict[str, Any] = {
-        "x": _finite(p.difference for p in known if p.difference is not None),
+        "x": finite_values(p.difference for p in known if p.difference is not None),
         "y": labels,
         "mode": "markers",
         "name": "difference",
@@ -225,7 +225,13 @@ def differences(c: Comparison) -> Figure:
     }
     if any(p.interval is not None for p in known):
         halves = [0.0 if p.interval is None else (p.interval.high - p.interval.low) / 2 for p in known]
-        points["error_x"] = {"type": "data", "array": _finite(halves), "thickness": 2, "width": 6, "color": "#8a8d91"}
+        points["error_x"] = {
+            "type": "data",
+            "array": finite_values(halves),
+            "thickness": 2,
+            "width": 6,
+            "color": "#8a8d91",
+        }
     layout = layout_of(f"difference in {c.metric}", "", yaxis={"autorange": "reversed", "type": "category"})
     layout["xaxis"]["zeroline"] = True
     layout["margin"]["t"] = 14
@@ -233,7 +239,7 @@ def differences(c: Comparison) -> Figure:
         strip = {"type": "rect", "xref": "x", "yref": "paper", "y0": 0, "y1": 1, "layer": "below", "line": {"width": 0}}
         shape = {**strip, "x0": -c.noise.spread, "x1": c.noise.spread, "fillcolor": "rgba(138,141,145,0.18)"}
         layout["shapes"] = [shape]
-    return _figure([points], layout)
+    return figure_of([points], layout)
 
 
 def _verdict_color(verdict: str) -> str:
@@ -254,13 +260,13 @@ def importance(importances: Mapping[str, Mapping[str, float]]) -> Figure | None:
                     "orientation": "h",
                     "name": name,
                     "y": names,
-                    "x": _finite(shares.get(parameter, 0.0) for parameter in names),
+                    "x": finite_values(shares.get(parameter, 0.0) for parameter in names),
                     "marker": {"color": COLORS[i % len(COLORS)]},
                 }
             )
     layout = layout_of("share of importance", "", yaxis={"autorange": "reversed", "type": "category"}, barmode="group")
     layout["xaxis"]["tickformat"] = ".0%"
-    return _figure(data, layout)
+    return figure_of(data, layout)
 
 
 def critical_difference(t: TaskComparison) -> Figure:
@@ -289,13 +295,17 @@ def critical_difference(t: TaskComparison) -> Figure:
         layout["shapes"] = [{**line, "line": {"width": 2, "color": "#8a8d91"}}]
         label = {"x": 1, "y": 0.65, "text": f"critical difference {t.critical_difference:.2f}", "showarrow": False}
         layout["annotations"] = [{**label, "xanchor": "left", "yanchor": "bottom"}]
-    return _figure(data, layout)
+    return figure_of(data, layout)
 
 
 def all_figures(c: Comparison) -> dict[str, Figure]:
     """Every figure of the comparison by its key: :data:`CURVE_KEYS`, ``final``, ``pairs``, ``importance``."""
     found = {key: curves(c, axis, statistic, scale) for key, (axis, statistic, scale) in CURVE_KEYS.items()}
     found |= {"final": final_values(c), "pairs": differences(c)}
+    if c.pareto is not None:
+        from hpo.compare.pareto_figure import front
+
+        found["pareto"] = front(c, c.pareto)
     bars = importance(c.importance)
     return found | ({"importance": bars} if bars is not None else {})
 

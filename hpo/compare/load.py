@@ -223,6 +223,7 @@ def trial_record(trial: FrozenTrial, lineage: int, attempt: int) -> TrialRecord:
     start, end = _timestamp(trial.datetime_start), _timestamp(trial.datetime_complete)
     elapsed = end - start if start is not None and end is not None else 0.0
     value = trial.values[0] if trial.values and trial.state.name in ("COMPLETE", "PRUNED") else None
+    second = trial.values[1] if value is not None and len(trial.values) > 1 else None
     trained_on = attrs.get(attributes.TRAINED_ON)
     slots = trained_on.get("slots", 1) if isinstance(trained_on, dict) else 1
     source = trained_on.get("source") if isinstance(trained_on, dict) else None
@@ -232,6 +233,7 @@ def trial_record(trial: FrozenTrial, lineage: int, attempt: int) -> TrialRecord:
         attempt=attempt,
         state=STATES[trial.state.name],
         value=value if value is not None and math.isfinite(value) else None,
+        second=second if second is not None and math.isfinite(second) else None,
         params=trial.params,
         distributions=trial.distributions,
         config=attrs.get(attributes.CONFIG) or {},

@@ -50,6 +50,9 @@ def to_json(report: Report | Comparison) -> dict[str, Any]:
         "pairwise": pairwise,
         "importance": _plain(c.importance),
         "noise": _plain(c.noise),
+        "objectives": _plain(c.objectives),
+        "front": None if c.pareto is None else _plain(c.pareto.front),
+        "reference": None if c.pareto is None else _plain(c.pareto.scale.reference),
     }
 
 

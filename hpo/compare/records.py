@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from hpo.experiment.results import Outcome, ranked
 from hpo.experiment.status import State
+from hpo.search.objectives import Objective, objectives_of
 from hpo.trainers.protocol import Direction
 
 Axis = Literal["trials", "epochs", "seconds", "wall"]
@@ -34,6 +35,7 @@ class TrialRecord:
         state: how it stands.
         value: the final value of a complete trial; of a pruned one the last reported value; None if it has none, or
             one that is not finite.
+        second: the value of the second objective, if there is one.
         params: what the sampler chose.
         distributions: what each parameter was chosen from (``optuna.distributions``); only the importance looks at it.
         config: the whole configuration, or {} if none was stored.
@@ -57,6 +59,7 @@ class TrialRecord:
     lineage: int
     state: State
     value: float | None = None
+    second: float | None = None
     attempt: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, Any] = field(default_factory=dict)
@@ -129,6 +132,13 @@ class StudyRecord:
     knowledge: int = 0
 
     @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The one or two metrics that are optimized."""
+        if self.study_file.get("second_metric") is None:
+            return (Objective(self.metric, self.direction),)
+        return objectives_of(self.study_file)
+
+    @property
     def maximize(self) -> bool:
         return self.direction == "maximize"
 
@@ -148,7 +158,9 @@ class StudyRecord:
     def outcomes(self) -> list[Outcome]:
         """Its candidates for the best configuration."""
         return [
-            Outcome(t.trial_id or 0, self.study_id or 0, t.number, t.value, self._configuration_key(t), t.seed)
+            Outcome(
+                t.trial_id or 0, self.study_id or 0, t.number, t.value, self._configuration_key(t), t.seed, t.second
+            )
             for t in self.last_attempts()
             if t.state == "complete" and t.value is not None
         ]

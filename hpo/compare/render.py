@@ -73,6 +73,7 @@ class ExperimentView:
     pairs: FigureView
     cost: Sequence[tables.Table]
     importance: FigureView | None
+    pareto: FigureView | None
     retrained: tables.Table | None
     counts: str
 
@@ -113,8 +114,18 @@ def experiment_view(c: Comparison, prefix: str = "") -> ExperimentView:
         importance=None
         if bars is None
         else FigureView(f"{prefix}importance", bars.title, "Share of importance of each hyperparameter", [bars]),
+        pareto=pareto_view(c, prefix),
         retrained=tables.retrained(c),
         counts=f"{finished:,} finished trials, {len(c.samplers)} samplers, {repeats} repeats",
+    )
+
+
+def pareto_view(c: Comparison, prefix: str = "") -> FigureView | None:
+    """The place of the Pareto front; None for one objective."""
+    if (table := tables.front(c)) is None:
+        return None
+    return FigureView(
+        f"{prefix}pareto", table.title, "The complete trials and the Pareto front of each sampler", [table]
     )
 
 

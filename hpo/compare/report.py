@@ -35,7 +35,7 @@ def compare(
     Raises:
         ExperimentError: for an unknown experiment, or studies that cannot be compared.
         StorageError: if the database does not answer.
-        UsageError: for retraining with fewer than two seeds, or the same experiment twice.
+        UsageError: for retraining with fewer than two seeds or of two objectives, or the same experiment twice.
     """
     if retrain and (retrain < 2 or train is None):
         raise UsageError(f"--retrain must be at least 2: {retrain} seed gives no spread")
@@ -54,6 +54,11 @@ def retrain_best(loader: Loader, experiment: str, num_seeds: int, train: Train) 
     """Trains each sampler's best configuration with fresh seeds and keeps the results with the study it is from."""
     seeds = list(range(FRESH_SEEDS, FRESH_SEEDS + num_seeds))
     comparison = compare_studies(loader.load(experiment))
+    if len(comparison.objectives) > 1:
+        raise UsageError(
+            f"--retrain N trains the best of one metric again, and {experiment!r} has two: write its Pareto front with "
+            "hpo export --pareto, and train a file of it with hpo train FILE --seeds N"
+        )
     tested = _test_metric(comparison.metric)
     for sampler in comparison.samplers.values():
         best = sampler.best

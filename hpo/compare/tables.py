@@ -58,10 +58,33 @@ def samplers(c: Comparison) -> Table:
     rows: list[list[Cell]] = []
     for s in c.samplers.values():
         best = None if s.best is None else s.best.value
+        if c.pareto is not None:
+            best = max(s.final.values(), default=None)
         rows.append([s.name, f"{len(s.final)} of {len(s.repeats)}", *_summary(s.summary), best])
     columns = ["sampler", "repeats", "mean best", "95 %", "median best", "95 %", "best of all"]
     note = f"The best {c.metric} of each repeat, {'larger' if c.maximize else 'smaller'} is better."
     return Table("samplers", "Final values", columns, rows, note)
+
+
+MOST_FRONT_ROWS = 50
+
+
+def front(c: Comparison) -> Table | None:
+    """The Pareto front, with the parameters in which its points differ."""
+    if c.pareto is None:
+        return None
+    found = c.pareto.front
+    names = list(dict.fromkeys(name for point in found for name in point.params))
+    varied = [name for name in names if len({str(point.params.get(name)) for point in found}) > 1]
+    rows: list[list[Cell]] = [
+        [f"{p.study} trial {p.trial}", p.first, p.second, *(_cell(p.params.get(name)) for name in varied)]
+        for p in found[:MOST_FRONT_ROWS]
+    ]
+    columns = ["trial", *(objective.metric for objective in c.pareto.objectives), *varied]
+    note = "No other trial is at least as good in both metrics. hpo export --pareto writes these configurations."
+    if len(found) > MOST_FRONT_ROWS:
+        note = f"The first {MOST_FRONT_ROWS} of {len(found)}. {note}"
+    return Table("front", "Pareto front", columns, rows, note)
 
 
 def _summary(summary: Summary | None) -> list[Cell]:
@@ -260,7 +283,7 @@ def ranks(t: TaskComparison) -> Table:
 
 def all_tables(c: Comparison) -> list[Table]:
     """The tables that people read, in order; those of the pictures' points are apart (:func:`curve`)."""
-    found = [samplers(c), pairs(c), cost(c), speed_up(c), target(c), retrained(c), importance(c.importance)]
+    found = [front(c), samplers(c), pairs(c), cost(c), speed_up(c), target(c), retrained(c), importance(c.importance)]
     return [table for table in found if table is not None]
 
 

@@ -142,7 +142,10 @@ class ExperimentPages:
             "rows": seen.rows,
             "spent_of": spent_of,
             "lead": lead(seen),
-            "places": figure_data.places(len(seen.rows), seen.repeats, params, seen.metric),
+            "places": [
+                *figure_data.pareto_places(seen.study_file),
+                *figure_data.places(len(seen.rows), seen.repeats, params, seen.metric),
+            ],
             "param_places": figure_data.param_places(params, seen.metric),
             "scopes": _scopes(standing),
             "study_rows": standing.entries,

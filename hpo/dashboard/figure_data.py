@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hpo.compare import figures, landscape, tables, trial_figures
+from hpo.compare import figures, landscape, pareto_figure, tables, trial_figures
 from hpo.compare.comparison import Comparison, compare_studies
 from hpo.compare.figures import CURVE_KEYS, Figure
 from hpo.compare.importance import FEWEST_TRIALS, importance
@@ -61,6 +61,13 @@ def places(samplers: int, repeats: int, params: Sequence[str], metric: str) -> l
     return found
 
 
+def pareto_places(study_file: Mapping[str, Any]) -> list[Place]:
+    """The place of the Pareto front; none for one objective."""
+    if study_file.get("second_metric") is None:
+        return []
+    return [Place("pareto", "Pareto front", "The complete trials and the Pareto front of each sampler")]
+
+
 def param_places(params: Sequence[str], metric: str) -> list[Place]:
     """A figure for each hyperparameter."""
     return [Place(f"param:{name}", name, f"{metric} of every trial by {name}") for name in params]
@@ -77,6 +84,12 @@ def draw(current: Current, key: str, scope: str) -> Drawn:
         axis, statistic, scale = CURVE_KEYS[key]
         c = _within(current.comparison, studies, scope)
         return Drawn(figures.curves(c, axis, statistic, scale), "", (tables.curve(c, axis),))
+    if key == "pareto" and current.comparison.pareto is not None:
+        c = _within(current.comparison, studies, scope)
+        table = tables.front(c)
+        return Drawn(
+            pareto_figure.front(c, c.pareto or current.comparison.pareto), "", () if table is None else (table,)
+        )
     if key == "final":
         c = _within(current.comparison, studies, scope)
         return Drawn(figures.final_values(c), "", (tables.samplers(c), tables.final_values(c)))

@@ -16,6 +16,7 @@ from hpo.compare.notes import standing_notes
 from hpo.compare.pairs import Pair, compare_pairs, headline
 from hpo.compare.spending import Noise, noise_within, pooled_spread
 from hpo.compare.summary import Summary, finite, summarize
+from hpo.dashboard.pareto_rows import NOTE, hypervolumes
 from hpo.dashboard.sparkline import Sparkline, sparklines
 from hpo.database import attributes
 from hpo.errors import ExperimentError
@@ -127,14 +128,21 @@ def overview(engine: sa.Engine, name: str, entries: Sequence[StudyEntry]) -> Ove
         for sampler, group in by_sampler.items()
     }
     configs = _configs(engine, {entry.study_id: entry for entry in entries}, best, study_file)
-    curves = sparklines({sampler: [e.ended.outcomes for e in group] for sampler, group in by_sampler.items()}, maximize)
-    rows = tuple(_row(sampler, group, configs.get(sampler), curves[sampler]) for sampler, group in by_sampler.items())
+    volumes = hypervolumes(entries, study_file)
+    of = {entry.study_id: entry.ended.outcomes for entry in entries} if volumes is None else volumes
+    upwards = maximize or volumes is not None
+    curves = sparklines({sampler: [of[e.study_id] for e in group] for sampler, group in by_sampler.items()}, upwards)
+    rows = tuple(
+        _row(sampler, group, configs.get(sampler), curves[sampler], volumes) for sampler, group in by_sampler.items()
+    )
     finals = {row.name: row.finals for row in rows}
     again = [finite(kept["validation"]) for e in entries if (kept := e.attrs.get(attributes.RETRAINED))]
-    noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(
-        [o for entry in entries for o in entry.ended.outcomes], maximize
-    )
-    pairs = compare_pairs(finals, maximize, noise)
+    noise = None  # is known for a metric, not for a hypervolume
+    if volumes is None:
+        noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(
+            [o for entry in entries for o in entry.ended.outcomes], maximize
+        )
+    pairs = compare_pairs(finals, upwards, noise)
     sign = -1.0 if maximize else 1.0
     return Overview(
         name=name,
@@ -142,10 +150,10 @@ def overview(engine: sa.Engine, name: str, entries: Sequence[StudyEntry]) -> Ove
         maximize=maximize,
         state=state_of(entries),
         rows=rows,
-        verdict=headline(finals, pairs, maximize),
+        verdict=headline(finals, pairs, upwards),
         pairs=tuple(pairs),
         noise=noise,
-        notes=tuple(_notes(rows, finals, entries)),
+        notes=(*(() if volumes is None else (NOTE,)), *_notes(rows, finals, entries)),
         best=min(configs.values(), key=lambda config: sign * config.mean, default=None),
         budget=_sum(entry.budget for entry in entries),
         began=min((e.ended.began for e in entries if e.ended.began is not None), default=None),
@@ -182,8 +190,16 @@ def _by_sampler(entries: Sequence[StudyEntry], study_file: Mapping[str, Any]) ->
     }
 
 
-def _row(name: str, group: Sequence[StudyEntry], best: BestConfig | None, curve: Sparkline) -> SamplerRow:
+def _row(
+    name: str,
+    group: Sequence[StudyEntry],
+    best: BestConfig | None,
+    curve: Sparkline,
+    volumes: Mapping[int, Sequence[results.Outcome]] | None,
+) -> SamplerRow:
     finals = {entry.repeat: entry.best for entry in group}
+    if volumes is not None:
+        finals = {e.repeat: max((o.value for o in volumes[e.study_id]), default=None) for e in group}
     known = {repeat: value for repeat, value in finals.items() if value is not None}
     states = _states(group)
     return SamplerRow(
@@ -191,7 +207,7 @@ def _row(name: str, group: Sequence[StudyEntry], best: BestConfig | None, curve:
         study_ids=tuple(entry.study_id for entry in group),
         repeats=len(group),
         finals=known,
-        value=None if not known else (max if group[0].maximize else min)(known.values()),
+        value=None if not known else (max if group[0].maximize or volumes is not None else min)(known.values()),
         summary=summarize(list(known.values())),
         best=best,
         finished=states["complete"] + states["pruned"],

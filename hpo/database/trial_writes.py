@@ -108,23 +108,31 @@ def _stored(value: float) -> tuple[float | None, str]:
 
 
 def finish(
-    connection: sa.Connection, trial_id: int, state: TrialState, value: float | None, epochs: int, writes: Writes
+    connection: sa.Connection,
+    trial_id: int,
+    state: TrialState,
+    value: float | None,
+    epochs: int,
+    writes: Writes,
+    second: float | None = None,
 ) -> bool:
     """Ends a trial for good, with all that is still to be written of it. Returns False where it was not running.
 
-    ``epochs`` is what the lineage has trained; it is added to what the study has spent.
+    ``second`` is the value of the second objective. ``epochs`` is what the lineage has trained; it is added to what the
+    study has spent.
     """
     if write(connection, {trial_id: writes}):
         return False
     if not end(connection, trial_id, state):
         return False
-    if value is not None:
-        stored, kind = _stored(value)
+    for objective, number in enumerate([] if value is None else [value] if second is None else [value, second]):
+        stored, kind = _stored(number)
         execute(
             connection,
             "INSERT INTO trial_values (trial_id, objective, value, value_type) "
-            "VALUES (:t, 0, :v, CAST(:k AS trialvaluetype))",
+            "VALUES (:t, :o, :v, CAST(:k AS trialvaluetype))",
             t=trial_id,
+            o=objective,
             v=stored,
             k=kind,
         )

@@ -16,6 +16,7 @@ from hpo.errors import ExperimentError, StudyFileError
 from hpo.experiment import stored
 from hpo.experiment.config_changes import changes
 from hpo.experiment.config_schema import fingerprint, shown_changes
+from hpo.search.objectives import Objective, objectives_of
 from hpo.search.sampler_registry import SAMPLERS, SamplerSpec
 from hpo.studyfile.load import study_file_from_json
 from hpo.studyfile.model import StudyFile
@@ -73,6 +74,11 @@ class Experiment:
     @property
     def maximize(self) -> bool:
         return self.direction == "maximize"
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The one or two metrics that are optimized; :attr:`metric` is the first."""
+        return objectives_of(self.content)
 
     @property
     def study_ids(self) -> list[int]:
@@ -216,12 +222,9 @@ def _insert_study(
             "rename this experiment, or delete that study"
         )
     study_id = int(inserted[0])
-    connection.execute(
-        sa.text(
-            "INSERT INTO study_directions (direction, study_id, objective) VALUES (CAST(:d AS studydirection), :s, 0)"
-        ),
-        {"d": study_file.direction.upper(), "s": study_id},
-    )
+    insert = "INSERT INTO study_directions (direction, study_id, objective) VALUES (CAST(:d AS studydirection), :s, :o)"
+    for number, objective in enumerate(study_file.objectives):
+        connection.execute(sa.text(insert), {"d": objective.direction.upper(), "s": study_id, "o": number})
     for key, value in {
         attributes.EXPERIMENT: study_file.name,
         attributes.SAMPLER: sampler.label,

@@ -20,11 +20,13 @@ import sqlalchemy as sa
 from hpo.database import attributes
 from hpo.errors import ExperimentError, UsageError, near_miss
 from hpo.experiment.experiment import Experiment
+from hpo.search.objectives import Objective, pareto_front
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A COMPLETE trial that counts; ``config_key`` is equal for equal configurations, whatever their seeds."""
+    """A COMPLETE trial that counts; ``config_key`` is equal for equal configurations, whatever their seeds, ``second``
+    the value of the second objective."""
 
     trial_id: int
     study_id: int
@@ -32,19 +34,22 @@ class Outcome:
     value: float
     config_key: str
     seed: int | None = None
+    second: float | None = None
 
 
 @dataclass(frozen=True)
 class Result:
     """A configuration with what its seeds gave.
 
-    ``outcome`` is the trial that stands for it: the only one, or of several the one nearest to their mean.
+    ``outcome`` is the trial that stands for it: the only one, or of several the one nearest to their mean. ``second``
+    is the mean of the second objective.
     """
 
     outcome: Outcome
     mean: float
     std: float | None
     runs: int
+    second: float | None = None
 
 
 def ranked(outcomes: Iterable[Outcome], maximize: bool) -> list[Result]:
@@ -59,7 +64,9 @@ def ranked(outcomes: Iterable[Outcome], maximize: bool) -> list[Result]:
         values = [outcome.value for outcome in group.values()]
         mean = statistics.fmean(values) if len(values) > 1 else values[0]
         nearest = min(group.values(), key=lambda outcome: abs(outcome.value - mean))
-        results.append(Result(nearest, mean, statistics.stdev(values) if len(values) > 1 else None, len(values)))
+        others = [outcome.second for outcome in group.values() if outcome.second is not None]
+        std = statistics.stdev(values) if len(values) > 1 else None
+        results.append(Result(nearest, mean, std, len(values), statistics.fmean(others) if others else None))
     sign = -1.0 if maximize else 1.0
     return sorted(results, key=lambda r: (sign * r.mean, r.outcome.study_id, r.outcome.number))
 
@@ -81,16 +88,24 @@ def best(outcomes: Iterable[Outcome], maximize: bool) -> Result | None:
     return candidates[0] if candidates else None
 
 
+def pareto_results(outcomes: Iterable[Outcome], objectives: Sequence[Objective]) -> list[Result]:
+    """The configurations on the Pareto front of the mean values, the best of the first objective first."""
+    found = [r for r in ranked(outcomes, objectives[0].direction == "maximize") if r.second is not None]
+    points = [(result.mean, result.second or 0.0) for result in found]
+    return [found[place] for place in pareto_front(points, objectives)]
+
+
 OUTCOMES = """
 SELECT t.trial_id, t.study_id, t.number, v.value,
   coalesce((SELECT md5(value_json) FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :given),
     (SELECT md5(value_json) FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :config),
     t.trial_id::text),
-  (SELECT value_json FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :seed)
+  (SELECT value_json FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :seed), w.value
 FROM unnest(CAST(:study_ids AS int[]), CAST(:after AS int[])) AS wanted (study_id, after)
 JOIN trials t ON t.study_id = wanted.study_id AND t.trial_id > wanted.after
 JOIN hpo_trials h USING (trial_id) JOIN trial_values v USING (trial_id)
-WHERE t.state = 'COMPLETE' AND NOT h.retried AND v.value IS NOT NULL
+LEFT JOIN trial_values w ON w.trial_id = t.trial_id AND w.objective = 1
+WHERE v.objective = 0 AND t.state = 'COMPLETE' AND NOT h.retried AND v.value IS NOT NULL
 """
 ATTRIBUTES = """
 SELECT trial_id, json_object_agg(key, value_json)::text FROM trial_user_attributes
@@ -113,8 +128,8 @@ def outcomes(
         },
     )
     return [
-        Outcome(trial_id, study_id, number, value, key, None if seed is None else json.loads(seed))
-        for trial_id, study_id, number, value, key, seed in rows
+        Outcome(trial_id, study_id, number, value, key, None if seed is None else json.loads(seed), second)
+        for trial_id, study_id, number, value, key, seed, second in rows
     ]
 
 
@@ -155,6 +170,7 @@ class BestTrial:
         seed: its training seed.
         attrs: its user attributes.
         params: what the sampler chose.
+        second: its value of the second objective; None if there is one objective.
     """
 
     study: str
@@ -171,13 +187,18 @@ class BestTrial:
     study_id: int = 0
     repeat: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
+    second: float | None = None
 
 
-def best_trials(experiment: Experiment, sampler: str | None = None, top: int = 1) -> list[BestTrial]:
+def best_trials(
+    experiment: Experiment, sampler: str | None = None, top: int = 1, *, pareto: bool = False
+) -> list[BestTrial]:
     """The best ``top`` configurations of the experiment, or of one of its samplers, the best first.
 
+    With two objectives they are the best of the first one; with ``pareto`` the Pareto front, whatever ``top``.
+
     Raises:
-        UsageError: for a sampler that the experiment does not have, or ``top`` below 1.
+        UsageError: for a sampler that the experiment does not have, ``top`` below 1, or the front of one objective.
         ExperimentError: if no trial has completed yet.
     """
     labels = list(dict.fromkeys(study.sampler.label for study in experiment.studies))
@@ -188,9 +209,18 @@ def best_trials(experiment: Experiment, sampler: str | None = None, top: int = 1
         )
     if top < 1:
         raise UsageError(f"--top must be at least 1, not {top}")
+    if pareto and len(experiment.objectives) < 2:
+        raise UsageError(
+            f"--pareto: the experiment {experiment.name!r} has one metric, {experiment.metric}, so there is no Pareto "
+            'front; leave it out (metric = ["…", "…"] in the study file searches one)'
+        )
     studies = {study.study_id: study for study in experiment.studies if sampler in (None, study.sampler.label)}
     with experiment.storage.engine.connect() as connection:
-        best = ranked(outcomes(connection, list(studies)), experiment.maximize)[:top]
+        candidates = outcomes(connection, list(studies))
+        if pareto:
+            best = pareto_results(candidates, experiment.objectives)
+        else:
+            best = ranked(candidates, experiment.maximize)[:top]
         attrs = trial_attributes(connection, [result.outcome.trial_id for result in best])
     if not best:
         of = "" if sampler is None else f" of {sampler}"
@@ -217,6 +247,7 @@ def best_trials(experiment: Experiment, sampler: str | None = None, top: int = 1
                 result.runs,
                 study.study_id,
                 study.repeat,
+                second=outcome.second,
             )
         )
     return found

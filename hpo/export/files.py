@@ -20,6 +20,7 @@ from hpo.experiment.experiment import Experiment
 from hpo.experiment.results import BestTrial
 from hpo.experiment.trainer_version import recorded_versions
 from hpo.settings import Settings
+from hpo.studyfile.objectives import joined_objectives
 from hpo.studyfile.provenance import without_nulls
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.loading import load_trainers
@@ -52,6 +53,7 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
         "sampler": best.sampler,
         "trial": best.number,
         "value": best.value,
+        "values": _values(experiment, best),
         "seed": best.seed,
         "epochs": best.attrs.get(attributes.EPOCHS),
         "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -68,7 +70,7 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
         provenance |= {"mean": best.mean, "std": best.std, "runs": best.runs}
     return {
         "name": f"{experiment.name}-{'best' if rank == 1 else f'top-{rank}'}",
-        **{key: value for key, value in content.items() if key not in OF_THE_SEARCH},
+        **{key: value for key, value in joined_objectives(content).items() if key not in OF_THE_SEARCH},
         "fixed": _fixed(experiment, best),
         "provenance": without_nulls(provenance),
     }
@@ -160,6 +162,14 @@ def _fingerprint(experiment: Experiment, given: Mapping[str, Any], settings: Set
     except Exception:
         # The data may be on the workers' machines alone; an export is still worth having.
         return None
+
+
+def _values(experiment: Experiment, best: BestTrial) -> dict[str, float] | None:
+    """The values of both objectives; None if there is one."""
+    if best.second is None:
+        return None
+    first, second = experiment.objectives
+    return {first.metric: best.value, second.metric: best.second}
 
 
 def _version(name: str) -> str | None:

@@ -19,12 +19,13 @@ def exported_texts(
     top: int = 1,
     form: str = "toml",
     to_train: bool = False,
+    pareto: bool = False,
 ) -> list[tuple[str, BestTrial]]:
     """Text and trial of each of the best ``top`` configurations, from one look at the database."""
     load_if_possible(settings.trainers)
     return [
         (export_text(experiment, best, settings, rank, form, to_train=to_train), best)
-        for rank, best in enumerate(best_trials(experiment, sampler, top), start=1)
+        for rank, best in enumerate(best_trials(experiment, sampler, top, pareto=pareto), start=1)
     ]
 
 
@@ -36,8 +37,11 @@ def write_exported(
     sampler: str | None = None,
     top: int = 1,
     form: str | None = None,
+    pareto: bool = False,
 ) -> list[tuple[Path, BestTrial]]:
     """Writes the best configuration to ``path``; with ``top`` K also ``path``-2 … ``path``-K beside it.
+
+    ``pareto``: the configurations of the Pareto front, likewise.
 
     The form follows the ending (``.json``, else TOML). Returns the files with what they hold.
     """
@@ -47,7 +51,13 @@ def write_exported(
     by_ending = "json" if path.suffix == ".json" else "toml"
     written = []
     texts = exported_texts(
-        experiment, settings, sampler=sampler, top=top, form=form or by_ending, to_train=form is None
+        experiment,
+        settings,
+        sampler=sampler,
+        top=top,
+        form=form or by_ending,
+        to_train=form is None,
+        pareto=pareto,
     )
     for rank, (text, best) in enumerate(texts, start=1):
         target = path if rank == 1 else path.with_name(f"{path.stem}-{rank}{path.suffix}")
@@ -64,12 +74,15 @@ def export(
     *,
     sampler: str | None = None,
     top: int = 1,
+    pareto: bool = False,
     form: str | None = None,
     storage: str | None = None,
     home: str | Path | None = None,
     settings: Settings | None = None,
 ) -> str | list[Path]:
     """The best configuration as a file at ``path`` (with ``top`` K also ``path``-2 … ``path``-K), or as text.
+
+    ``pareto``: of an experiment with two objectives all configurations of the Pareto front, likewise.
 
     Needs none of the experiment's trainers. Returns the paths, or without ``path`` the text.
 
@@ -80,6 +93,7 @@ def export(
     chosen = (settings or Settings()).replaced(storage=storage, home=home)
     found = load_experiment(open_storage(chosen.storage, home=chosen.home), experiment)
     if path is None:
-        texts = exported_texts(found, chosen, sampler=sampler, top=top, form=form or "toml")
+        texts = exported_texts(found, chosen, sampler=sampler, top=top, form=form or "toml", pareto=pareto)
         return "\n".join(text for text, _ in texts)
-    return [written for written, _ in write_exported(found, chosen, path, sampler=sampler, top=top, form=form)]
+    files = write_exported(found, chosen, path, sampler=sampler, top=top, form=form, pareto=pareto)
+    return [written for written, _ in files]

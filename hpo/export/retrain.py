@@ -105,6 +105,7 @@ def train_epochs(
         seed_libraries=study_file.seed_libraries,
         work_in_folder=study_file.work_in == "trial",
         metric=study_file.metric,
+        second_metric=study_file.second_metric,
         observe=observe,
     )
     trainer.start(0, config, run)

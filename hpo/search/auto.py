@@ -84,6 +84,8 @@ class AutoSampler(BaseSampler):
             num_parameters, is_conditional = len(space.shared), space.has_others
         if importlib.util.find_spec("torch") is None:
             return "tpe", "the Gaussian process needs torch, which is not installed"
+        if self._context.num_objectives > 1:
+            return "tpe", "the Gaussian process models one objective"
         if self._context.prunes:
             return "tpe", "a Gaussian process learns nothing from pruned trials"
         if is_conditional:

@@ -44,6 +44,7 @@ class SearchContext:
         num_first: number of configurations in ``try_first``.
         max_epochs: the most epochs that a trial can have; None if the trainer's configuration has no field ``epochs``.
         prunes: whether the study's pruner may prune a trial.
+        num_objectives: 1, or 2 for a search of a Pareto front.
     """
 
     space: Space
@@ -52,3 +53,4 @@ class SearchContext:
     num_first: int = 0
     max_epochs: int | None = None
     prunes: bool = False
+    num_objectives: int = 1

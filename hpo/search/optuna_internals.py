@@ -100,11 +100,14 @@ def with_system_attrs(trial: FrozenTrial, attrs: dict[str, Any]) -> FrozenTrial:
     return changed
 
 
-def with_end(trial: FrozenTrial, state: TrialState, value: float | None) -> FrozenTrial:
-    """A copy of the trial in another state, with a value or none."""
+def with_end(trial: FrozenTrial, state: TrialState, value: float | None, second: float | None = None) -> FrozenTrial:
+    """A copy of the trial in another state, with a value or none; ``second`` is that of the second objective."""
     changed = copy.copy(trial)
     changed.state = state
-    changed.value = value
+    if value is not None and second is not None:
+        changed.values = [value, second]
+    else:
+        changed.value = value
     return changed
 
 

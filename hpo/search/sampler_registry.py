@@ -8,8 +8,8 @@ A worker builds a sampler for each trial, with a seed derived from the study's s
 - ``grid``: nothing is drawn; a lineage is a cell of :meth:`hpo.search.space.Space.grid`;
 - ``qmc``: the draw depends on the study's seed and the lineage's number alone;
 - ``auto``: as ``tpe`` or ``gp``; which of them depends also on how long trials and draws take;
-- ``tpe``, ``cmaes``, ``gp``: the draw depends on that seed and on the finished trials that the worker has read. One
-  worker draws the same again; several do if they finish trials in the same order. Start-up trials are random.
+- ``tpe``, ``cmaes``, ``gp``, ``nsgaii``: the draw depends on that seed and on the finished trials that the worker has
+  read. One worker draws the same again; several do if they finish trials in the same order. Start-up trials are random.
 
 Imports inside functions keep the start quick: what they bring is not needed by every command or worker.
 """
@@ -44,6 +44,7 @@ class SamplerEntry:
         cells: for a sampler that draws nothing: all its configurations, of which a lineage trains the one with its
             index. They are the study's budget then.
         needs: what it needs of the space and the space lacks.
+        two_objectives: whether it can search the Pareto front of two metrics.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SamplerEntry:
     budget_factor: int = 1
     cells: Callable[[Space], Cells] | None = None
     needs: Callable[[Any, Space], list[Unmet]] = lambda options, space: []
+    two_objectives: bool = True
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,15 @@ class GPOptions(Options):
     deterministic_objective: bool = pydantic.Field(False, description="assume no noise")
 
 
+class NSGAIIOptions(Options):
+    population_size: int = pydantic.Field(50, ge=2, description="trials of a generation; the first one is random")
+    mutation_prob: float | None = pydantic.Field(
+        None, ge=0, le=1, description="probability that a parameter is drawn anew; default 1 / number of parameters"
+    )
+    crossover_prob: float = pydantic.Field(0.9, ge=0, le=1, description="probability that a trial has two parents")
+    swapping_prob: float = pydantic.Field(0.5, ge=0, le=1, description="probability of a second parent's value")
+
+
 class AutoOptions(Options):
     n_startup_trials: int = pydantic.Field(10, ge=1, description="random trials before a model is used")
     max_parameters: int = pydantic.Field(20, ge=1, description="with more parameters, TPE draws")
@@ -142,6 +153,11 @@ def _tpe(options: TPEOptions, context: SearchContext, seed: int) -> "BaseSampler
     from hpo.search.tpe import TPE, StaticTPE
 
     given = {**options.model_dump(), "seed": seed, "rules_out": context.space.rules_out}
+    if context.num_objectives == 2:
+        from hpo.search.two_objectives import TwoObjectiveTPE
+
+        with accept_experimental():
+            return TwoObjectiveTPE(context.space.unconditional, **given)
     if not given.pop("group"):
         return StaticTPE(context.space.unconditional, **given)
     with accept_experimental():
@@ -175,6 +191,12 @@ def _gp(options: GPOptions, context: SearchContext, seed: int) -> "BaseSampler":
     given = {**options.model_dump(), "seed": seed, "warn_independent_sampling": False}
     with accept_experimental():
         return StaticGPSampler(context.space.unconditional, forbidden_examples(context.space), **given)
+
+
+def _nsgaii(options: NSGAIIOptions, context: SearchContext, seed: int) -> "BaseSampler":
+    from hpo.search.two_objectives import NSGAII
+
+    return NSGAII(context.space.unconditional, seed=seed, **options.model_dump())
 
 
 def _auto(options: AutoOptions, context: SearchContext, seed: int) -> "BaseSampler":
@@ -244,12 +266,21 @@ SAMPLERS: dict[str, SamplerEntry] = {
             _cmaes,
             learns_from_any=False,
             needs=_cmaes_needs,
+            two_objectives=False,
+        ),
+        SamplerEntry(
+            "nsgaii",
+            "NSGA-II, a genetic algorithm for two objectives, with Optuna's operators",
+            NSGAIIOptions,
+            _nsgaii,
+            learns_from_any=False,
         ),
         SamplerEntry(
             "gp",
             "Gaussian process with expected improvement, for few and costly trials",
             GPOptions,
             _gp,
+            two_objectives=False,
             draws_ahead=True,
         ),
         SamplerEntry(

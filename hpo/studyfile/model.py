@@ -13,6 +13,7 @@ import pydantic
 from hpo.database import attributes
 from hpo.errors import ConfigurationRefusedError
 from hpo.search.context import SearchContext
+from hpo.search.objectives import Objective, objectives_of
 from hpo.search.pruner_registry import PrunerSpec
 from hpo.search.sampler_registry import SAMPLERS, Cells, SamplerSpec
 from hpo.search.space import Categorical, Space
@@ -52,9 +53,14 @@ class StudyFile(pydantic.BaseModel):
     trainer: str
     """Name of the trainer."""
     metric: str
-    """The metric that is optimized."""
+    """The metric that is optimized, or a list of two: then the Pareto front of both is searched, without pruning."""
     direction: Direction
-    """``"minimize"`` or ``"maximize"``; by default what the trainer says, or what the metric's name says."""
+    """``"minimize"`` or ``"maximize"``, a list of two for two metrics; by default what the trainer says, or what the
+    metric's name says."""
+    second_metric: str | None = None
+    """The second of two metrics, in a stored study file; ``metric = [first, second]`` gives it."""
+    second_direction: Direction | None = None
+    """Its direction, in a stored study file; ``direction = [first, second]`` gives it."""
     value: Literal["last", "best"] = "last"
     """Which epoch's metric is a trial's value: that of the last epoch or the best one."""
     samplers: Annotated[list[Sampler], pydantic.Field(min_length=1)] = pydantic.Field(
@@ -234,6 +240,11 @@ class StudyFile(pydantic.BaseModel):
             return None
         return max(int(value) for value in values)
 
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The one or two metrics that are optimized."""
+        return objectives_of(self.model_dump(include={"metric", "direction", "second_metric", "second_direction"}))
+
     def search_context(self) -> SearchContext:
         """The facts about this file that samplers and pruners are built from."""
         return SearchContext(
@@ -243,6 +254,7 @@ class StudyFile(pydantic.BaseModel):
             len(self.first_configurations),
             self.max_epochs(),
             self.pruner.prunes,
+            len(self.objectives),
         )
 
     def budget_for(self, sampler: SamplerSpec) -> Budget:

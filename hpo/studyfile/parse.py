@@ -21,6 +21,7 @@ from hpo.studyfile.constraints import check_budget, check_pruner, check_samplers
 from hpo.studyfile.json_values import json_compatible, name_mistake
 from hpo.studyfile.model import StudyFile
 from hpo.studyfile.objective import check_objective, with_defaults_of_objective
+from hpo.studyfile.objectives import check_two_objectives, split_objectives
 from hpo.studyfile.parse_forbidden import check_forbidden, read_forbidden
 from hpo.studyfile.parse_search import read_pruner, read_samplers
 from hpo.studyfile.parse_space import read_space
@@ -31,7 +32,7 @@ from hpo.studyfile.validation import Mistakes, near_or_all
 from hpo.trainers.protocol import Direction
 from hpo.trainers.registry import TRAINERS, TrainerEntry
 
-MINIMIZED = ("loss", "error")
+MINIMIZED = ("loss", "error", "seconds", "num_parameters")
 MAXIMIZED = ("acc", "score")
 
 
@@ -56,6 +57,7 @@ class _Reader:
         data = with_defaults_of_objective(data)
         self.mistakes = Mistakes()
         self.given = data
+        data = split_objectives(data, self.mistakes)
         self.table: dict[str, Any] = {}
         self.wrong: set[str] = set()
         for key, value in data.items():
@@ -73,6 +75,8 @@ class _Reader:
         if isinstance(name := self.table.get("name"), str) and (wrong := name_mistake(name)):
             self.mistakes.add("name", wrong)
         self._read_direction()
+        if self.table.get("second_metric") is not None:
+            self._read_direction("second_metric", "second_direction")
         if isinstance(self.table.get("samplers"), list):
             self._read("samplers", lambda: read_samplers(self.table["samplers"], self.mistakes))
         if "pruner" in self.table:
@@ -101,6 +105,7 @@ class _Reader:
             return None
         check_budget(study_file, self.mistakes)
         check_pruner(study_file, self.mistakes)
+        check_two_objectives(study_file, self.mistakes)
         return study_file
 
     def _read(self, key: str, read: Any) -> None:
@@ -142,19 +147,20 @@ class _Reader:
             self.mistakes.unknown("trainer", "trainer", name, TRAINERS, hint)
         return TRAINERS.get(name)
 
-    def _read_direction(self) -> None:
-        if self.table.get("direction") is None:
-            self.table.pop("direction", None)
-            if (direction := self._direction()) is None:
-                self.wrong.add("direction")
+    def _read_direction(self, metric: str = "metric", direction: str = "direction") -> None:
+        """Finds the direction of the metric in the key ``metric``, if the file does not give it."""
+        if self.table.get(direction) is None:
+            self.table.pop(direction, None)
+            if (found := self._direction(metric, direction)) is None:
+                self.wrong.add(direction)
             else:
-                self.table["direction"] = direction
-        elif isinstance(self.table.get("metric"), str):
-            self._direction()  # for the mistakes of the metric
+                self.table[direction] = found
+        elif isinstance(self.table.get(metric), str):
+            self._direction(metric, direction)  # for the mistakes of the metric
 
-    def _direction(self) -> Direction | None:
+    def _direction(self, key: str, of: str) -> Direction | None:
         """The direction of the trainer's metric, or what the metric's name says; None after a mistake."""
-        metric = self.table.get("metric")
+        metric = self.table.get(key)
         if not isinstance(metric, str):
             return None
         yields = None if self.entry is None else self.entry.metrics
@@ -173,7 +179,7 @@ class _Reader:
             return "minimize"
         if any(word in lowered for word in MAXIMIZED):
             return "maximize"
-        if "direction" not in self.table:
+        if of not in self.table:
             what = f"missing; it does not follow from the name {metric!r}, so give 'minimize' or 'maximize'"
             self.mistakes.add("direction", what)
         return None

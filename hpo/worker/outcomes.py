@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from hpo.errors import ExperimentError, NothingSucceedsError
 from hpo.experiment.experiment import Experiment
 from hpo.files.artifacts import attach, attach_text, epochs_table
 from hpo.files.checkpoints import CheckpointFolder
-from hpo.trainers.metrics import value_epoch
+from hpo.search.objectives import Objective
+from hpo.trainers.metrics import value_epoch, with_latest
 from hpo.worker import failures
 from hpo.worker.db_thread import DatabaseThread
 from hpo.worker.failures import Failure
@@ -72,9 +73,9 @@ class Outcomes:
         metrics = trial.history[-1 if chosen is None else chosen] if trial.history else {}
         if trial.final is not None:
             metrics = trial.final
-        value = metrics.get(objective)
-        if value is not None and math.isnan(value):
-            value = None
+        if (second := self._study_file.second_metric) is not None and trial.final is None:
+            metrics = with_latest(metrics, trial.history, chosen, second)
+        value, other = values_of(metrics, self._study_file.objectives)
         self._cache.set_trial_user_attr(trial_id, attributes.METRICS, metrics)
         self._cache.set_trial_user_attr(trial_id, attributes.TRAINED_ON, self._trained_on)
         self._account(trial, reason)
@@ -83,8 +84,8 @@ class Outcomes:
             curves = epochs_table(trial.history)
             name = "epochs.csv"
             self._attach(trial, name, attach_text, self._cache, trial_id, name, curves, self._artifacts)
-        trial.outcome = Outcome(state, value, len(trial.history))
-        self._cache.set_ended(trial_id, state, value)
+        trial.outcome = Outcome(state, value, len(trial.history), other)
+        self._cache.set_ended(trial_id, state, value, other)
         self.any_finished = True
 
     def finish(self, trial: RunningTrial) -> None:
@@ -96,7 +97,7 @@ class Outcomes:
         assert outcome is not None
         with self._cache.pending.transaction(self._engine, trial_id) as (connection, writes):
             finished = trial_writes.finish(
-                connection, trial_id, outcome.state, outcome.value, outcome.epochs, writes
+                connection, trial_id, outcome.state, outcome.value, outcome.epochs, writes, outcome.second
             ) or trial_writes.ended_as(connection, trial_id, outcome.state, self._worker)
         if finished:
             self._folders[trial.claim.study_id].remove(trial.claim.lineage)
@@ -292,6 +293,14 @@ class Outcomes:
             self._cache.set_trial_user_attr(trial.trial_id, key, value)
         earlier = self.trial_seconds
         self.trial_seconds = seconds if math.isinf(earlier) else 0.7 * earlier + 0.3 * seconds
+
+
+def values_of(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float | None, float | None]:
+    """The values of the first and the second objective; None for both if one is absent or not a number."""
+    values = [metrics.get(objective.metric, math.nan) for objective in objectives]
+    if any(map(math.isnan, values)):
+        return None, None
+    return values[0], values[1] if len(values) > 1 else None
 
 
 def _log_failure(future: "Future[None]") -> None:

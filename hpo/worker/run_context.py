@@ -35,6 +35,7 @@ def make_run(trial: RunningTrial, runner: StudyRunner, options: WorkerOptions, c
         attempt=claim.attempt,
         trial_folder=folders.of(claim.lineage),
         metric=study_file.metric,
+        second_metric=study_file.second_metric,
         optuna_trial=trial.optuna_trial,
         seed_libraries=study_file.seed_libraries,
         work_in_folder=study_file.work_in == "trial",

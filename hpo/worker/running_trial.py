@@ -16,11 +16,13 @@ from hpo.trainers.registry import TrainerEntry
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended by itself; ``epochs`` is the number of epochs that its lineage has finished."""
+    """How a trial ended by itself; ``epochs`` is the number of epochs that its lineage has finished, ``second`` the
+    value of the second objective, if there is one."""
 
     state: TrialState
     value: float | None
     epochs: int
+    second: float | None = None
 
 
 @dataclass

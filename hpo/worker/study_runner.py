@@ -73,7 +73,11 @@ class StudyRunner:
         self.cells = study_file.feasible_cells(handle.sampler)
         self.context = study_file.search_context()
         self.decision_epochs = decision_epochs(study_file.pruner, self.context.max_epochs)
-        cache.preload(handle.study_id, handle.name, optuna.study.StudyDirection[study_file.direction.upper()])
+        cache.preload(
+            handle.study_id,
+            handle.name,
+            [optuna.study.StudyDirection[objective.direction.upper()] for objective in study_file.objectives],
+        )
         self.study = optuna.Study(handle.name, cache, pruner=build_pruner(study_file.pruner, self.context))
         self.objective_trials: ObjectiveTrials | None = None
         if TRAINERS[study_file.trainer].suggests:

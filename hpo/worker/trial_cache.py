@@ -62,10 +62,10 @@ class TrialCache(BaseStorage):
             for trial in trials:
                 self._study(study_id).put(trial)
 
-    def preload(self, study_id: int, name: str, direction: StudyDirection) -> None:
-        """Gives the cache a study's name and direction, so that it need not ask the database."""
+    def preload(self, study_id: int, name: str, directions: Sequence[StudyDirection]) -> None:
+        """Gives the cache a study's name and directions, so that it need not ask the database."""
         self._names[study_id] = name
-        self._directions[study_id] = [direction]
+        self._directions[study_id] = list(directions)
 
     # Trials that this worker holds.
 
@@ -100,13 +100,13 @@ class TrialCache(BaseStorage):
             if study_id is not None:
                 self._study(study_id).unfinished.add(trial_id)
 
-    def set_ended(self, trial_id: int, state: TrialState, value: float | None) -> None:
+    def set_ended(self, trial_id: int, state: TrialState, value: float | None, second: float | None = None) -> None:
         """Lets samplers and pruners see how a trial of this worker ended, before the database has it."""
         with self._lock:
             study_id = self.leases.study_of(trial_id)
             assert study_id is not None
             study = self._study(study_id)
-            study.put(with_end(study.trials[trial_id], state, value))
+            study.put(with_end(study.trials[trial_id], state, value, second))
 
     def clear_draw(self, trial_id: int, *, keep_fixed: bool = False) -> None:
         """Forgets what was drawn for a trial of this worker or marked by its sampler: it is drawn again.

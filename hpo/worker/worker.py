@@ -22,7 +22,7 @@ from hpo.experiment.trainer_version import trainer_version
 from hpo.files.checkpoints import CheckpointFolder
 from hpo.machine import trained_on
 from hpo.trainers.errors import TrainerError
-from hpo.trainers.metrics import checked_metrics, missing_objective, reported_value, value_epoch
+from hpo.trainers.metrics import checked_metrics, missing_objective, reported_value, value_epoch, with_latest
 from hpo.trainers.protocol import Ended, EpochEnd, Event, Evicted, Failed, Metrics, Trainer
 from hpo.trainers.registry import TRAINERS
 from hpo.worker import failures, process_end
@@ -342,11 +342,10 @@ class Worker:
         objective = self.study_file.metric
         if final is not None:
             trial.final = checked_metrics(final, objective)
-            if not math.isfinite(value := trial.final[objective]):
-                self._finish(trial, TrialState.PRUNED, f"{objective} is {value}")
-            else:
-                self._finish(trial, TrialState.COMPLETE)
+            bad = [f"{name} is {value}" for name, value in trial.final.items() if not math.isfinite(value)]
+            self._finish(trial, TrialState.PRUNED if bad else TrialState.COMPLETE, "; ".join(bad) or None)
             return
+        second = self.study_file.second_metric
         chosen = value_epoch(trial.history, objective, self.study_file.value, self.study_file.direction)
         if not trial.history:
             self._fail(trial, ValueError("the trainer ended without yielding metrics of an epoch"))
@@ -354,6 +353,10 @@ class Worker:
             self._fail(trial, missing_objective(trial.history, objective))
         elif not math.isfinite(trial.history[chosen][objective]):
             self._finish(trial, TrialState.PRUNED, f"{objective} was never a finite number")
+        elif second is not None and (other := with_latest({}, trial.history, chosen, second).get(second)) is None:
+            self._fail(trial, missing_objective(trial.history, second))
+        elif second is not None and other is not None and not math.isfinite(other):
+            self._finish(trial, TrialState.PRUNED, f"{second} is {other}")
         else:
             self._finish(trial, TrialState.COMPLETE, reason)
 

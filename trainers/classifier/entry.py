@@ -32,6 +32,8 @@ CLASSIFIER_METRICS: dict[str, Direction | None] = {
     "lr": None,
     "grad_norm": None,
     "seconds": None,
+    "num_parameters": "minimize",
+    "seconds_per_epoch": "minimize",
 }
 """What the classifier yields. train_set_* need ``evaluate_train``; test_* come from ``hpo train`` only."""
 

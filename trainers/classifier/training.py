@@ -47,6 +47,11 @@ def new_network(config: ClassifierConfig, seed: int, device: str, precision: Pre
     return network
 
 
+def num_parameters(network: nn.Module) -> int:
+    """How many numbers the network learns; of a tensor that two layers share, once."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def allocated(network: nn.Module) -> nn.Module:
     """The network with parameters and buffers on the CPU in place of those on the meta device; their values are unset.
 
@@ -132,7 +137,8 @@ class Training:
         metrics["val_loss"], metrics["val_accuracy"] = evaluated(self.val)
         if self.run.test == "each" or (self.run.test == "last" and self.finished):
             metrics["test_loss"], metrics["test_accuracy"] = evaluated(self._split("test"))
-        metrics["seconds"] = time.perf_counter() - started
+        metrics["seconds"] = metrics["seconds_per_epoch"] = time.perf_counter() - started
+        metrics["num_parameters"] = float(num_parameters(self.network))
         return metrics
 
     def train_steps(self, lrs: list[float]) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,7 @@ from hpo.trainers.classifier.packed.shape import ROWS
 from hpo.trainers.classifier.packed.slot import Slot
 from hpo.trainers.classifier.packed.tables import HYPER, Tables
 from hpo.trainers.classifier.precision import choose_precision
-from hpo.trainers.classifier.training import new_network
+from hpo.trainers.classifier.training import new_network, num_parameters
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.protocol import EpochEnd, Run, State
 
@@ -229,6 +229,8 @@ class Pack:
         events = []
         for slot, values in zip(ended, metrics, strict=True):
             values["seconds"] = time.perf_counter() - slot.started
+            values["seconds_per_epoch"] = values["seconds"] / max(1, len(self.slots))
+            values["num_parameters"] = float(num_parameters(slot.network))
             slot.ended = slot.finished
             events.append(
                 EpochEnd(slot.key, slot.epochs_done, values, slot.finished, snapshot=partial(self.snapshot, slot))
