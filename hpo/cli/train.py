@@ -63,7 +63,9 @@ def train(
 
     def report(seed: int, epoch: int, metrics: dict[str, float]) -> None:
         if not as_json:
-            values = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if name != "seconds")
+            values = "  ".join(
+                f"{name} {value:.4g}" for name, value in metrics.items() if not name.startswith("seconds")
+            )
             print(f"seed {seed}, epoch {epoch}: {values}", file=sys.stderr, flush=True)
 
     result = api.train_with(

@@ -41,7 +41,7 @@ class TrainResult:
     @property
     def names(self) -> list[str]:
         """The metrics of all runs, in their order."""
-        left_out = ("seed", "seconds", "error")
+        left_out = ("seed", "seconds", "seconds_per_epoch", "error")
         return list(dict.fromkeys(name for run in self.runs for name in run if name not in left_out))
 
     def finite(self, name: str) -> list[float]:

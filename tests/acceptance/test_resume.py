@@ -83,7 +83,9 @@ def curves(home: Path, name: str) -> Curves:
         rows = list(csv.DictReader((home / "artifacts" / table).read_text().splitlines()))
         lineage = trial.user_attrs["lineage"]
         assert lineage not in found
-        found[lineage] = [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+        found[lineage] = [
+            {name: value for name, value in row.items() if not name.startswith("seconds")} for row in rows
+        ]
         # What Optuna shows are the same numbers.
         assert [repr(v) for _, v in sorted(trial.intermediate_values.items())] == [row["val_loss"] for row in rows]
         assert repr(trial.value) == rows[-1]["val_loss"]

@@ -43,4 +43,4 @@ def train(
 def _without_seconds(metrics: Metrics) -> dict[str, float]:
     assert set(metrics) <= set(CLASSIFIER_METRICS)
     assert metrics["seconds"] > 0
-    return {name: value for name, value in metrics.items() if name != "seconds"}
+    return {name: value for name, value in metrics.items() if not name.startswith("seconds")}

@@ -98,7 +98,8 @@ def _timeless(numbers: dict[str, object], folder: Path) -> dict[str, object]:
     """The numbers with the seconds of another run, which alone may differ."""
     other = json.loads((folder / "diagnostics.json").read_text())
     for epoch, metrics in enumerate(numbers["history"]["epochs"]):  # type: ignore[index]
-        metrics["seconds"] = other["history"]["epochs"][epoch]["seconds"]
+        for name in ("seconds", "seconds_per_epoch"):
+            metrics[name] = other["history"]["epochs"][epoch][name]
     return numbers
 
 

@@ -92,7 +92,9 @@ class TestSlots:
         while events := packs.advance():
             for event in events:
                 assert isinstance(event, EpochEnd)
-                curves[event.key].append({name: v for name, v in event.metrics.items() if name != "seconds"})
+                curves[event.key].append(
+                    {name: v for name, v in event.metrics.items() if not name.startswith("seconds")}
+                )
             while started < 7:
                 packs.start(started, configs[started], Run(seed=started))
                 started += 1
