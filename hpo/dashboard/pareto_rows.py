@@ -25,7 +25,7 @@ def hypervolumes(entries: Sequence[StudyEntry], study_file: Mapping[str, Any]) -
     }
     scale = scale_of([(o.value, o.second or 0.0) for found in complete.values() for o in found], objectives)
     if scale is None:
-        return {study_id: () for study_id in complete}
+        return dict.fromkeys(complete, ())
     return {
         study_id: tuple(
             replace(outcome, value=volume)

@@ -54,9 +54,7 @@ def run_all(
             assert isinstance(event, EpochEnd), event
             assert isinstance(event.key, int)
             assert event.snapshot is not None
-            curves[event.key].append(
-                {name: value for name, value in event.metrics.items() if not name.startswith("seconds")}
-            )
+            curves[event.key].append({name: v for name, v in event.metrics.items() if not name.startswith("seconds")})
             snapshots[event.key] = event.snapshot()
             if event.finished or stop(event):
                 trainer.stop(event.key)
