@@ -27,7 +27,7 @@ def front(c: Comparison, pareto: Pareto) -> Figure:
         }
         parts: tuple[tuple[list[FrontPoint], dict[str, Any]], ...] = (
             (mine[-MOST_MARKERS:], {"mode": "markers", "opacity": 0.35, "marker": {"size": 5}, "showlegend": False}),
-            (line, {"mode": "lines+markers", "line": {"shape": "vh" if second.sign * first.sign < 0 else "hv"}}),
+            (line, {"mode": "lines+markers", "line": {"shape": "vh" if second.sign < 0 else "hv"}}),
         )
         for points, more in parts:
             at = {"x": finite_values(p.second for p in points), "y": finite_values(p.first for p in points)}
