@@ -302,10 +302,6 @@ def all_figures(c: Comparison) -> dict[str, Figure]:
     """Every figure of the comparison by its key: :data:`CURVE_KEYS`, ``final``, ``pairs``, ``importance``."""
     found = {key: curves(c, axis, statistic, scale) for key, (axis, statistic, scale) in CURVE_KEYS.items()}
     found |= {"final": final_values(c), "pairs": differences(c)}
-    if c.pareto is not None:
-        from hpo.compare.pareto_figure import front
-
-        found["pareto"] = front(c, c.pareto)
     bars = importance(c.importance)
     return found | ({"importance": bars} if bars is not None else {})
 

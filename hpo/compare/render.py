@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 
 from hpo import strict_json
-from hpo.compare import figures, tables
+from hpo.compare import figures, pareto_figure, tables
 from hpo.compare.comparison import Comparison
 from hpo.compare.records import CURVE_AXES
 from hpo.compare.report import Report
@@ -140,6 +140,8 @@ def standalone(report: Report, written: str) -> str:
     drawn: dict[str, Any] = {}
     for index, c in enumerate(report.experiments):
         drawn |= {f"{index}-{key}": figure for key, figure in figures.all_figures(c).items()}
+        if c.pareto is not None:
+            drawn[f"{index}-pareto"] = pareto_figure.front(c, c.pareto)
     if report.tasks is not None:
         drawn["ranks"] = figures.critical_difference(report.tasks)
     return (
