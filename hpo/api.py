@@ -309,7 +309,7 @@ def _train_and_diagnose(
 
 def _check_modules_of_before(study: Source, settings: Settings) -> None:
     """Raises MissingTrainerError if the file's experiment exists and was launched with modules that were not given."""
-    if not isinstance(study, str | Path) or not Path(study).is_file():
+    if not isinstance(study, str | Path) or "\n" in str(study) or not Path(study).is_file():
         return
     content = read_table(study)
     name, trainer = content.get("name"), content.get("trainer")

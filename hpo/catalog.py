@@ -24,3 +24,29 @@ def parts(trainer_modules: str = "") -> dict[str, dict[str, str]]:
         "pruners": {name: entry.description for name, entry in PRUNERS.items()},
         "launchers": {name: entry.description for name, entry in LAUNCHERS.items()},
     }
+
+
+def sizes() -> dict[str, dict[str, int]]:
+    """Network -> data set -> number of parameters at the default configuration; only the pairs that fit each other.
+
+    Empty without PyTorch. The networks are made on torch's ``meta`` device, which holds no numbers.
+    """
+    try:
+        import torch
+    except ImportError:
+        return {}
+    from hpo.trainers.classifier.datasets import DATASETS
+    from hpo.trainers.classifier.networks import NETWORKS
+    from hpo.trainers.registry import TRAINERS
+
+    model = TRAINERS["classifier"].config
+    found: dict[str, dict[str, int]] = {}
+    for name, network in NETWORKS.items():
+        for dataset, entry in DATASETS.items():
+            if model is None or not network.takes(entry.shape):
+                continue
+            config = model.model_validate({"network": name, "dataset": dataset})
+            with torch.device("meta"):
+                built = network.build(config, entry.shape, entry.num_classes)
+            found.setdefault(name, {})[dataset] = sum(parameter.numel() for parameter in built.parameters())
+    return found

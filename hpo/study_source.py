@@ -90,7 +90,7 @@ def _parsed(study: Source, given: dict[str, Any]) -> StudyFile:
         if callable(content.get("trainer")):
             content["trainer"] = register_function(content["trainer"]).name
         return parse_study_file(with_objective(content, Path("a dict")), "the dict")
-    if isinstance(study, str) and ("\n" in study or "=" in study) and not Path(study).exists():
+    if isinstance(study, str) and ("\n" in study or ("=" in study and not Path(study).exists())):
         try:
             content = tomllib.loads(study)
         except ValueError as error:
@@ -146,7 +146,10 @@ def sorted_options(
 
 def takes_keys(study: Source) -> bool:
     """Whether a study file's keys are given beside it: a function, or the name of an objective."""
-    return callable(study) or (isinstance(study, str) and is_objective_name(study) and not Path(study).is_file())
+    if not isinstance(study, str):
+        return callable(study)
+    # A text with several lines is no path, and can be longer than one may be.
+    return "\n" not in study and is_objective_name(study) and not Path(study).is_file()
 
 
 def trainer_modules(trainers: Trainers | None) -> str | None:

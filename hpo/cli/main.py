@@ -1,6 +1,5 @@
 """The commands, each as thin as its Python call. Nothing heavy is imported before a command needs it."""
 
-import dataclasses
 import os
 import shlex
 import sys
@@ -11,6 +10,7 @@ import typer
 
 from hpo.cli.compare import compare
 from hpo.cli.dashboard import dashboard
+from hpo.cli.guessed import Commands
 from hpo.cli.import_trials import import_trials
 from hpo.cli.launch import launch, worker
 from hpo.cli.logs import logs
@@ -18,78 +18,29 @@ from hpo.cli.options import (
     CheckpointOption,
     DataOption,
     HomeOption,
-    JsonOption,
     StorageOption,
     TrainersOption,
-    VerboseOption,
 )
+from hpo.cli.parts import list_parts
 from hpo.cli.retry import retry
-from hpo.cli.support import failure_lines, load_named, open_storage_of, print_json, runs_note, show, study_notes
+from hpo.cli.status import status
+from hpo.cli.support import load_named, open_storage_of, runs_note, show
 from hpo.cli.train import train
 from hpo.errors import ExperimentError, HPOError
 
 app = typer.Typer(
     name="hpo",
+    cls=Commands,
     help="Hyperparameter optimization: exact budgets, many trials at once, comparisons that hold.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,  # hpo --show-completion, --install-completion
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "HPO", "help_option_names": ["-h", "--help"]},
 )
 app.command()(launch)
 
 
-@app.command()
-def status(
-    experiment: Annotated[str | None, typer.Argument(help="The experiment; all of them without it.")] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", envvar="HPO_WATCH", help="Go on showing it until it is finished.")
-    ] = False,
-    storage: StorageOption = None,
-    home: HomeOption = None,
-    trainers: TrainersOption = None,
-    checkpoint_dir: CheckpointOption = None,
-    as_json: JsonOption = False,
-    verbose: VerboseOption = False,
-) -> None:
-    """Show where an experiment stands."""
-    import time
-
-    from hpo.database.retrying import persistently
-    from hpo.experiment.experiment import experiment_names
-    from hpo.experiment.status import is_finished, snapshot
-    from hpo.launchers.progress import choose_progress, status_table
-    from hpo.settings import Settings
-
-    settings = Settings.given(storage=storage, home=home, trainers=trainers, checkpoint_dir=checkpoint_dir)
-    if experiment is None:
-        names = experiment_names(open_storage_of(settings))
-        if as_json:
-            print_json({"experiments": names})
-        else:
-            show("\n".join(names) or "no experiment yet: hpo launch STUDY_FILE")
-        return
-    found = load_named(settings, experiment)
-    if watch:
-        with choose_progress(as_json=as_json, verbose=verbose) as progress:
-            while not is_finished(now := persistently(lambda: snapshot(found))):
-                progress.update(now)
-                time.sleep(1.0)
-    now = persistently(lambda: snapshot(found, settings.checkpoints), lambda: not watch)
-    if as_json:
-        # After lines of JSON it is one more of them.
-        print_json(now, indent=None if watch else 2)
-        return
-    show(status_table(now, verbose=verbose))
-    for study in now["studies"]:
-        for line in study_notes(study):
-            show(line)
-    # The command that is printed needs the trainer's modules; this command does not.
-    with_trainers = dataclasses.replace(settings, trainers=settings.trainers or found.trainer_modules)
-    for line in failure_lines(now, with_trainers):
-        show(line)
-    if now["checkpoint_bytes"]:
-        show(f"checkpoints: {now['checkpoint_bytes'] / 1e6:.1f} MB in {settings.checkpoints}")
+app.command()(status)
 
 
 @app.command()
@@ -156,23 +107,7 @@ app.command()(train)
 app.command()(logs)
 
 
-@app.command("list")
-def list_parts(trainers: TrainersOption = None, as_json: JsonOption = False) -> None:
-    """Show the trainers, networks, data sets, samplers, pruners and launchers, a line each."""
-    from hpo.catalog import parts
-
-    listed = parts(trainers or "")
-    if as_json:
-        print_json(listed)
-        return
-    from rich.table import Table
-    from rich.text import Text
-
-    for title, entries in listed.items():
-        table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
-        for name, description in entries.items():
-            table.add_row(Text(f"  {name}"), Text(description))
-        show(table)
+app.command("list")(list_parts)
 
 
 @app.command()

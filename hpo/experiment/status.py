@@ -24,6 +24,7 @@ from hpo.database import attributes, imported
 from hpo.database.study_budget import StudyBudget, read_budgets
 from hpo.experiment import results
 from hpo.experiment.experiment import Experiment, StudyHandle
+from hpo.experiment.running import running_trials
 from hpo.files.checkpoints import CheckpointFolder
 
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
@@ -166,6 +167,7 @@ def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict
         totals = _totals(experiment, connection, counts, fresh=is_over)
         deciding = [handle.study_id for handle in experiment.studies if handle.sampler.name == "auto"]
         drawn_by = _by_study(connection, DRAWN_BY, study_ids=deciding, key=attributes.DRAWN_BY) if deciding else {}
+        running = running_trials(connection, ids)
     studies = [
         _entry(handle, budgets.get(handle.study_id), counts[handle.study_id], active.get(handle.study_id, 0), totals)
         for handle in experiment.studies
@@ -174,6 +176,8 @@ def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict
         study["drawn_by"] = json.loads(drawn_by.get(handle.study_id, "null"))
     direction = experiment.direction
     result: dict[str, Any] = {"experiment": experiment.name, "direction": direction, "studies": studies}
+    names = {handle.study_id: f"{handle.sampler.label}/{handle.repeat}" for handle in experiment.studies}
+    result["running"] = [{"study": names[trial.pop("study_id")], **trial} for trial in running]
     if checkpoint_root is not None:
         result["checkpoint_bytes"] = sum(
             CheckpointFolder(checkpoint_root, handle.key).size_bytes() for handle in experiment.studies
@@ -200,6 +204,7 @@ def _entry(
         "finished": _is_finished(spent),
         "deleted": spent is None,
         "epochs": (0 if spent is None else spent.epochs_spent) + active_epochs,
+        "epochs_per_trial": 1 if spent is None else spent.epochs_per_trial,
         "seconds": round(totals["seconds"].get(handle.study_id) or 0.0, 1),
         "best": totals["best"].get(handle.study_id),
         "failures": totals["failures"][handle.study_id],

@@ -16,6 +16,7 @@ COMMANDS = {
     "dashboard",
     "delete",
     "export",
+    "import",
     "launch",
     "list",
     "logs",
@@ -103,9 +104,9 @@ def test_exit_codes(arguments: list[str], code: int, said: str, tmp_path: Path):
     assert not (tmp_path / "home").exists()
 
 
-def test_list_has_the_six_kinds():
+def test_list_has_the_kinds_and_the_sizes():
     listed = json.loads(run("list", "--json").stdout)
-    assert list(listed) == ["trainers", "networks", "data sets", "samplers", "pruners", "launchers"]
+    assert list(listed) == ["trainers", "networks", "data sets", "samplers", "pruners", "launchers", "parameters"]
     assert list(listed["launchers"]) == ["local", "inline", "ray", "slurm"]
     assert {"grid", "random", "tpe", "qmc", "cmaes", "gp"} <= set(listed["samplers"])
     assert {"none", "median", "percentile", "asha", "hyperband", "threshold", "patient", "wilcoxon"} <= set(
