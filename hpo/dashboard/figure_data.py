@@ -132,8 +132,8 @@ def _importance(comparison: Comparison, studies: Sequence[StudyRecord], scope: s
         so_far = "there is 1" if complete == 1 else f"there are {complete}"
         text = f"Importance takes {FEWEST_TRIALS} complete trials of one sampler; so far {so_far}"
         return Drawn(figures.sentence(text), "", ())
-    over = "one study" if scope.startswith("study:") else "all repeats of a sampler together"
-    return Drawn(bars, f"PED-ANOVA over {over}: what sets the best tenth of the complete trials apart.", (table,))
+    over = " over all repeats of a sampler together" if len(studies) > len(shares) else ""
+    return Drawn(bars, f"PED-ANOVA{over}: what sets the best tenth of the complete trials apart.", (table,))
 
 
 def as_json(drawn: Drawn, token: str, html_tables: Any) -> dict[str, Any]:
