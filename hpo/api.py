@@ -13,6 +13,7 @@ from typing import Any
 
 from hpo.database.retries import retry_failed
 from hpo.database.retrying import persistently
+from hpo.database.steering import end_stop
 from hpo.database.storage import open_storage
 from hpo.errors import ExperimentError, StorageError, StudyFileError, UsageError
 from hpo.experiment.experiment import (
@@ -25,6 +26,7 @@ from hpo.experiment.experiment import (
 )
 from hpo.experiment.imports import read_import, write_import
 from hpo.experiment.starts import with_like, with_starts
+from hpo.experiment.steering import person
 from hpo.experiment.trainer_version import record_version
 from hpo.export.retrain import (
     check_trainable,
@@ -171,6 +173,12 @@ def _run(
     """Queues what failed, runs the experiment to its end and publishes the comparison."""
     for line in persistently(lambda: record_version(experiment)):
         progress.line(f"{experiment.name}: {line}")
+    before = persistently(lambda: end_stop(experiment.storage.engine, experiment.study_ids, person()))
+    if before.halt == "stopped":
+        progress.line(f"{experiment.name} was {before.last}; this launch goes on with it")
+    elif before.halt == "paused":
+        resume = f"hpo resume {shlex.quote(experiment.name)}"
+        progress.line(f"{experiment.name} was {before.last}: its workers wait for {resume}")
     if again := persistently(lambda: retry_failed(experiment.storage.engine, experiment.study_ids)):
         progress.line(f"{experiment.name}: {again} failed trials are tried again")
     if run_launcher(launcher, experiment, settings, options, progress):

@@ -7,6 +7,8 @@ HPOError
 ├── ExperimentError           an experiment: unknown, changed, failed; exit code 1
 │   ├── ConfigurationRefusedError  the trainer's configuration refuses a combination of values; exit code 1
 │   ├── ExperimentDeletedError  somebody deleted it while it ran; exit code 1
+│   ├── ExperimentStoppedError  a person has stopped it; exit code 1
+│   ├── SteeredMeanwhileError   somebody else has steered it since a person looked; exit code 1
 │   └── NothingSucceedsError    its trials fail and none has a result; exit code 76
 ├── CheckpointError           a checkpoint that cannot be written or read; exit code 1
 └── DashboardError            the dashboard cannot start; exit code 1
@@ -75,6 +77,18 @@ class ExperimentDeletedError(ExperimentError):
 
     def __init__(self) -> None:
         super().__init__("the experiment was deleted while this worker ran")
+
+
+class ExperimentStoppedError(ExperimentError):
+    """A person has stopped an experiment: its launch ends before its budget is spent."""
+
+
+class SteeredMeanwhileError(ExperimentError):
+    """Somebody else has steered an experiment since a person looked at it; ``event`` is what they did."""
+
+    def __init__(self, event: str) -> None:
+        super().__init__(f"nothing was changed: meanwhile the experiment was {event}; look at it, and steer again")
+        self.event = event
 
 
 class NothingSucceedsError(ExperimentError):

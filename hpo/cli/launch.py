@@ -219,7 +219,7 @@ def worker(
     from hpo.trainers.loading import load_trainers
     from hpo.worker.options import claim_gpus, prepare_process, worker_options
     from hpo.worker.process_end import end_own_children, has_successor, leave
-    from hpo.worker.worker import Worker
+    from hpo.worker.worker import run_worker
 
     # A copy of standard error, so that the log goes on if a trainer closes its own.
     stream = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
@@ -245,7 +245,7 @@ def worker(
     found = persistently(lambda: load_named(settings, experiment), lambda: launcher != str(os.getppid()))
     claim_gpus(settings, found.content.get("gpus_per_trial", 1))
     try:
-        code = Worker(found, worker_options(settings)).run()
+        code = run_worker(found, worker_options(settings))
     finally:
         end_own_children()
     if has_successor(code):

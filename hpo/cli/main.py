@@ -24,9 +24,10 @@ from hpo.cli.options import (
 from hpo.cli.parts import list_parts
 from hpo.cli.retry import retry
 from hpo.cli.status import status
+from hpo.cli.steer import enqueue, extend, pause, prune, resume, stop
 from hpo.cli.support import load_named, open_storage_of, runs_note, show
 from hpo.cli.train import train
-from hpo.errors import ExperimentError, HPOError
+from hpo.errors import ExperimentError, ExperimentStoppedError, HPOError
 
 app = typer.Typer(
     name="hpo",
@@ -138,6 +139,12 @@ def delete(
 app.command("import")(import_trials)
 app.command()(worker)
 app.command()(retry)
+app.command()(stop)
+app.command()(pause)
+app.command()(resume)
+app.command()(prune)
+app.command()(extend)
+app.command()(enqueue)
 app.command()(compare)
 app.command()(dashboard)
 
@@ -173,6 +180,9 @@ def main() -> NoReturn:
     except SystemExit as ended:
         # Typer ends the process itself, with 1 where the reader of the output has closed the pipe.
         code = _pipe_closed() if isinstance(ended.__context__, BrokenPipeError) else ended.code
+    except ExperimentStoppedError as error:
+        print(error, file=sys.stderr)  # what a person wanted is no error, and the experiment is not finished
+        code = error.exit_code
     except HPOError as error:
         code = _failed(str(error), error.exit_code)
         if modules := getattr(error, "modules", ""):

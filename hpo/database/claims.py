@@ -155,7 +155,8 @@ def claim(
 
 def _choose(budgets: Sequence[StudyBudget], limit: int, num_held: int, limits: Mapping[int, int]) -> list[int]:
     """The studies to claim from, one for each trial: first where one waits, then by the share that was given out."""
-    state = {budget.study_id: budget for budget in budgets}
+    # An experiment is halted as a whole; a study that a launch has just added to it does not know that yet.
+    state = {} if any(budget.halt for budget in budgets) else {budget.study_id: budget for budget in budgets}
     chosen: list[int] = []
     while len(chosen) < limit:
         is_first = not num_held and not chosen

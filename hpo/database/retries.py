@@ -249,8 +249,9 @@ def _insert_successor(
     execute(
         connection,
         "INSERT INTO hpo_trials "
-        "(trial_id, study_id, lineage, attempt, failures, error, apart, progress, draw, reserved) "
-        "VALUES (:t, :s, :lineage, :attempt, :failures, :error, :apart, :progress, :draw, :reserved)",
+        "(trial_id, study_id, lineage, attempt, failures, error, apart, progress, draw, reserved, prune) "
+        "VALUES (:t, :s, :lineage, :attempt, :failures, :error, :apart, :progress, :draw, :reserved, "
+        "(SELECT prune FROM hpo_trials WHERE trial_id = :before AND draw = :draw))",
         t=successor,
         s=attempt.study_id,
         lineage=attempt.lineage,
@@ -261,6 +262,7 @@ def _insert_successor(
         progress=progress,
         draw=draw,
         reserved=attempt.reserved,
+        before=attempt.trial_id,
     )
     numbers = {attributes.LINEAGE: attempt.lineage, attributes.ATTEMPT: attempt.attempt + 1}
     write_attributes(connection, "trial_user_attributes", {successor: numbers})
@@ -315,23 +317,30 @@ def retry_failed(engine: sa.Engine, study_ids: list[int]) -> int:
     """
     with engine.begin() as connection:
         lock_studies(connection, study_ids)
-        num_queued = 0
-        for trial_id in list(execute(connection, FAILED_LINEAGES, study_ids=study_ids).scalars()):
-            if execute(connection, REFUSED, t=trial_id, key=attributes.REFUSED).first() is not None:
-                continue
-            attempt = _read_attempt(connection, trial_id)
-            execute(connection, "UPDATE hpo_trials SET retried = true WHERE trial_id = :t", t=trial_id)
-            # The epochs of a lineage are counted when it ends, which it now does once more.
-            execute(
-                connection,
-                "UPDATE hpo_studies SET epochs_spent = greatest(0, epochs_spent - :e) WHERE study_id = :s",
-                e=attempt.reached,
-                s=attempt.study_id,
-            )
-            progress = max(attempt.progress, attempt.reached)
-            successor = _insert_successor(connection, attempt, 0, None, None, progress, attempt.draw)
-            _copy(connection, trial_id, successor)
-            num_queued += 1
+        return queue_failed(connection, study_ids)
+
+
+def queue_failed(connection: sa.Connection, study_ids: list[int], only: int | None = None) -> int:
+    """As :func:`retry_failed`, under the studies' locks; ``only``: the id of the one trial that is meant."""
+    num_queued = 0
+    for trial_id in list(execute(connection, FAILED_LINEAGES, study_ids=study_ids).scalars()):
+        if only not in (None, trial_id):
+            continue
+        if execute(connection, REFUSED, t=trial_id, key=attributes.REFUSED).first() is not None:
+            continue
+        attempt = _read_attempt(connection, trial_id)
+        execute(connection, "UPDATE hpo_trials SET retried = true WHERE trial_id = :t", t=trial_id)
+        # The epochs of a lineage are counted when it ends, which it now does once more.
+        execute(
+            connection,
+            "UPDATE hpo_studies SET epochs_spent = greatest(0, epochs_spent - :e) WHERE study_id = :s",
+            e=attempt.reached,
+            s=attempt.study_id,
+        )
+        progress = max(attempt.progress, attempt.reached)
+        successor = _insert_successor(connection, attempt, 0, None, None, progress, attempt.draw)
+        _copy(connection, trial_id, successor)
+        num_queued += 1
     return num_queued
 
 

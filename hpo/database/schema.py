@@ -6,7 +6,7 @@
 import sqlalchemy as sa
 from optuna.storages._rdb.models import BaseModel
 
-OWN_TABLES = ("hpo_studies", "hpo_trials", "hpo_imported")
+OWN_TABLES = ("hpo_studies", "hpo_trials", "hpo_imported", "hpo_steering", "hpo_workers")
 
 
 OWN_SCHEMA = """
@@ -43,6 +43,27 @@ ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS seen_at timestamp; -- UTC; when
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS timed_trials integer NOT NULL DEFAULT 0; -- finished, with their
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS timed_seconds float8 NOT NULL DEFAULT 0; -- wall seconds in all
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS gpus integer; -- of a trial, whose seconds count; null: the clock's
+ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS halt text; -- a person has it 'paused' or 'stopped'; null: neither
+ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS stops integer NOT NULL DEFAULT 0; -- how often it was stopped
+ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS finish_running boolean NOT NULL DEFAULT false; -- before it halts
+ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS prune text; -- why a person has it pruned; null: nobody has
+CREATE TABLE IF NOT EXISTS hpo_steering ( -- what persons have done to an experiment, in order
+    steering_id serial PRIMARY KEY,
+    study_id integer NOT NULL REFERENCES studies ON DELETE CASCADE, -- the first of the experiment
+    at timestamp NOT NULL, -- UTC
+    who text NOT NULL,
+    action text NOT NULL,
+    detail text NOT NULL
+);
+CREATE TABLE IF NOT EXISTS hpo_workers ( -- what each worker reports of itself with its heartbeat
+    worker text PRIMARY KEY,
+    study_id integer NOT NULL REFERENCES studies ON DELETE CASCADE, -- the first of its experiment
+    started_at timestamp NOT NULL, -- UTC
+    seen_at timestamp NOT NULL,
+    ended_at timestamp, -- null: it has not said that it ends
+    state text NOT NULL, -- trains, waits, paused, or why it ended
+    report text NOT NULL -- JSON, see hpo.worker.report
+);
 CREATE TABLE IF NOT EXISTS hpo_imported (
     imported_id serial PRIMARY KEY,
     study_id integer NOT NULL REFERENCES studies ON DELETE CASCADE,
@@ -56,14 +77,14 @@ CREATE TABLE IF NOT EXISTS hpo_imported (
 CREATE INDEX IF NOT EXISTS hpo_active_trials ON trials (study_id) WHERE state IN ('RUNNING', 'WAITING');
 """
 
-NUM_ADDED_COLUMNS = 14
+NUM_ADDED_COLUMNS = 18
 MISSING_COLUMNS = """
 SELECT count(*) < :added FROM information_schema.columns
 WHERE table_schema = ANY(current_schemas(false)) AND (
-  table_name = 'hpo_trials' AND column_name IN ('progress', 'draw', 'infeasible', 'apart', 'reserved')
+  table_name = 'hpo_trials' AND column_name IN ('progress', 'draw', 'infeasible', 'apart', 'reserved', 'prune')
   OR table_name = 'hpo_studies' AND column_name IN (
     'stop_at', 'maximize', 'reached', 'num_seconds', 'seconds_spent', 'seen_at', 'timed_trials', 'timed_seconds',
-    'gpus'))
+    'gpus', 'halt', 'stops', 'finish_running'))
 """
 
 

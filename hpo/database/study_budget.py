@@ -42,6 +42,7 @@ class StudyBudget:
         gpus: GPUs of a trial, if their time counts.
         rate: seconds of the budget that pass in a second now.
         running_seconds: for how long its running trials have run, in all.
+        halt: ``"paused"`` or ``"stopped"`` if a person has it so: then nothing is claimed.
     """
 
     study_id: int
@@ -62,6 +63,7 @@ class StudyBudget:
     gpus: int | None = None
     rate: float = field(default=1.0, compare=False)
     running_seconds: float = field(default=0.0, compare=False)
+    halt: str | None = None
 
     @property
     def units(self) -> dict[str, float]:
@@ -179,7 +181,7 @@ SELECT s.study_id, s.num_lineages, s.num_epochs, s.epochs_per_trial, s.next_line
   coalesce(min({NEEDED}) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NOT NULL), 0),
   s.gpus, CAST({search_clock.RATE} AS float8),
   CAST(coalesce(sum(extract(epoch FROM now() AT TIME ZONE 'UTC' - t.datetime_start))
-    FILTER (WHERE t.state = 'RUNNING' AND h.trial_id IS NOT NULL AND s.gpus IS NOT NULL), 0) AS float8)
+    FILTER (WHERE t.state = 'RUNNING' AND h.trial_id IS NOT NULL AND s.gpus IS NOT NULL), 0) AS float8), s.halt
 FROM hpo_studies s LEFT JOIN trials t ON t.study_id = s.study_id AND t.state IN ('RUNNING', 'WAITING')
 LEFT JOIN hpo_trials h ON h.trial_id = t.trial_id
 LEFT JOIN trial_heartbeats b ON b.trial_id = t.trial_id AND s.num_seconds IS NOT NULL

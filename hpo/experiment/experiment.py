@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hpo.database import attributes, claims, imported
+from hpo.database import attributes, claims, imported, steering
 from hpo.database.storage import Storage
 from hpo.errors import ExperimentError, StudyFileError
 from hpo.experiment import stored
@@ -155,6 +155,10 @@ def create_experiment(
             attrs = rows[0][2]
             before = read_stored_file(attrs[attributes.STUDY_FILE], stored.trainer_modules(attrs))
             study_file = study_file.continued(before)
+            if steering.keeps_extension(connection, [of[0] for of in rows]) and before.budget.includes(
+                study_file.budget
+            ):
+                study_file = study_file.model_copy(update={"budget": before.budget})
             differences = study_file.differences(before)
             comparable = _renamed(study_file, before) if accept_trainer else study_file
             if differences and not comparable.is_extension_of(before):
@@ -195,6 +199,8 @@ def create_experiment(
                 stop_at=study_file.target if study_file.stop_at_target else None,
                 maximize=study_file.direction == "maximize",
             )
+        if rows:
+            steering.spread(connection, [of[0] for of in stored.study_rows(connection, study_file.name)])
     return load_experiment(storage, study_file.name), differences
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
@@ -21,12 +22,8 @@ def trial_log(experiment: Experiment, trial: str, settings: Settings) -> bytes:
         UsageError: for a text that names no trial.
         ExperimentError: if there is no such trial, it has no log, or its log is not on this machine.
     """
-    study, number = _named(experiment, trial)
-    try:
-        trial_id = experiment.storage.get_trial_id_from_study_id_trial_number(study.study_id, number)
-        held = experiment.storage.get_trial(trial_id)
-    except KeyError:
-        raise ExperimentError(f"the study {study.name!r} has no trial {number}") from None
+    study, number, trial_id = named_trial(experiment, trial)
+    held = experiment.storage.get_trial(trial_id)
     lineage = held.user_attrs.get(attributes.LINEAGE)
     if isinstance(lineage, int):
         path = TrialFolders(settings.checkpoints, settings.home_path, study.key).of(lineage) / LOG_NAME
@@ -49,6 +46,21 @@ def trial_log(experiment: Experiment, trial: str, settings: Settings) -> bytes:
         f"{what}: a program's output and run.log(…) make one; what other code prints is in the logs of the workers, in "
         f"{settings.home_path / 'logs'}"
     )
+
+
+def named_trial(experiment: Experiment, trial: str) -> tuple[StudyHandle, int, int]:
+    """The study, number and id of a trial that a person names by its number, or ``SAMPLER/REPEAT/NUMBER``.
+
+    Raises:
+        UsageError: for a text that names no trial.
+        ExperimentError: if there is no such trial.
+    """
+    study, number = _named(experiment, trial)
+    try:
+        trial_id = experiment.storage.get_trial_id_from_study_id_trial_number(study.study_id, number)
+    except (KeyError, sa.exc.DataError):
+        raise ExperimentError(f"the study {study.name!r} has no trial {number}") from None
+    return study, number, trial_id
 
 
 def _named(experiment: Experiment, trial: str) -> tuple[StudyHandle, int]:

@@ -18,9 +18,9 @@ from hpo.launchers.signals import kept_handlers
 from hpo.launchers.supervise import STATUS_SECONDS, read_status
 from hpo.machine import gpu_indices, missing_gpus
 from hpo.settings import Settings
-from hpo.worker.exit_codes import EXIT_MEMORY, REPLACED
+from hpo.worker.exit_codes import EXIT_MEMORY, EXIT_PAUSED, REPLACED
 from hpo.worker.options import WorkerOptions, worker_options
-from hpo.worker.worker import Worker
+from hpo.worker.worker import run_worker
 
 
 def check(settings: Settings, options: InlineOptions) -> None:
@@ -48,6 +48,8 @@ def run(experiment: Experiment, settings: Settings, options: InlineOptions, prog
         while code := _work(experiment, worker_settings):
             if code == 130:
                 raise KeyboardInterrupt
+            if code == EXIT_PAUSED:
+                continue
             restarts += 1
             if code not in REPLACED | {EXIT_MEMORY} or restarts > options.max_restarts:
                 raise ExperimentError("its one worker ended, for the reason above; the same command goes on")
@@ -57,7 +59,7 @@ def run(experiment: Experiment, settings: Settings, options: InlineOptions, prog
 
 def _work(experiment: Experiment, options: WorkerOptions) -> int:
     try:
-        return Worker(experiment, options).run()
+        return run_worker(experiment, options)
     except NothingSucceedsError as error:
         raise ExperimentError(str(error)) from None  # its exit code is a worker's, not a launch's
 

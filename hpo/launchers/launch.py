@@ -5,7 +5,7 @@ import importlib
 from hpo.experiment.experiment import Experiment
 from hpo.experiment.status import is_finished
 from hpo.launchers.registry import Launcher, LaunchOptions, Progress, launcher_entry
-from hpo.launchers.supervise import read_status
+from hpo.launchers.supervise import order_of, raise_if_stopped, read_status
 from hpo.settings import Settings
 
 
@@ -27,5 +27,8 @@ def launch(
     if is_finished(read_status(experiment)):
         return False
     run: Launcher = importlib.import_module(launcher_entry(launcher).module).run
+    stops = order_of(experiment).stops
     run(experiment, settings, options, progress)
+    if not is_finished(read_status(experiment)):
+        raise_if_stopped(experiment, stops)
     return True

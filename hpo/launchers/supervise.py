@@ -12,14 +12,15 @@ from typing import Any, Protocol
 
 import sqlalchemy as sa
 
-from hpo.database import dead_workers
+from hpo.database import dead_workers, steering
 from hpo.database.retrying import persistently
-from hpo.errors import ExperimentError
+from hpo.database.steering import Order
+from hpo.errors import ExperimentError, ExperimentStoppedError
 from hpo.experiment.experiment import Experiment
 from hpo.experiment.status import is_finished, snapshot
 from hpo.launchers.registry import LaunchOptions, Progress
 from hpo.launchers.signals import END_SIGNALS, interruptible
-from hpo.worker.exit_codes import EXIT_BUG, EXIT_DEVICE, EXIT_MEMORY, EXIT_NOTHING_SUCCEEDS, EXIT_RESTART
+from hpo.worker.exit_codes import EXIT_BUG, EXIT_DEVICE, EXIT_MEMORY, EXIT_NOTHING_SUCCEEDS, EXIT_PAUSED, EXIT_RESTART
 from hpo.worker.failures import why_nothing_succeeds
 
 STATUS_SECONDS = 1.0
@@ -105,6 +106,25 @@ def read_status(experiment: Experiment) -> dict[str, Any]:
     return persistently(lambda: snapshot(experiment))
 
 
+def order_of(experiment: Experiment) -> Order:
+    """How persons steer the experiment; waits for a database that is away."""
+
+    def read() -> Order:
+        with experiment.storage.engine.connect() as connection:
+            return steering.read_order(connection, experiment.study_ids)
+
+    return persistently(read)
+
+
+def raise_if_stopped(experiment: Experiment, stops: int) -> None:
+    """Raises ExperimentStoppedError if somebody has stopped the experiment since it had been ``stops`` times."""
+    order = order_of(experiment)
+    if order.stops > stops or order.halt == "stopped":
+        raise ExperimentStoppedError(
+            f"{experiment.name} was {order.last}; what was done is kept, and the same command goes on"
+        )
+
+
 def supervise(experiment: Experiment, fleet: Fleet, options: LaunchOptions, progress: Progress) -> None:
     """Runs the experiment to its end with the workers of ``fleet``.
 
@@ -112,6 +132,7 @@ def supervise(experiment: Experiment, fleet: Fleet, options: LaunchOptions, prog
         ExperimentError: if the workers of all places fail, or too many die in a row without progress.
         KeyboardInterrupt: on Ctrl-C or another signal that asks for the end, once the trials are given back.
     """
+    stops = order_of(experiment).stops
     with interruptible():
         try:
             Supervision(experiment, fleet, options, progress).run()
@@ -120,6 +141,7 @@ def supervise(experiment: Experiment, fleet: Fleet, options: LaunchOptions, prog
     status = read_status(experiment)
     progress.update(status)
     if not is_finished(status):
+        raise_if_stopped(experiment, stops)
         raise ExperimentError("the workers ended before the experiment did; launch it again to go on")
 
 
@@ -191,6 +213,9 @@ class Supervision:
         # A worker that ends by itself gives back what it holds; one that held trials was ended by its trainer.
         held = self._requeue(end)
         if end.code == 0 and not held:
+            return
+        if end.code == EXIT_PAUSED:
+            place.start_at = time.monotonic()  # the next one waits, without a device
             return
         if end.code == EXIT_NOTHING_SUCCEEDS:
             raise ExperimentError(f"{self.fleet.describe(end.place)} cannot go on:\n{end.last_lines}")

@@ -9,5 +9,7 @@ EXIT_DEVICE = 74  # its device raised a sticky error: replaced, not counted; the
 EXIT_NOTHING_SUCCEEDS = 76  # trials fail and none has a result: the launch ends with the reason
 EXIT_RESTART = 75  # replaced at once, not counted as a restart
 
-REPLACED = frozenset({EXIT_DEVICE, EXIT_RESTART})
+EXIT_PAUSED = 77  # a person has paused the experiment: replaced by a worker that waits without a device, not counted
+
+REPLACED = frozenset({EXIT_DEVICE, EXIT_RESTART, EXIT_PAUSED})
 """The worker asked to be replaced: it has given its trials back, and the launcher does not count a restart."""

@@ -14,7 +14,7 @@ from typing import NoReturn
 import psutil
 
 from hpo.machine import WORKER_ID_VARIABLE, new_worker_id
-from hpo.worker.exit_codes import EXIT_MEMORY, REPLACED
+from hpo.worker.exit_codes import EXIT_MEMORY, EXIT_PAUSED, REPLACED
 
 log = logging.getLogger("hpo")
 
@@ -99,7 +99,8 @@ def leave(code: int) -> NoReturn:
 
 def _start_again(code: int) -> None:
     """Replaces this process by a new worker with the same arguments; returns if too many followed in vain."""
-    restarts = 0 if Progress.made else int(os.environ.get(RESTARTS_VARIABLE) or 0) + 1
+    before = int(os.environ.get(RESTARTS_VARIABLE) or 0)
+    restarts = 0 if Progress.made else before + (code != EXIT_PAUSED)
     if restarts > MAX_RESTARTS:
         log.error(
             "%d workers in a row ended with exit code %d before an epoch had ended; no other follows", restarts, code

@@ -21,6 +21,44 @@ SIGNALS = tuple(
     if hasattr(signal, name)
 )
 SAME_REQUEST_SECONDS = 2.0
+STEERING_SIGNAL = getattr(signal, "SIGURG", None)
+"""With which a thread of ours interrupts an epoch: a process ignores it if nothing handles it."""
+
+
+class Steered(KeyboardInterrupt):
+    """What a person has ordered interrupts an epoch; no trainer that catches Exception swallows it."""
+
+
+class Epoch:
+    """Whether the main thread is in an epoch that may be interrupted, within :func:`raising_interrupted`."""
+
+    is_open = False
+    has_handler = False
+
+
+@contextlib.contextmanager
+def steerable() -> Iterator[None]:
+    """Within the block :func:`interrupt_epoch` raises :class:`Steered`."""
+    Epoch.is_open = True
+    try:
+        yield
+    finally:
+        Epoch.is_open = False
+
+
+def interrupt_epoch() -> bool:
+    """Interrupts the epoch in which the main thread is; False if it is in none, or handles no signals."""
+    main = threading.main_thread().ident
+    if not (Epoch.is_open and Epoch.has_handler) or STEERING_SIGNAL is None or main is None:
+        return False
+    signal.pthread_kill(main, STEERING_SIGNAL)
+    return True
+
+
+def _interrupt_epoch(number: int, frame: FrameType | None) -> None:
+    if Epoch.is_open:
+        Epoch.is_open = False
+        raise Steered
 
 
 class Interrupted(KeyboardInterrupt):
@@ -62,8 +100,12 @@ def raising_interrupted() -> Iterator[None]:
         if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
             continue
         previous[number] = signal.signal(number, handler)
+    if STEERING_SIGNAL is not None:
+        previous[STEERING_SIGNAL] = signal.signal(STEERING_SIGNAL, _interrupt_epoch)
+        Epoch.has_handler = True
     try:
         yield
     finally:
+        Epoch.has_handler = False
         for number, before in previous.items():
             signal.signal(number, signal.SIG_DFL if before is None else before)

@@ -10,13 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+from optuna.distributions import distribution_to_json
 from optuna.samplers import RandomSampler
 from optuna.trial import FrozenTrial
 
@@ -25,8 +19,9 @@ from hpo.database.claims import Claim
 from hpo.database.imported import ImportedTrial
 from hpo.database.retrying import is_transient
 from hpo.database.trial_writes import Writes
-from hpo.errors import ExperimentError, NothingSucceedsError, near_miss
+from hpo.errors import ExperimentError, NothingSucceedsError
 from hpo.experiment.experiment import StudyHandle
+from hpo.search.enqueued import listed, mistakes_of
 from hpo.search.history import as_trial
 from hpo.search.optuna_internals import CONSTRAINT_PREFIX, FIXED_PARAMS, forget_cached_trials
 from hpo.search.pruner_registry import build_pruner, decision_epochs
@@ -193,7 +188,7 @@ class StudyRunner:
                 return {**others, **values}
         raise AlmostNothingFitsError(
             f"{MAX_ALLOWED_DRAWS} configurations in a row that {self.handle.name} drew are forbidden in the file, "
-            f"the last one with {_listed(values)}. Restrict [space] so that less of it is forbidden"
+            f"the last one with {listed(values)}. Restrict [space] so that less of it is forbidden"
         )
 
     def _suggest(self, claim: Claim, seed: int, num_refused: int, is_first: bool) -> dict[str, Any]:
@@ -241,19 +236,7 @@ class StudyRunner:
     def _mistakes(self, stored: FrozenTrial) -> list[str]:
         """What is wrong with the values that a person enqueued; [] if they can be used."""
         fixed = stored.system_attrs.get(FIXED_PARAMS, {})
-        if self.cells is not None:
-            return [f"grid search trains its own cells, so this enqueued trial is not one of them: {_listed(fixed)}"]
-        if self.study_file.space.rules_out(fixed):
-            return [f"the study file forbids the enqueued values {_listed(fixed)}"]
-        distributions = self.study_file.space.distributions()
-        mistakes = []
-        for name, value in fixed.items():
-            if name not in distributions:
-                hint = near_miss(name, distributions)
-                mistakes.append(f"{name} = {value!r} was enqueued, and {name} is not in [space]{hint}")
-            elif not _is_possible(distributions[name], value):
-                mistakes.append(f"{name} = {value!r} was enqueued; expected {_expected(distributions[name])}")
-        return mistakes
+        return mistakes_of(self.study_file.space, fixed, has_cells=self.cells is not None)
 
     def decides_at(self, epoch: int) -> bool:
         """Whether the pruner can decide anything after this epoch, so that the other trials' values are needed."""
@@ -295,29 +278,3 @@ class SamplerError(Exception):
 
 class AlmostNothingFitsError(NothingSucceedsError):
     """The configuration refuses draw after draw: the run ends."""
-
-
-def _listed(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} = {value!r}" for name, value in values.items()) or "no values"
-
-
-def _is_possible(distribution: BaseDistribution, value: Any) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return any(type(choice) is type(value) and choice == value for choice in distribution.choices)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    if isinstance(distribution, IntDistribution) and value != int(value):
-        return False
-    try:
-        return bool(distribution._contains(distribution.to_internal_repr(value)))
-    except (ValueError, TypeError, OverflowError):
-        return False
-
-
-def _expected(distribution: BaseDistribution) -> str:
-    if isinstance(distribution, CategoricalDistribution):
-        return "one of " + ", ".join(map(repr, distribution.choices))
-    assert isinstance(distribution, (IntDistribution, FloatDistribution))
-    step = "" if distribution.step in (None, 1) else f" in steps of {distribution.step:g}"
-    kind = "a whole number" if isinstance(distribution, IntDistribution) else "a number"
-    return f"{kind} from {distribution.low:g} to {distribution.high:g}{step}"

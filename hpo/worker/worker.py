@@ -33,11 +33,13 @@ from hpo.worker.exit_codes import EXIT_BUG, EXIT_RESTART
 from hpo.worker.heartbeat import Heartbeat, set_deadline
 from hpo.worker.options import WorkerOptions
 from hpo.worker.outcomes import Outcomes
+from hpo.worker.report import Reporter
 from hpo.worker.run_context import attach_log, make_run, tidy_folders
 from hpo.worker.running_trial import RunningTrial
 from hpo.worker.saving import save_checkpoint
-from hpo.worker.signals import Interrupted, raising_interrupted
+from hpo.worker.signals import Interrupted, Steered, raising_interrupted, steerable
 from hpo.worker.stdio import StdioGuard
+from hpo.worker.steering import SteeringWatch, wait_while_paused
 from hpo.worker.study_runner import StudyRunner
 from hpo.worker.trial_cache import TrialCache
 from hpo.worker.watchdogs import Watchdogs
@@ -99,13 +101,18 @@ class Worker:
         self.watchdogs = Watchdogs(
             experiment, self.name, options.grace_seconds, options.launcher_pid, lambda: list(self.running)
         )
+        self.steering = SteeringWatch(
+            experiment.storage.engine, experiment.study_ids, self.trainer.capacity, lambda: list(self.running)
+        )
+        self.reporter = Reporter(experiment, options, self.trainer.capacity)
         self.heartbeat = Heartbeat(
             self.cache,
             options.heartbeat_seconds,
             options.grace_seconds,
-            [self._sweep, self.watchdogs.watch_epoch],
+            [self._sweep, self.watchdogs.watch_epoch, self._report],
             counts_time=self.study_file.budget.time is not None,
             deadlines=self.deadlines if self.study_file.budget.counts_gpus else None,
+            look=self.steering.look,
         )
 
     # The life of a worker, top to bottom.
@@ -117,11 +124,16 @@ class Worker:
             HPOError: if nothing succeeds; running trials are given back.
             ExperimentDeletedError: if somebody deleted the experiment; this worker's files of it are removed.
         """
+        why = "ended"
         with raising_interrupted():
             try:
-                return self._train()
+                self._report()
+                code = self._train()
+                why = self.steering.reason if self.steering.halt else self.replacement[1] if self.replacement else why
+                return code
             except Interrupted:
-                self._give_all_back("its worker was asked to end")
+                why = "its worker was asked to end"
+                self._give_all_back(why)
                 return 130
             except Exception as error:
                 return self._end_by(error)
@@ -132,9 +144,14 @@ class Worker:
             finally:
                 self.heartbeat.stop()
                 self.stdio.close()
+                self.reporter.end(why)
 
     def _train(self) -> int:
         while not self.queue.finished or self.running:
+            self._prune_ordered()
+            if self._must_halt():
+                self._give_all_back(self.steering.reason)
+                return self.steering.exit_code
             self._fill_slots()
             if self.running:
                 events = self._advance()
@@ -170,10 +187,11 @@ class Worker:
 
     def _fill_slots(self) -> None:
         """Starts trials in the free slots; claims the next one ahead of time if claiming is slow."""
-        free = self.trainer.capacity - len(self.running)
+        free = 0 if self.steering.halt else self.trainer.capacity - len(self.running)
         while free > 0 and (trial := self.queue.take(free)) is not None:
             free -= self._start(trial)
-        if self.running and not self.study_file.stop_at_target and self.study_file.budget.time is None:
+        has_next = bool(self.running) and not self.steering.halt
+        if has_next and not self.study_file.stop_at_target and self.study_file.budget.time is None:
             self.queue.prefetch_if_slow(self.outcomes.trial_seconds)
 
     def _start(self, trial: RunningTrial) -> bool:
@@ -218,7 +236,10 @@ class Worker:
         self._drop_lost()
         self.watchdogs.epoch_started = time.monotonic()
         try:
-            return self.trainer.advance()
+            with steerable():
+                return self.trainer.advance()
+        except Steered:
+            return []  # the trial goes on from its checkpoint, or is pruned with what it has
         finally:
             self.watchdogs.epoch_started = math.inf
             self.stdio.restore()
@@ -365,6 +386,22 @@ class Worker:
         nan_is_no_report = self.trainer_entry.nan_is_no_report
         return reported_value(history, self.study_file.metric, nan_is_no_report=nan_is_no_report)
 
+    # What persons order.
+
+    def _must_halt(self) -> bool:
+        """Whether this worker has to end because the experiment is stopped or paused."""
+        halt = self.steering.halt
+        return halt is not None and not (halt.finish_running and self.running)
+
+    def _prune_ordered(self) -> None:
+        for trial_id, reason in self.steering.prunes.items():
+            if (trial := self.running.get(trial_id)) is not None and not self.cache.leases.is_lost(trial_id):
+                log.info("trial %d of %s was %s", trial.claim.number, trial.study.name, reason)
+                self._finish(trial, TrialState.PRUNED, reason)
+
+    def _report(self) -> None:
+        self.reporter.report("trains" if self.running else "waits")
+
     # How trials leave their slots.
 
     def _finish(self, trial: RunningTrial, state: TrialState, reason: str | None = None) -> None:
@@ -442,3 +479,13 @@ class Worker:
             self._leave(trial)
             error = MemoryError(f"it grew past --memory-limit-mb {limit} alone in its process")
             self.outcomes.fail(trial, failures.MEMORY_LIMIT, error)
+
+
+def run_worker(experiment: Experiment, options: WorkerOptions) -> int:
+    """Runs a worker of the experiment; waits first, without a device, while the experiment is paused.
+
+    Returns the exit code. Raises: as :class:`Worker` and :meth:`Worker.run`.
+    """
+    if (code := wait_while_paused(experiment, options)) is not None:
+        return code
+    return Worker(experiment, options).run()
