@@ -15,7 +15,6 @@ GUESSED = {
     "optimize": "launch",
     "sweep": "launch",
     "agent": "worker",
-    "resume": "launch",
     "continue": "launch",
     "restart": "launch",
     "create": "init",
@@ -68,7 +67,7 @@ class Commands(TyperGroup):
         name = args[0]
         if self.get_command(ctx, name) is None and (meant := GUESSED.get(name, "")) in self.commands:
             rest = args[1:]
-            if name in ("resume", "continue", "restart") and rest and not rest[0].endswith((".toml", ".json")):
+            if name in ("continue", "restart") and rest and not rest[0].endswith((".toml", ".json")):
                 # An experiment's name, where launch takes its file.
                 rest = ["STUDY_FILE", *rest[1:]]
             more = f"\nhpo {MEANT[meant]}" if meant in MEANT else ""

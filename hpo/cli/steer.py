@@ -12,7 +12,7 @@ import typer
 
 from hpo.cli.options import HomeOption, JsonOption, StorageOption, TrainersOption
 from hpo.cli.support import command_for, load_named, print_json, show
-from hpo.errors import ExperimentError
+from hpo.errors import ExperimentError, UsageError
 
 if TYPE_CHECKING:
     from hpo.experiment.experiment import Experiment
@@ -80,6 +80,11 @@ def resume(
 ) -> None:
     """Let an experiment go on that was paused or stopped."""
     from hpo.experiment import steering
+
+    if experiment.endswith((".toml", ".json")):
+        raise UsageError(
+            f"resume takes an experiment's name; to start workers:\n  hpo launch {shlex.quote(experiment)}"
+        )
 
     _steer(
         _settings(storage, home),

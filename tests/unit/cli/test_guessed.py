@@ -14,7 +14,7 @@ from tests.unit.cli.test_main import run
     ("given", "line"),
     [
         (["run", "study.toml", "--workers", "2"], "hpo launch study.toml --workers 2"),
-        (["resume", "mnist"], "hpo launch STUDY_FILE"),
+        (["continue", "mnist"], "hpo launch STUDY_FILE"),
         (["ls", "--json"], "hpo status --json"),
         (["ui"], "hpo dashboard"),
         (["best", "my study"], "hpo export 'my study'"),
