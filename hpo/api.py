@@ -223,6 +223,7 @@ def train(
     attach: bool = False,
     model: str | Path | None = None,
     folder: str | Path | None = None,
+    resume: str | Path | None = None,
 ) -> dict[str, Any]:
     """Trains an exported file, as ``hpo train`` does; returns what ``hpo train --json`` prints.
 
@@ -234,6 +235,7 @@ def train(
             ``seeds`` if there are any; ``attach`` puts them beside the study in the dashboard.
         model: file to write the trained model to.
         folder: folder for what the training code writes into ``run.folder``; a new one in the home without it.
+        resume: folder for the state of the training, from which the same call goes on if it is interrupted.
     """
     return train_with(
         file,
@@ -244,6 +246,7 @@ def train(
         attach=attach,
         model=model,
         folder=folder,
+        resume=resume,
     ).as_dict()
 
 
@@ -257,6 +260,7 @@ def train_with(
     attach: bool,
     model: str | Path | None,
     folder: str | Path | None,
+    resume: str | Path | None = None,
 ) -> TrainResult:
     """As :func:`train`, with everything given.
 
@@ -275,19 +279,22 @@ def train_with(
         for config in study_file.example_configs():
             check(config, settings.data_dir, settings.download)
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    state = None if resume is None else Path(resume).absolute()
+    if folder is None and state is not None:
+        folder = state / "files"  # a program finds its own checkpoints there
     files = Path(folder or settings.home_path / "train" / f"{study_file.name}-{now}-{os.getpid()}").absolute()
     if diagnose is not None:
-        return _train_and_diagnose(study_file, settings, Path(diagnose), seeds, report, attach=attach)
+        return _train_and_diagnose(study_file, settings, Path(diagnose), seeds, report, attach=attach, resume=state)
     if seeds is not None:
-        return train_fresh_seeds(study_file, settings, seeds, report, folder=files)
+        return train_fresh_seeds(study_file, settings, seeds, report, folder=files, resume=state)
     if model is None:
-        return train_own_seed(study_file, settings, report, folder=files)
+        return train_own_seed(study_file, settings, report, folder=files, resume=state)
     if study_file.trainer == CLASSIFIER:
         network = NetworkKeeper()
-        result = train_own_seed(study_file, settings, report, folder=files, observe=network)
+        result = train_own_seed(study_file, settings, report, folder=files, observe=network, resume=state)
         network.write(Path(model))
         return result
-    result = train_own_seed(study_file, settings, report, folder=files)
+    result = train_own_seed(study_file, settings, report, folder=files, resume=state)
     copy_model(files / f"seed-{own_seed_of(study_file)}", Path(model), study_file.trainer)
     return result
 
@@ -300,16 +307,17 @@ def _train_and_diagnose(
     report: Callable[[int, int, dict[str, float]], None] | None,
     *,
     attach: bool,
+    resume: Path | None,
 ) -> TrainResult:
     from hpo.export.diagnose import attach_diagnosis, check_diagnosis, diagnose_file, train_and_diagnose_file
 
     check_trainable(study_file)
     check_diagnosis(study_file, settings, folder, attach=attach)
     if seeds is None:
-        result = own_seed_result(study_file, train_and_diagnose_file(study_file, settings, folder, report))
+        result = own_seed_result(study_file, train_and_diagnose_file(study_file, settings, folder, report, resume))
     else:
-        result = train_fresh_seeds(study_file, settings, seeds, report)
-        diagnose_file(study_file, settings, folder)
+        result = train_fresh_seeds(study_file, settings, seeds, report, resume=resume)
+        diagnose_file(study_file, settings, folder, resume=resume)
     if attach:
         attach_diagnosis(study_file, settings, folder)
     return result

@@ -43,6 +43,15 @@ def train(
         bool,
         typer.Option("--attach", envvar="HPO_ATTACH", help="Show the diagnostics with the study in the dashboard."),
     ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume",
+            envvar="HPO_TRAIN_RESUME",
+            help="Folder for the training's state: the same command goes on from it after an interruption.",
+            show_default="an interrupted training starts again",
+        ),
+    ] = None,
     storage: StorageOption = None,
     home: HomeOption = None,
     data_dir: DataOption = None,
@@ -77,6 +86,7 @@ def train(
         attach=attach,
         model=model,
         folder=folder,
+        resume=resume,
     )
     if as_json:
         print_json(result.as_dict())

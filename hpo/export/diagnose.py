@@ -11,6 +11,7 @@ import optuna
 
 from hpo.database.storage import open_storage
 from hpo.errors import UsageError
+from hpo.export.resumption import Resumption
 from hpo.export.retrain import Report, own_seed_of, training_place, value_of
 from hpo.files.artifacts import attach_to_study
 from hpo.settings import Settings
@@ -41,11 +42,13 @@ def diagnose_file(
     *,
     test: Literal["never", "last", "each"] = "last",
     report: Callable[[int, Metrics], None] | None = None,
+    resume: Path | None = None,
 ) -> dict[str, Any]:
     """Trains the file's configuration with its own seed and writes numbers, figures and pictures into ``folder``.
 
-    ``report`` is called with each epoch, from 1, and its metrics; ``test`` is when the test set is looked at. Returns
-    what ``diagnostics.json`` holds.
+    ``report`` is called with each epoch, from 1, and its metrics; ``test`` is when the test set is looked at.
+    ``resume`` is a folder for the training's state, from which it goes on if it was interrupted. Returns what
+    ``diagnostics.json`` holds.
     """
     from hpo.trainers.classifier.config import ClassifierConfig
     from hpo.trainers.classifier.diagnostics.trained import train_and_diagnose
@@ -54,11 +57,24 @@ def diagnose_file(
     assert isinstance(config, ClassifierConfig)
     place = training_place(study_file)
     run = Run(place.device, own_seed_of(study_file), data_dir=settings.data_dir, download=settings.download, test=test)
-    return train_and_diagnose(config, run, folder, threads=place.threads, report=report)
+    if resume is None:
+        return train_and_diagnose(config, run, folder, threads=place.threads, report=report)
+    kept = Resumption(resume, study_file, run.seed, "diagnose")
+    earlier = kept.restore(run)
+    for epoch, metrics in enumerate(earlier, 1):
+        if report is not None:
+            report(epoch, metrics)
+    done = train_and_diagnose(config, run, folder, threads=place.threads, report=report, earlier=earlier, each=kept.add)
+    kept.clear()
+    return done
 
 
 def train_and_diagnose_file(
-    study_file: StudyFile, settings: Settings, folder: Path, report: Report | None = None
+    study_file: StudyFile,
+    settings: Settings,
+    folder: Path,
+    report: Report | None = None,
+    resume: Path | None = None,
 ) -> dict[str, Any]:
     """Trains with the file's own seed, as ``hpo train`` does, and looks into the network that this gives.
 
@@ -73,7 +89,7 @@ def train_and_diagnose_file(
             report(seed, epoch, history[-1])
 
     test: Literal["last", "each"] = "last" if study_file.value == "last" else "each"
-    diagnose_file(study_file, settings, folder, test=test, report=add_epoch)
+    diagnose_file(study_file, settings, folder, test=test, report=add_epoch, resume=resume)
     return {"seed": seed, **value_of(study_file, history)}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hpo.errors import UsageError
+from hpo.export.resumption import Resumption
 from hpo.export.threads import MOST_THREADS, torch_threads
 from hpo.export.train_result import TrainResult
 from hpo.machine import default_device, trained_on, usable_cores
@@ -72,10 +73,12 @@ def train_epochs(
     test: Literal["never", "last", "each"] = "last",
     folder: Path | None = None,
     observe: Callable[[Any], None] | None = None,
+    resume: Path | None = None,
 ) -> Generator[dict[str, float]]:
     """Trains one configuration in this process and yields the metrics of each epoch; the trainer's error is raised.
 
-    ``folder`` is the run's own, a temporary one if it is None.
+    ``folder`` is the run's own, a temporary one if it is None. ``resume`` is a folder for the state of the training,
+    from which it goes on if it was interrupted; the epochs before are yielded first.
 
     Raises:
         TrainerError: for what is no number.
@@ -108,6 +111,9 @@ def train_epochs(
         second_metric=study_file.second_metric,
         observe=observe,
     )
+    kept = None if resume is None else Resumption(resume, study_file, seed)
+    if kept is not None:
+        yield from kept.restore(run)
     trainer.start(0, config, run)
     try:
         while events := trainer.advance():
@@ -115,8 +121,13 @@ def train_epochs(
                 if isinstance(event, Failed):
                     raise event.error
                 if isinstance(event, EpochEnd) or (isinstance(event, Ended) and event.metrics is not None):
-                    yield _checked(study_file, event.metrics or {})
+                    metrics = _checked(study_file, event.metrics or {})
+                    if kept is not None and isinstance(event, EpochEnd):
+                        kept.add(event, metrics)
+                    yield metrics
                 if not isinstance(event, EpochEnd) or event.finished:
+                    if kept is not None:
+                        kept.clear()
                     return
     finally:
         trainer.stop(0)
@@ -153,6 +164,7 @@ def train_config(
     folder: Path | None = None,
     keep_errors: bool = False,
     observe: Callable[[Any], None] | None = None,
+    resume: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Trains given values once for each seed; returns ``seed`` and the final metrics of each, test metrics among them.
 
@@ -164,7 +176,7 @@ def train_config(
     for seed in seeds:
         own_folder = None if folder is None else folder / f"seed-{seed}"
         try:
-            metrics = _train_once(study_file, config, seed, settings, report, own_folder, observe)
+            metrics = _train_once(study_file, config, seed, settings, report, own_folder, observe, resume)
         except Exception as error:
             if not keep_errors:
                 raise
@@ -181,10 +193,11 @@ def _train_once(
     report: Report | None,
     folder: Path | None,
     observe: Callable[[Any], None] | None,
+    resume: Path | None,
 ) -> dict[str, Any]:
     history: list[dict[str, float]] = []
     test: Literal["last", "each"] = "last" if study_file.value == "last" else "each"
-    epochs = train_epochs(study_file, config, seed, settings, test=test, folder=folder, observe=observe)
+    epochs = train_epochs(study_file, config, seed, settings, test=test, folder=folder, observe=observe, resume=resume)
     with torch_threads(training_place(study_file).threads), contextlib.closing(epochs):
         for metrics in epochs:
             history.append(metrics)
@@ -216,6 +229,7 @@ def train_own_seed(
     *,
     folder: Path | None = None,
     observe: Callable[[Any], None] | None = None,
+    resume: Path | None = None,
 ) -> TrainResult:
     """Trains the file's configuration with its own seed, to see whether its value comes out again.
 
@@ -223,7 +237,7 @@ def train_own_seed(
     """
     check_trainable(study_file)
     given, seeds = study_file.merge({}), [own_seed_of(study_file)]
-    runs = train_config(study_file, given, seeds, settings, report, folder=folder, observe=observe)
+    runs = train_config(study_file, given, seeds, settings, report, folder=folder, observe=observe, resume=resume)
     return own_seed_result(study_file, runs[0], folder)
 
 
@@ -243,6 +257,7 @@ def train_fresh_seeds(
     report: Report | None = None,
     *,
     folder: Path | None = None,
+    resume: Path | None = None,
 ) -> TrainResult:
     """Trains the file's configuration with the seeds 0 to ``num_seeds`` - 1; a run that fails does not stop the others.
 
@@ -252,7 +267,11 @@ def train_fresh_seeds(
     if num_seeds < 1:
         raise UsageError(f"--seeds must be at least 1, not {num_seeds}")
     given = study_file.merge({})
-    runs = train_config(study_file, given, range(num_seeds), settings, report, folder=folder, keep_errors=num_seeds > 1)
+    keep_errors = num_seeds > 1
+    seeds = range(num_seeds)
+    runs = train_config(
+        study_file, given, seeds, settings, report, folder=folder, keep_errors=keep_errors, resume=resume
+    )
     return _result(study_file, runs, folder)
 
 

@@ -1,6 +1,6 @@
 """From a configuration of the classifier to its diagnosis: trains it once more, watched, or takes what was trained."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,11 +86,14 @@ def train_and_diagnose(
     *,
     threads: int = 1,
     report: Callable[[int, Metrics], None] | None = None,
+    earlier: Sequence[dict[str, float]] = (),
+    each: Callable[[EpochEnd, dict[str, float]], None] | None = None,
 ) -> dict[str, Any]:
     """Trains the configuration, watched, and diagnoses it; the same weights as without being watched.
 
     ``evaluate_train`` is turned on, so that the gap of each epoch is known. ``report`` is called with each epoch (from
-    1) and its metrics.
+    1) and its metrics. A run that starts after epoch 0 is watched from there on; ``earlier`` has the metrics of the
+    epochs before. ``each`` is called with each epoch's event and metrics.
 
     Raises:
         TrainerError: where the data does not fit.
@@ -99,7 +102,7 @@ def train_and_diagnose(
     run.observe = pattern_observer(config, run)
     trainer = ClassifierTrainer(BuildOptions(run.device, 1, threads, (config,), run.data_dir, run.download))
     trainer.start(0, config, run)
-    history: list[dict[str, float]] = []
+    history: list[dict[str, float]] = list(earlier)
     while True:
         (event,) = trainer.advance()
         if isinstance(event, Failed):
@@ -109,5 +112,7 @@ def train_and_diagnose(
         history.append({name: float(value) for name, value in event.metrics.items() if value is not None})
         if report is not None:
             report(event.epoch, event.metrics)
+        if each is not None:
+            each(event, history[-1])
         if event.finished:
             return diagnose_classifier(config, event.snapshot(), history, folder, run)
