@@ -99,7 +99,8 @@ def write_import(experiment: Experiment, read: Import) -> str:
             if study.sampler.takes_imported:
                 added = max(added, imported.add(connection, study.study_id, read.trials))
     labels = dict.fromkeys(study.sampler.label for study in experiment.studies if study.sampler.takes_imported)
-    line = f"{added} finished trials of {read.source} imported into {experiment.name}, known to {', '.join(labels)}"
+    trials = "1 finished trial" if added == 1 else f"{added} finished trials"
+    line = f"{trials} of {read.source} imported into {experiment.name}, known to {', '.join(labels)}"
     if (known := len(read.trials) - added) > 0:
         line += f"; {known} are there already"
     return line if not read.left_out else f"{line}; left out: {reasons(read)}"
