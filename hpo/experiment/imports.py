@@ -7,6 +7,7 @@ nobody's result; see :mod:`hpo.database.imported`.
 
 import collections
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,12 @@ def _of_experiment(storage: Storage, study_file: StudyFile, name: str) -> list[F
         raise UsageError(
             f"import: a trial's value in {name!r} is that of its {earlier.content.get('value', 'last')} epoch, and in "
             f"{study_file.name!r} of its {study_file.value} one (the key value); expected the same"
+        )
+    if earlier.content.get("command") != study_file.command:
+        raise UsageError(
+            f"import: the command of {name!r} is {shlex.join(earlier.content['command'])}, and that of "
+            f"{study_file.name!r} is {shlex.join(study_file.command or ())}: the values may be those of another "
+            "training; --like tries its best configuration, and a CSV file can be imported all the same"
         )
     found: list[Found] = []
     known: dict[str, Found] = {}

@@ -10,8 +10,12 @@ import pytest
 import hpo
 from hpo.compare.report import compare
 from hpo.database import attributes
+from hpo.database.storage import open_storage
 from hpo.errors import ExperimentError, UsageError
+from hpo.experiment.experiment import create_experiment
+from hpo.experiment.imports import read_import
 from hpo.launchers.progress import PlainProgress
+from hpo.studyfile.load import parse_study_file
 
 SPACE = {"batch_size": [32, 64], "lr": {"low": 1e-3, "high": 1.0, "log": True}, "beta": {"low": 0.8, "high": 0.99}}
 
@@ -201,6 +205,19 @@ def test_what_cannot_be_imported(settings: hpo.Settings) -> None:
     with pytest.raises(ExperimentError, match="6 because epochs has another value there"):
         launch(settings, study("other", samplers=["tpe"], fixed=fixed), imports=["first"])
     assert hpo.status(settings=settings) == ["first"]
+
+
+def test_a_program_with_another_command_is_another_training(settings: hpo.Settings) -> None:
+    opened = open_storage(settings.storage)
+    made = []
+    for name, flag in (("one", "--small"), ("two", "--large")):
+        table = {"name": name, "trainer": "program", "command": f"python train.py {flag} --lr {{lr}}", "metric": "loss"}
+        table |= {"metrics": {"loss": "loss=([0-9.]+)"}, "budget": {"trials": 2}, "space": {"lr": SPACE["lr"]}}
+        made.append(parse_study_file(table, "study.toml"))
+    create_experiment(opened, made[0])
+    with pytest.raises(UsageError, match=r"the command of .one. is python train\.py --small"):
+        read_import(opened, made[1], "one")
+    opened.engine.dispose()
 
 
 def test_optunas_own_export_can_be_imported(settings: hpo.Settings, tmp_path: Path) -> None:
