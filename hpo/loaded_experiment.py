@@ -33,7 +33,8 @@ class LoadedExperiment:
         self.settings = settings
 
     def __repr__(self) -> str:
-        return f"LoadedExperiment({self.name!r}, {len(self._experiment.studies)} studies)"
+        number = len(self._experiment.studies)
+        return f"LoadedExperiment({self.name!r}, {number} {'study' if number == 1 else 'studies'})"
 
     @property
     def name(self) -> str:

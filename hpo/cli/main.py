@@ -12,6 +12,7 @@ from hpo.cli.compare import compare
 from hpo.cli.dashboard import dashboard
 from hpo.cli.guessed import Commands
 from hpo.cli.import_trials import import_trials
+from hpo.cli.init import init
 from hpo.cli.launch import launch, worker
 from hpo.cli.logs import logs
 from hpo.cli.options import (
@@ -38,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "HPO", "help_option_names": ["-h", "--help"]},
 )
+app.command()(init)
 app.command()(launch)
 
 

@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import datetime
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,50 @@ def print_tables(report: Report, console: Console) -> None:
 
 
 def _print_table(table: tables.Table, console: Console) -> None:
-    shown = RichTable(title=table.title, title_justify="left", caption=table.note or None, caption_justify="left")
-    for i, column in enumerate(table.columns):
-        shown.add_column(_escape(column), justify="left" if i == 0 else "right", no_wrap=i == 0)
-    for row in table.rows:
-        shown.add_row(*(_escape(tables.text(cell)) for cell in row))
-    console.print(shown)
+    """Prints a table; one that is too wide comes in parts, each with the first column, so that no number is cut."""
+    if not table.rows:
+        return
+    cells = [[tables.text(cell) for cell in row] for row in table.rows]
+    parts = _parts(table.columns, cells, console.width)
+    for number, columns in enumerate(parts):
+        shown = RichTable(
+            title=table.title if number == 0 else None,
+            title_justify="left",
+        )
+        for i in columns:
+            shown.add_column(_escape(table.columns[i]), justify="left" if i == 0 else "right", overflow="fold")
+        for row in cells:
+            shown.add_row(*(_escape(row[i]) for i in columns))
+        console.print(shown)
+    if table.note:
+        console.print(f"[dim]{_escape(table.note)}[/dim]\n", highlight=False)
+
+
+def _parts(columns: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[list[int]]:
+    """The columns of each part of a table: as many as fit ``width``; an interval stays beside its value.
+
+    Columns of words that name the row, the first one and ``against``, begin each part.
+    """
+    widths = [max(len(text) for text in (column, *(row[i] for row in cells))) for i, column in enumerate(columns)]
+    names = [i for i, column in enumerate(columns) if i == 0 or column == "against"]
+    groups: list[list[int]] = []
+    for i, column in enumerate(columns):
+        if i in names:
+            continue
+        if column.startswith("95") and groups:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+
+    def needed(chosen: Sequence[int]) -> int:
+        return sum(widths[i] + 3 for i in chosen) + 1
+
+    parts = [list(names)]
+    for group in groups:
+        if needed([*parts[-1], *group]) > width and len(parts[-1]) > len(names):
+            parts.append(list(names))
+        parts[-1] += group
+    return parts
 
 
 def _escape(text: str) -> str:

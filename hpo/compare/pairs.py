@@ -113,7 +113,7 @@ def _sentence(
         if interval is not None:
             low, high = sorted((abs(interval.low), abs(interval.high)))
             is_one_sided = interval.low * interval.high > 0
-            sentence += f" (95 % {low:.3g} to {high:.3g})" if is_one_sided else " (95 % from either side of 0)"
+            sentence += f" (95 % {low:.3g} to {high:.3g})" if is_one_sided else " (its 95 % interval holds 0)"
     elif verdict == "no difference that these repeats could show":
         sentence = f"{a} against {b}: {verdict}"
         if smallest is not None:

@@ -174,6 +174,7 @@ def cost(c: Comparison) -> Table:
     ]
     note = (
         "Over all repeats; seconds are those of the workers. "
+        "Retried: attempts that ended without a result (a worker died, the trainer failed) and were made again. "
         "Audit: trials that would have been pruned, were continued, and ended among the best 5 %."
     )
     return Table("cost", "Spent by each sampler", [*columns, "audit"], rows, note)

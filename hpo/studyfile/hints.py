@@ -86,7 +86,7 @@ def usual_name(name: Any, table: Iterable[str]) -> str | None:
     if not isinstance(name, str):
         return None
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
-    for suffix in ("sampler", "pruner", "search", "optimizer"):
+    for suffix in ("sampler", "pruner", "search", "optimizer", "scheduler"):
         plain = plain.removesuffix(suffix) or plain
     names = {re.sub(r"[^a-z0-9]", "", known): known for known in table}
     usual = names.get(plain) or USUAL_NAMES.get(plain)

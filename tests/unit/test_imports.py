@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (
     {"cli"},
     {"api", "dashboard"},
-    {"launchers", "export", "compare"},
+    {"launchers", "export", "compare", "firstfile"},
     {"worker"},
     {"experiment"},
     {"studyfile", "files"},

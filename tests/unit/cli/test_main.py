@@ -23,6 +23,7 @@ COMMANDS = {
     "stop",
     "export",
     "import",
+    "init",
     "launch",
     "list",
     "logs",
