@@ -49,10 +49,8 @@ def steps(study: StudyRecord, pareto: Pareto | None = None) -> Steps:
     ended.sort(key=lambda trial: (math.inf if trial.end is None else trial.end, trial.number))
     if pareto is None:
         worst = -math.inf if study.maximize else math.inf
-        values = [
-            trial.value if trial.state == "complete" and trial.number in counting and trial.value is not None else worst
-            for trial in ended
-        ]
+        candidates = {outcome.number: outcome.value for outcome in study.outcomes()}
+        values = [candidates.get(trial.number, worst) for trial in ended]
         best = (np.maximum if study.maximize else np.minimum).accumulate(np.array(values, dtype=float))
     else:
         points = [values_of(trial) if trial.number in counting else None for trial in ended]

@@ -234,6 +234,7 @@ def trial_record(trial: FrozenTrial, lineage: int, attempt: int) -> TrialRecord:
         state=STATES[trial.state.name],
         value=value if value is not None and math.isfinite(value) else None,
         second=second if second is not None and math.isfinite(second) else None,
+        violates=any(violation > 0 for violation in trial.constraints.values()),
         params=trial.params,
         distributions=trial.distributions,
         config=attrs.get(attributes.CONFIG) or {},

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from hpo.compare.pairs import Finals
 from hpo.compare.records import StudyRecord
 from hpo.experiment.trainer_version import short_source
+from hpo.search.bounds import listed
 
 
 def standing_notes(finals: Finals, repeats: Mapping[str, int], finished: bool) -> list[str]:
@@ -94,6 +95,11 @@ def record_notes(studies: Sequence[StudyRecord]) -> list[str]:
     failed = sum(trial.state == "failed" for study in studies for trial in study.last_attempts())
     if failed:
         notes.append(f"{_count(failed, 'trial')} of the budget failed and gave no result: hpo status says why.")
+    violating = sum(t.violates and t.state == "complete" for study in studies for t in study.last_attempts())
+    if constraints := studies[0].study_file.get("constraints"):
+        verb = "violates" if violating == 1 else "violate"
+        of = f"{verb} the constraints ({listed(constraints)})"
+        notes.append(f"{_count(violating, 'complete trial')} {of} and cannot be the best.")
     imported = sum(study.imported for study in studies)
     if imported:
         notes.append(f"{_count(imported, 'finished trial')} added by hand: not part of this comparison.")

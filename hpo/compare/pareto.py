@@ -78,8 +78,8 @@ def pareto_of(studies: Sequence[StudyRecord]) -> Pareto | None:
 
 
 def values_of(trial: TrialRecord) -> Point | None:
-    """Both values of a complete trial."""
-    if trial.state != "complete" or trial.value is None or trial.second is None:
+    """Both values of a complete trial that keeps the constraints."""
+    if trial.state != "complete" or trial.violates or trial.value is None or trial.second is None:
         return None
     return trial.value, trial.second
 

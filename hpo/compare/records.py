@@ -36,6 +36,7 @@ class TrialRecord:
         value: the final value of a complete trial; of a pruned one the last reported value; None if it has none, or
             one that is not finite.
         second: the value of the second objective, if there is one.
+        violates: whether it violates a measured constraint, so that it is no candidate for the best.
         params: what the sampler chose.
         distributions: what each parameter was chosen from (``optuna.distributions``); only the importance looks at it.
         config: the whole configuration, or {} if none was stored.
@@ -60,6 +61,7 @@ class TrialRecord:
     state: State
     value: float | None = None
     second: float | None = None
+    violates: bool = False
     attempt: int = 0
     params: Mapping[str, Any] = field(default_factory=dict)
     distributions: Mapping[str, Any] = field(default_factory=dict)
@@ -162,7 +164,7 @@ class StudyRecord:
                 t.trial_id or 0, self.study_id or 0, t.number, t.value, self._configuration_key(t), t.seed, t.second
             )
             for t in self.last_attempts()
-            if t.state == "complete" and t.value is not None
+            if t.state == "complete" and t.value is not None and not t.violates
         ]
 
     def _configuration_key(self, trial: TrialRecord) -> str:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from hpo.database import attributes, search_clock
 from hpo.database.study_budget import NEEDED, StudyBudget, read_budgets
-from hpo.database.trial_writes import execute, write_attributes
+from hpo.database.trial_writes import KEEPS_CONSTRAINTS, execute, write_attributes
 from hpo.errors import ExperimentDeletedError
 
 
@@ -44,10 +44,11 @@ class Claim:
     reserved: int | None = None
 
 
-REACHED = """
+REACHED = f"""
 UPDATE hpo_studies s SET reached = EXISTS (
   SELECT 1 FROM trials t JOIN hpo_trials h USING (trial_id) JOIN trial_values v USING (trial_id)
   WHERE t.study_id = s.study_id AND t.state = 'COMPLETE' AND v.objective = 0 AND v.value_type = 'FINITE'
+    AND {KEEPS_CONSTRAINTS.format("t.trial_id")}
     AND CASE WHEN s.maximize THEN v.value >= s.stop_at ELSE v.value <= s.stop_at END)
 WHERE s.study_id = :s
 """

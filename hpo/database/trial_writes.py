@@ -107,6 +107,11 @@ def _stored(value: float) -> tuple[float | None, str]:
     return value, "FINITE"
 
 
+KEEPS_CONSTRAINTS = """NOT EXISTS (SELECT 1 FROM trial_system_attributes c WHERE c.trial_id = {}
+  AND c.key LIKE 'constraints:%' AND c.value_json ~ '^[0-9.]*[1-9]')"""
+"""Whether a trial violates no constraint, of which a positive number is the violation."""
+
+
 def finish(
     connection: sa.Connection,
     trial_id: int,
@@ -138,9 +143,10 @@ def finish(
         )
     is_timed = execute(
         connection,
-        """
+        f"""
         UPDATE hpo_studies SET epochs_spent = epochs_spent + :e, reached = reached OR coalesce(
-            CASE WHEN maximize THEN CAST(:v AS float8) >= stop_at ELSE CAST(:v AS float8) <= stop_at END, false)
+            CASE WHEN maximize THEN CAST(:v AS float8) >= stop_at ELSE CAST(:v AS float8) <= stop_at END
+            AND {KEEPS_CONSTRAINTS.format(":t")}, false)
         WHERE study_id = (SELECT study_id FROM hpo_trials WHERE trial_id = :t) RETURNING num_seconds IS NOT NULL
         """,
         e=epochs,

@@ -4,6 +4,7 @@
   that a person adds with Optuna inform the sampler, but cost nothing of the budget and are nobody's result.
 - Only a COMPLETE trial with a finite value is a candidate for the best. A pruned one was stopped as worse, a failed
   one has no value.
+- A trial that violates a measured constraint is a result, and no candidate for the best.
 - A configuration that several seeds have trained counts with the mean over the seeds: of many single runs the best
   one is mostly the luckiest one.
 """
@@ -18,8 +19,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.database import attributes
+from hpo.database.trial_writes import KEEPS_CONSTRAINTS
 from hpo.errors import ExperimentError, UsageError, near_miss
 from hpo.experiment.experiment import Experiment
+from hpo.search.bounds import listed
 from hpo.search.objectives import Objective, pareto_front
 
 
@@ -95,7 +98,7 @@ def pareto_results(outcomes: Iterable[Outcome], objectives: Sequence[Objective])
     return [found[place] for place in pareto_front(points, objectives)]
 
 
-OUTCOMES = """
+OUTCOMES = f"""
 SELECT t.trial_id, t.study_id, t.number, v.value,
   coalesce((SELECT md5(value_json) FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :given),
     (SELECT md5(value_json) FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :config),
@@ -106,6 +109,7 @@ JOIN trials t ON t.study_id = wanted.study_id AND t.trial_id > wanted.after
 JOIN hpo_trials h USING (trial_id) JOIN trial_values v USING (trial_id)
 LEFT JOIN trial_values w ON w.trial_id = t.trial_id AND w.objective = 1
 WHERE v.objective = 0 AND t.state = 'COMPLETE' AND NOT h.retried AND v.value IS NOT NULL
+  AND {KEEPS_CONSTRAINTS.format("t.trial_id")}
 """
 ATTRIBUTES = """
 SELECT trial_id, json_object_agg(key, value_json)::text FROM trial_user_attributes
@@ -224,6 +228,11 @@ def best_trials(
         attrs = trial_attributes(connection, [result.outcome.trial_id for result in best])
     if not best:
         of = "" if sampler is None else f" of {sampler}"
+        if constraints := experiment.content.get("constraints"):
+            raise ExperimentError(
+                f"no complete trial{of} of {experiment.name!r} keeps the constraints ({listed(constraints)}): there is "
+                "no best configuration; hpo compare says how many violate them"
+            )
         raise ExperimentError(
             f"no trial{of} of {experiment.name!r} has completed yet: there is no best configuration "
             "(trials that were added by hand do not count)"

@@ -35,7 +35,7 @@ OF_THE_SEARCH = frozenset(
     {
         *("name", "samplers", "repeats", "budget", "pruner", "seed", "target", "audit", "slots", "fixed", "space"),
         *("epoch_timeout_seconds", "trial_timeout_seconds", "max_retries", "keep_folders", "stop_at_target"),
-        *("try_first", "forbidden", "like", "portfolio", "starts", "provenance"),
+        *("try_first", "forbidden", "constraints", "like", "portfolio", "starts", "provenance"),
     }
 )
 """Keys of a study file that say how to search. All others say how to train, and are exported as they are."""

@@ -73,7 +73,11 @@ def _with_feasibility(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     It wants a value and a constraint of every trial. A refused configuration has no value and gets the mean of the
     others, so that it says nothing about the objective; the constraint is 1 for it and -1 for the others.
     """
-    values = [trial.values[0] for trial in trials if trial.state is TrialState.COMPLETE and not is_infeasible(trial)]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
+    measured = {frozenset(trial.constraints) for trial in complete}
+    if len(measured) == 1 and frozenset() not in measured and not any("feasible" in t.constraints for t in trials):
+        return list(trials)  # measured constraints have numbers of their own, and what violates them has a value
+    values = [trial.values[0] for trial in complete if not is_infeasible(trial)]
     finite = [value for value in values if math.isfinite(value)]
     if not finite or not any(is_infeasible(trial) for trial in trials):
         return list(trials)

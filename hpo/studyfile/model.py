@@ -12,6 +12,7 @@ import pydantic
 
 from hpo.database import attributes
 from hpo.errors import ConfigurationRefusedError
+from hpo.search.bounds import Bound
 from hpo.search.context import SearchContext
 from hpo.search.objectives import Objective, objectives_of
 from hpo.search.pruner_registry import PrunerSpec
@@ -114,6 +115,9 @@ class StudyFile(pydantic.BaseModel):
     forbidden: list[dict[str, Any]] = []
     """Combinations that are never drawn and left out of grids: tables of parameter = value, list of values or
     ``{ low, high }``; all of a table's conditions must hold."""
+    constraints: dict[str, Bound] | None = None
+    """Bounds on metrics that are known after a trial only, such as ``num_parameters = { at_most = 100000 }``; what
+    violates one is nobody's best, and samplers avoid it."""
     space: SearchSpace = pydantic.Field(default_factory=lambda: Space({}))
     """The parameters that are searched."""
     try_first: list[dict[str, Any]] = []

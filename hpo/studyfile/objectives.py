@@ -1,4 +1,7 @@
-"""The keys ``metric`` and ``direction`` as lists of two, and what a file with two objectives must not have."""
+"""The keys ``metric`` and ``direction`` as lists of two, and what a file with two objectives must not have.
+
+Also the check of measured constraints, which are on metrics too.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,6 +9,7 @@ from typing import Any
 from hpo.search.sampler_registry import SAMPLERS
 from hpo.studyfile.model import StudyFile
 from hpo.studyfile.validation import Mistakes, shown, toml_path
+from hpo.trainers.registry import TRAINERS
 
 
 def split_objectives(data: Mapping[str, Any], mistakes: Mistakes) -> dict[str, Any]:
@@ -47,6 +51,19 @@ def joined_objectives(content: Mapping[str, Any]) -> dict[str, Any]:
         joined["metric"] = [content["metric"], content["second_metric"]]
         joined["direction"] = [content["direction"], content["second_direction"]]
     return joined
+
+
+def check_constraints(study_file: StudyFile, mistakes: Mistakes) -> None:
+    """Adds constraints on metrics that the trainer does not yield."""
+    entry = TRAINERS[study_file.trainer]
+    for name in study_file.constraints or ():
+        where = toml_path("constraints", name)
+        if entry.suggests:
+            mistakes.add(where, "an objective yields its value alone; raise hpo.Infeasible in it, or leave this out")
+        elif entry.metrics is not None and name not in entry.metrics:
+            mistakes.unknown(where, f"metric of the trainer {entry.name!r}:", name, entry.metrics)
+        elif name.startswith("test_") and entry.metrics is not None:
+            mistakes.add(where, "does not exist in a search, which never uses the test set; take a val_ metric")
 
 
 def check_two_objectives(study_file: StudyFile, mistakes: Mistakes) -> None:

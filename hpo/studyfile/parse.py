@@ -21,7 +21,7 @@ from hpo.studyfile.constraints import check_budget, check_pruner, check_samplers
 from hpo.studyfile.json_values import json_compatible, name_mistake
 from hpo.studyfile.model import StudyFile
 from hpo.studyfile.objective import check_objective, with_defaults_of_objective
-from hpo.studyfile.objectives import check_two_objectives, split_objectives
+from hpo.studyfile.objectives import check_constraints, check_two_objectives, split_objectives
 from hpo.studyfile.parse_forbidden import check_forbidden, read_forbidden
 from hpo.studyfile.parse_search import read_pruner, read_samplers
 from hpo.studyfile.parse_space import read_space
@@ -106,6 +106,7 @@ class _Reader:
         check_budget(study_file, self.mistakes)
         check_pruner(study_file, self.mistakes)
         check_two_objectives(study_file, self.mistakes)
+        check_constraints(study_file, self.mistakes)
         return study_file
 
     def _read(self, key: str, read: Any) -> None:

@@ -18,6 +18,7 @@ from hpo.experiment.experiment import Experiment
 from hpo.files.artifacts import attach, attach_text, epochs_table
 from hpo.files.checkpoints import CheckpointFolder
 from hpo.search.objectives import Objective
+from hpo.search.optuna_internals import CONSTRAINT_PREFIX
 from hpo.trainers.metrics import value_epoch, with_latest
 from hpo.worker import failures
 from hpo.worker.db_thread import DatabaseThread
@@ -75,6 +76,13 @@ class Outcomes:
             metrics = trial.final
         if (second := self._study_file.second_metric) is not None and trial.final is None:
             metrics = with_latest(metrics, trial.history, chosen, second)
+        for name, bound in (self._study_file.constraints or {}).items():
+            metrics = with_latest(metrics, trial.history, chosen, name)
+            if name in metrics:
+                self._cache.set_trial_system_attr(trial_id, CONSTRAINT_PREFIX + name, bound.violation(metrics[name]))
+                if bound.violation(metrics[name]) > 0:
+                    violation = f"violates the constraint {name} {bound}: {metrics[name]:g}"
+                    reason = violation if reason is None else f"{reason}; {violation}"
         value, other = values_of(metrics, self._study_file.objectives)
         self._cache.set_trial_user_attr(trial_id, attributes.METRICS, metrics)
         self._cache.set_trial_user_attr(trial_id, attributes.TRAINED_ON, self._trained_on)

@@ -85,7 +85,8 @@ def tidy_folders(cache: TrialCache, runner: StudyRunner, options: WorkerOptions)
         if lineage is None or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             continue
         ended.append(lineage)
-        if trial.state is TrialState.COMPLETE and trial.value is not None:
-            rank = (sign * trial.value, -lineage)
+        keeps = not any(violation > 0 for violation in trial.constraints.values())
+        if trial.state is TrialState.COMPLETE and trial.values and keeps:
+            rank = (sign * trial.values[0], -lineage)
             best = rank if best is None else max(best, rank)
     folders.keep_best(None if policy == "none" or best is None else -best[1], ended)

@@ -374,12 +374,19 @@ class Worker:
             self._fail(trial, missing_objective(trial.history, objective))
         elif not math.isfinite(trial.history[chosen][objective]):
             self._finish(trial, TrialState.PRUNED, f"{objective} was never a finite number")
-        elif second is not None and (other := with_latest({}, trial.history, chosen, second).get(second)) is None:
-            self._fail(trial, missing_objective(trial.history, second))
-        elif second is not None and other is not None and not math.isfinite(other):
+        elif (absent := self._absent(trial.history)) is not None:
+            self._fail(trial, missing_objective(trial.history, absent))
+        elif second is not None and not math.isfinite(other := with_latest({}, trial.history, chosen, second)[second]):
             self._finish(trial, TrialState.PRUNED, f"{second} is {other}")
         else:
             self._finish(trial, TrialState.COMPLETE, reason)
+
+    def _absent(self, history: list[dict[str, float]]) -> str | None:
+        """A metric that the study file names beside the first, in a second objective or a constraint, and that no epoch
+        has."""
+        second = self.study_file.second_metric
+        names = [*(self.study_file.constraints or ()), *([] if second is None else [second])]
+        return next((name for name in names if not any(name in metrics for metrics in history)), None)
 
     def _reported(self, history: list[dict[str, float]]) -> float | None:
         """What the last epoch of ``history`` reports; None if it is an epoch without a report."""

@@ -74,3 +74,27 @@ def test_every_sampler_that_says_so_is_accepted() -> None:
     assert {"random", "grid", "qmc", "tpe", "nsgaii", "auto"} <= set(able)
     space = {"lr": {"low": 0.01, "high": 1.0, "grid": [0.1, 0.2]}}
     assert parse_study_file({**TWO, "samplers": able, "space": space}, "the file").samplers
+
+
+@pytest.mark.parametrize(
+    ("constraints", "expected"),
+    [
+        ({"val_los": {"at_most": 1}}, "constraints.val_los: unknown metric of the trainer 'toy': 'val_los'"),
+        ({"val_loss": {}}, "constraints.val_loss: {} is refused; expected { at_most = … }, { at_least = … } or both"),
+        ({"val_loss": {"at_most": 1, "at_least": 2}}, "constraints.val_loss: at_least = 2 is above at_most = 1"),
+        ({"val_loss": {"atmost": 1}}, "constraints.val_loss.atmost: unknown name"),
+        ({"val_loss": 5}, "constraints.val_loss: 5 is refused"),
+        ({"val_loss": {"at_most": "5"}}, "constraints.val_loss.at_most: '5' is refused; expected a valid number"),
+        ({"test_loss": {"at_most": 5}}, "constraints.test_loss: does not exist in a search"),
+    ],
+)
+def test_bad_constraints(constraints: dict[str, Any], expected: str) -> None:
+    found = mistakes(metric="val_loss", constraints=constraints)
+    assert any(line.startswith(expected) for line in found), found
+
+
+def test_constraints_are_recorded_only_if_they_are_given() -> None:
+    given = parse_study_file({**TWO, "constraints": {"speed": {"at_least": 3}}}, "the file")
+    assert given.to_json()["constraints"] == {"speed": {"at_least": 3}}
+    assert study_file_from_json(given.to_json()) == given
+    assert "constraints" not in parse_study_file(TWO, "the file").to_json()
