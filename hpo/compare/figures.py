@@ -88,6 +88,10 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median", scale: str = "v
             # If an end of the band is not known, the band ends at the line and has no height there.
             lower = [a if math.isfinite(a) else m for a, m in zip(low, center, strict=True)]
             upper = [b if math.isfinite(b) else m for b, m in zip(high, center, strict=True)]
+            # A point that only one edge has would be joined to another point of the other edge.
+            for k, ends in enumerate(zip(lower, upper, strict=True)):
+                if not all(map(math.isfinite, ends)):
+                    lower[k] = upper[k] = math.nan
             edge = {
                 "x": x,
                 "mode": "lines",
@@ -130,7 +134,7 @@ def curves(c: Comparison, axis: Axis, statistic: str = "median", scale: str = "v
     if place is None:
         title, scaled = f"{c.metric}, best so far", dict[str, Any](range=_range(focus))
     else:
-        title, scaled = f"{c.metric}: distance to the best", {"type": "log", "exponentformat": "power"}
+        title, scaled = f"{c.metric}: distance to the best", {"type": "log", "dtick": "D2", "tickformat": ".4~g"}
     layout = layout_of(CURVE_AXES[axis], title, hovermode="x unified", yaxis=scaled)
     layout["xaxis"]["rangemode"] = "tozero"
     return figure_of(data, layout)

@@ -57,7 +57,11 @@ class ParamAxis:
         low, high = (math.log10(end) if self.log else end for end in (self.low, self.high))
         pad = 0.03 * (high - low) or 0.05 * (abs(high) or 1.0)
         scale: dict[str, Any] = {"range": [low - pad, high + pad], "zeroline": False}
-        return {**scale, "type": "log", "dtick": 1, "exponentformat": "power"} if self.log else scale
+        if not self.log:
+            return scale
+        # Powers of ten; between fewer than two of them also their multiples by 2 and 5.
+        ticks = {"dtick": 1, "exponentformat": "power"} if high - low > 2 else {"dtick": "D2", "tickformat": ".4~g"}
+        return {**scale, "type": "log", **ticks}
 
 
 def param_axis(name: str, values: Sequence[Any], studies: Sequence[StudyRecord]) -> ParamAxis:
