@@ -18,6 +18,7 @@ from rich.table import Table as RichTable
 from hpo import strict_json
 from hpo.compare import tables
 from hpo.compare.comparison import Comparison, SamplerComparison
+from hpo.compare.pairs import headline
 from hpo.compare.report import Report
 from hpo.compare.stats import Interval
 
@@ -45,6 +46,7 @@ def to_json(report: Report | Comparison) -> dict[str, Any]:
         "direction": "maximize" if c.maximize else "minimize",
         "confidence": c.confidence,
         "finished": c.finished,
+        "verdict": headline({name: s.final for name, s in c.samplers.items()}, c.pairs, c.maximize),
         "notes": list(c.notes),
         "samplers": {name: _sampler(s) for name, s in c.samplers.items()},
         "pairwise": pairwise,

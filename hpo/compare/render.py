@@ -14,6 +14,7 @@ import jinja2
 from hpo import strict_json
 from hpo.compare import figures, pareto_figure, tables
 from hpo.compare.comparison import Comparison
+from hpo.compare.pairs import headline
 from hpo.compare.records import CURVE_AXES
 from hpo.compare.report import Report
 
@@ -67,6 +68,7 @@ class ExperimentView:
 
     comparison: Comparison
     prefix: str
+    headline: str
     verdicts: Sequence[tuple[str, str]]
     curves: FigureView
     final: FigureView
@@ -86,6 +88,7 @@ def experiment_view(c: Comparison, prefix: str = "") -> ExperimentView:
     return ExperimentView(
         comparison=c,
         prefix=prefix,
+        headline=headline({name: s.final for name, s in c.samplers.items()}, c.pairs, c.maximize),
         verdicts=[(_verdict_class(p.verdict, p.resolvable), p.sentence) for p in c.pairs],
         curves=FigureView(
             f"{prefix}curve_trials_median_value",

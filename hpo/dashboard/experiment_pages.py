@@ -161,8 +161,13 @@ class ExperimentPages:
         """The newest failed lineages, with what a person wants to know of each."""
         if not standing.overview.failed:
             return []
-        with self._live.engine.connect() as connection:
-            found = status.failures(connection, [entry.study_id for entry in standing.entries])
+        ids = [entry.study_id for entry in standing.entries]
+
+        def read() -> dict[int, list[dict[str, Any]]]:
+            with self._live.engine.connect() as connection:
+                return status.failures(connection, ids)
+
+        found = self._live.read(read)
         names = {entry.study_id: entry.name for entry in standing.entries}
         listed = [
             {**failure, "study_id": study_id, "study": names[study_id]}

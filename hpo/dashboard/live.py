@@ -168,13 +168,13 @@ class Live:
         token, slot = _token(entries), self._slot(name)
         known = slot.standing
         if known is None or known.token != token:
-            known = slot.standing = Standing(token, self._read(lambda: overview(self.engine, name, entries)), entries)
+            known = slot.standing = Standing(token, self.read(lambda: overview(self.engine, name, entries)), entries)
         return known
 
     def progress(self, name: str) -> Progress:
         """How fast it goes; raises as :meth:`entries`."""
         entries = self.entries(name)
-        return self._read(lambda: progress(self.engine, entries))
+        return self.read(lambda: progress(self.engine, entries))
 
     def current(self, name: str) -> Current:
         """The trials as they stand, or as they stood a moment ago.
@@ -198,7 +198,8 @@ class Live:
             return self._slots.setdefault(name, _Slot())
 
     @staticmethod
-    def _read(query: Callable[[], T]) -> T:
+    def read(query: Callable[[], T]) -> T:
+        """What a query returns; raises StorageError if the database does not answer."""
         try:
             return query()
         except sa.exc.SQLAlchemyError as error:

@@ -115,8 +115,13 @@ class Pages:
             "SELECT value_json FROM study_user_attributes JOIN hpo_studies USING (study_id) "
             "WHERE study_id = :s AND key = :key"
         )
-        with self._live.engine.connect() as connection:
-            found = connection.execute(sa.text(query), {"s": study_id, "key": attributes.EXPERIMENT}).scalar()
+        parameters = {"s": study_id, "key": attributes.EXPERIMENT}
+
+        def read() -> Any:
+            with self._live.engine.connect() as connection:
+                return connection.execute(sa.text(query), parameters).scalar()
+
+        found = self._live.read(read)
         return None if found is None else str(json.loads(found))
 
     def static(self, name: str) -> bytes | str:

@@ -70,8 +70,9 @@ def until(page, expression):
 
 def wait_for_figures(page):
     """Has every figure drawn, those below the window too, as before a page is printed."""
-    page.evaluate("window.hpoLoadAll && window.hpoLoadAll()")
-    until(page, "[...document.querySelectorAll('[data-figure]')].every(f => f.dataset.drawn)")
+    page.wait_for_selector("[data-figure]", state="attached")
+    load_all = "(window.hpoLoadAll && window.hpoLoadAll())"  # the script may still be on its way
+    until(page, f"{load_all}, [...document.querySelectorAll('[data-figure]')].every(f => f.dataset.drawn)")
 
 
 DRAWN = """place => {

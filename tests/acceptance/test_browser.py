@@ -300,7 +300,7 @@ def test_optunas_pages_carry_the_comparison(dashboard, visit):
     open_experiment(page)
     page.locator("summary", has_text="Studies in Optuna").click()
     page.get_by_role("link", name="All studies in Optuna").click()
-    expect(page.get_by_text("Compare", exact=False).first).to_be_visible()
+    expect(page.get_by_text("Compare", exact=False).first).to_be_visible(timeout=30_000)
     page.wait_for_selector(".main-svg")
     page.go_back()
     page.locator("summary", has_text="Studies in Optuna").click()

@@ -30,6 +30,7 @@ def test_json_has_everything_and_no_infinities():
     content = json.loads(output.dumps(comparison(study_file={"target": 0.74})))
     assert content["experiment"] == "e"
     assert content["direction"] == "maximize"
+    assert content["verdict"].startswith("tpe is better than random by 0.0535 (95 %: ")
     tpe = content["samplers"]["tpe"]
     assert tpe["curves"]["trials"]["x"] == [1, 2]
     assert tpe["curves"]["trials"]["median"][0] == 0.1
