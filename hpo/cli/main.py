@@ -24,6 +24,7 @@ from hpo.cli.options import (
 )
 from hpo.cli.parts import list_parts
 from hpo.cli.retry import retry
+from hpo.cli.show import show_trial, workers
 from hpo.cli.status import status
 from hpo.cli.steer import enqueue, extend, pause, prune, resume, stop
 from hpo.cli.support import load_named, open_storage_of, runs_note, show
@@ -147,6 +148,8 @@ app.command()(resume)
 app.command()(prune)
 app.command()(extend)
 app.command()(enqueue)
+app.command("show")(show_trial)
+app.command()(workers)
 app.command()(compare)
 app.command()(dashboard)
 

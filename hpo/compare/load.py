@@ -55,6 +55,7 @@ class StudyEntry:
     seconds_left: float | None
     ended: EndedTrials
     num_workers: int = 0
+    halt: str | None = None
 
     @property
     def sampler(self) -> str:
@@ -74,7 +75,16 @@ class StudyEntry:
         """Changes whenever a record of this study would."""
         again = json.dumps(self.attrs.get(attributes.RETRAINED))
         budget = tuple(self.budget.items())
-        return (self.study_id, self.name, self.counts.key(), budget, self.finished, self.num_workers > 0, again)
+        return (
+            self.study_id,
+            self.name,
+            self.counts.key(),
+            budget,
+            self.finished,
+            self.num_workers > 0,
+            self.halt,
+            again,
+        )
 
 
 class Loader:
@@ -192,6 +202,7 @@ class Loader:
                     place.seconds_left,
                     ended[study_id],
                     alive.get(study_id, 0),
+                    place.halt,
                 )
             )
         return entries

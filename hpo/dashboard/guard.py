@@ -177,6 +177,12 @@ class Guard:
             query = environ.get("QUERY_STRING", "")
             wanted = path.encode("latin-1").decode("utf-8", "replace") + (f"?{query}" if query else "")
             return "303 See Other", [("Location", f"{PREFIX}/login?next={quote(wanted, safe='')}")], "Log in first."
+        referer = urlsplit(environ.get("HTTP_REFERER", ""))
+        if path.startswith(f"{PREFIX}/") and "text/html" in environ.get("HTTP_ACCEPT", ""):
+            # A form whose login had expired: nothing is changed, and the person comes back to its page.
+            page = referer.path + (f"?{referer.query}" if referer.query else "")
+            wanted = f"next={quote(page or PREFIX + '/', safe='')}&expired=1"
+            return "303 See Other", [("Location", f"{PREFIX}/login?{wanted}")], "Log in first."
         return "401 Unauthorized", [], "Log in first."
 
     def _answer(

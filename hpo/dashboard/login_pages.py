@@ -25,6 +25,8 @@ class LoginPages:
         wanted = local_path(bottle.request.query.next or bottle.request.forms.next)
         if self._access.login is None or self._is_logged_in():
             return bottle.redirect(wanted, 303)
+        if not message and bottle.request.query.expired == "1":
+            message = "Your login had expired, so nothing was changed. Log in, and do it again."
         return web.page("login.html", self._access, message=message, wanted=wanted)
 
     def log_in(self) -> Any:

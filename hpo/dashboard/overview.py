@@ -163,9 +163,12 @@ def overview(engine: sa.Engine, name: str, entries: Sequence[StudyEntry]) -> Ove
 
 
 def state_of(entries: Sequence[StudyEntry]) -> str:
-    """``finished``, ``running``, ``stopped`` (begun, and no worker is alive) or ``not started``."""
+    """``finished``, ``running``, ``paused``, ``stopped`` (begun, and no worker is alive) or ``not
+    started``."""
     if all(entry.finished for entry in entries):
         return "finished"
+    if any(entry.halt == "paused" for entry in entries):
+        return "paused"
     states = _states(entries)
     if states["running"] and any(entry.num_workers for entry in entries):
         return "running"

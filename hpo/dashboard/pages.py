@@ -21,14 +21,21 @@ from hpo.dashboard.experiment_pages import ExperimentPages, Exporter
 from hpo.dashboard.guard import PREFIX, Access
 from hpo.dashboard.live import Live
 from hpo.dashboard.login_pages import LoginPages
+from hpo.dashboard.steering import SteeringPages
+from hpo.dashboard.trial_page import TrialPage
+from hpo.dashboard.trials import TrialsPages
+from hpo.dashboard.workers import WorkersPage
 from hpo.database import attributes
+from hpo.database.storage import Storage
 from hpo.errors import ExperimentError, HPOError, StorageError
+from hpo.settings import Settings
 
 OWN_STATIC = {
     "live.js": "text/javascript",
     "lazy.js": "text/javascript",
     "list.js": "text/javascript",
     "page.css": "text/css",
+    "trials.css": "text/css",
     "optuna.css": "text/css",
 }
 STATIC = {"app.css": "text/css", "figures.js": "text/javascript", "theme.js": "text/javascript"}
@@ -38,7 +45,7 @@ OPTUNA_STUDY = re.compile(r"/dashboard/studies/(\d{1,18})(/.*)?")
 class Pages:
     """The bottle application of our pages."""
 
-    def __init__(self, live: Live, access: Access, export: Exporter) -> None:
+    def __init__(self, live: Live, access: Access, export: Exporter, storage: Storage, settings: Settings) -> None:
         self._live, self._access = live, access
         self.app = bottle.Bottle()
         routes: list[tuple[str, str, Callable[..., Any]]] = [
@@ -48,6 +55,10 @@ class Pages:
             ("/api/experiments", "GET", self.api_experiments),
             *ExperimentPages(live, access, export).routes,
             *LoginPages(access).routes,
+            *TrialsPages(storage, access).routes,
+            *TrialPage(storage, access, settings).routes,
+            *WorkersPage(storage, access).routes,
+            *SteeringPages(storage, access, settings).routes,
         ]
         for path, method, view in routes:
             self.app.route(PREFIX + path, method, self._guarded(view, as_json=path.startswith("/api/")))

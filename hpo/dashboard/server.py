@@ -30,6 +30,7 @@ from hpo.database.storage import Storage
 from hpo.errors import DashboardError
 from hpo.files.artifacts import PREFIX as PREFIX_OF_ARTIFACTS
 from hpo.files.artifacts import ArtifactFolder
+from hpo.settings import Settings
 
 THREADS = 8
 
@@ -67,17 +68,22 @@ class Artifacts(ArtifactFolder):
 
 
 def make_app(
-    storage: Storage, artifacts: str | Path | Sequence[str | Path], access: Access, export: Exporter
+    storage: Storage,
+    artifacts: str | Path | Sequence[str | Path],
+    access: Access,
+    export: Exporter,
+    settings: Settings | None = None,
 ) -> WSGIApplication:
     """Optuna's dashboard at ``/``, ours under ``/hpo/``, one guard before both.
 
     ``artifacts``: the folder or address of artifacts; of several, new ones go into the first.
+    ``settings``: where logs and checkpoints are; the environment's without it.
     """
     live = Live(storage)
     places = [artifacts] if isinstance(artifacts, str | Path) else artifacts
     optuna_app: WSGIApplication = optuna_dashboard.wsgi(live.loader.storage, artifact_store=Artifacts(storage, *places))
     optuna_pages = OptunaPages(optuna_app, storage)
-    our_app: WSGIApplication = Pages(live, access, export).app
+    our_app: WSGIApplication = Pages(live, access, export, storage, settings or Settings()).app
     web.templates(), static_text("app.css")
 
     def dispatch(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

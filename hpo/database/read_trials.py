@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 # One row a trial, or one of nulls for a study in which there is none to read; no row where there is no such study.
 # The child tables are read through their unique indexes on trial_id, so the cost is that of the trials that are
 # wanted, and 10,000 of them come in one round trip.
-READ_TRIALS = """
+TRIAL_COLUMNS = """
 SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complete,
   (SELECT json_agg(json_build_array(value, value_type::text) ORDER BY objective)::text
      FROM trial_values WHERE trial_id = t.trial_id),
@@ -21,8 +21,9 @@ SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complet
   (SELECT json_object_agg(key, value_json)::text FROM trial_system_attributes WHERE trial_id = t.trial_id),
   (SELECT json_agg(json_build_array(step, intermediate_value, intermediate_value_type::text) ORDER BY step)::text
      FROM trial_intermediate_values WHERE trial_id = t.trial_id)
-FROM studies s LEFT JOIN trials t ON {} WHERE s.study_id = :study_id ORDER BY t.trial_id
 """
+READ_TRIALS = TRIAL_COLUMNS + "FROM studies s LEFT JOIN trials t ON {} WHERE s.study_id = :study_id ORDER BY t.trial_id"
+READ_TRIALS_OF = TRIAL_COLUMNS + "FROM trials t WHERE t.trial_id = ANY(:trial_ids)"
 
 
 _SPECIAL = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}

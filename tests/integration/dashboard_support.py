@@ -61,7 +61,8 @@ def serve_fixture(storage, tmp_path):
     def start(**options) -> Browser:
         access = make_access("127.0.0.1", **options)
         settings = Settings(home=tmp_path)
-        server = Server(make_app(storage, tmp_path / "artifacts", access, exporter(storage, settings)), "127.0.0.1", 0)
+        app = make_app(storage, tmp_path / "artifacts", access, exporter(storage, settings), settings)
+        server = Server(app, "127.0.0.1", 0)
         opened.append((server, server.start()))
         return Browser(server.port)
 

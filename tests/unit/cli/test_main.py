@@ -20,6 +20,7 @@ COMMANDS = {
     "pause",
     "prune",
     "resume",
+    "show",
     "stop",
     "export",
     "import",
@@ -31,6 +32,7 @@ COMMANDS = {
     "status",
     "train",
     "worker",
+    "workers",
 }
 GROUP = typer.main.get_command(app)
 OPTIONS = [
