@@ -36,7 +36,7 @@ def regrets(table: str) -> Floats:
     for values in (1 - made.val_accuracy, made.val_loss.astype(np.float64)):
         for epoch in AFTER:
             for seed in range(values.shape[1]):
-                at = np.nan_to_num(values[:, seed, epoch - 1], nan=np.inf)
+                at = np.nan_to_num(values[:, seed, epoch - 1], nan=np.inf, posinf=np.inf)
                 best, median = at.min(), np.median(at)
                 tasks.append(np.minimum((at - best) / (median - best), WORST))
     return np.array(tasks).T
