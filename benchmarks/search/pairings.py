@@ -54,7 +54,7 @@ def _all() -> list[Pairing]:
             ("gp", "gp"),
         ):
             made.append(_ours(sampler, sampler, pruner, counterpart))
-        made += [_plain(sampler, pruner) for sampler in ("random", "qmc", "tpe", "tpe multivariate", "cmaes", "gp")]
+        made += [_plain(sampler, pruner) for sampler in ("random", "qmc", "tpe multivariate", "cmaes", "gp")]
     as_optuna = {"name": "tpe", "pruned": "optuna"}
     made.append(_ours("tpe, pruned as Optuna", as_optuna, "asha", "tpe multivariate"))
     for count in (5, 20):
