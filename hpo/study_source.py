@@ -38,7 +38,7 @@ OF_OPTUNA = {
     "catch": "leave it out: an error fails its trial, which is tried again, and the search goes on",
     "gc_after_trial": "leave it out",
     "show_progress_bar": "leave it out: progress is shown",
-    "directions": "a search has one objective: give direction=",
+    "directions": "give metric= and direction= as lists of two",
     "study_name": "give name=",
     "load_if_exists": "leave it out: a launch goes on with what is there",
 }
@@ -108,6 +108,8 @@ def _from_keys(entry: TrainerEntry, given: dict[str, Any]) -> StudyFile:
             content["budget"] = {"trials": value}
         elif name in ("sampler", "samplers"):
             content["samplers"] = [part.strip() for part in value.split(",")] if isinstance(value, str) else list(value)
+        elif name in ("metric", "direction") and isinstance(value, str) and "," in value:
+            content[name] = [part.strip() for part in value.split(",")]
         else:
             content[name] = value
     if entry.suggests:
@@ -116,7 +118,9 @@ def _from_keys(entry: TrainerEntry, given: dict[str, Any]) -> StudyFile:
             content["budget"] = {"trials": own.n_trials}
         if "budget" not in content and "fixed" not in content:
             raise UsageError("give the number of trials: --trials 100 (in Python trials=100)")
-        content.setdefault("direction", own.direction if own is not None else "minimize")  # Optuna's default
+        first = own.direction if own is not None else "minimize"  # Optuna's default
+        is_one = not isinstance(content.get("metric"), list | tuple) or len(content["metric"]) < 2
+        content.setdefault("direction", first if is_one else [first, "minimize"])
     return parse_study_file(content, f"the arguments for {entry.name}")
 
 

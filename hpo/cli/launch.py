@@ -85,7 +85,7 @@ def launch(
         typer.Option(
             "--direction",
             envvar="HPO_LAUNCH_DIRECTION",
-            help="Of an objective: minimize or maximize.",
+            help="Of an objective: minimize or maximize; of two values both: minimize,maximize.",
             show_default="minimize",
         ),
     ] = None,
@@ -105,7 +105,10 @@ def launch(
         int | None, typer.Option("--repeats", envvar="HPO_LAUNCH_REPEATS", help="Of an objective: searches a sampler.")
     ] = None,
     metric: Annotated[
-        str | None, typer.Option("--metric", envvar="HPO_LAUNCH_METRIC", help="Of an objective: its value's name.")
+        str | None,
+        typer.Option(
+            "--metric", envvar="HPO_LAUNCH_METRIC", help="Of an objective: its value's name, or two: loss,size."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", envvar="HPO_LAUNCH_SEED", help="Of an objective: the search's seed.")

@@ -3,8 +3,8 @@
 Which parameters a sampler draws together is told by the study file, so each case gets one with the parameters that it
 suggests. Left out is what cannot hold by design, each with its reason where it is left out, and of whole groups:
 
-- ``MultiObjectiveSamplerTestCase``: a study file has one metric, so no sampler ever meets a study with several;
-- ``SingleOnlySamplerTestCase`` wants that meeting refused, and is not a sampler's to refuse for the same reason.
+- ``MultiObjectiveSamplerTestCase``: two metrics are tested by whole workers, in ``worker/test_two_objectives.py``;
+- ``SingleOnlySamplerTestCase`` wants several metrics refused by the sampler; the study file refuses them.
 """
 
 import threading
