@@ -114,7 +114,7 @@ def test_a_program_finds_its_checkpoints_again(tmp_path: Path) -> None:
     killed_after(command(file, tmp_path / "state"), 3)
     time.sleep(0.2)
     epochs, runs = finished(command(file, tmp_path / "state"))
-    assert epochs in (6, 7)
+    assert 4 <= epochs <= 6  # reports of a program within a second after a saved one are not kept
     assert runs[0]["acc"] == 6.0
     log = next((tmp_path / "state" / "files").rglob("log.txt")).read_text()
     assert log.count("started at") == 2
