@@ -10,6 +10,7 @@ import typer
 
 from hpo.cli.compare import compare
 from hpo.cli.dashboard import dashboard
+from hpo.cli.doctor import doctor
 from hpo.cli.guessed import Commands
 from hpo.cli.import_trials import import_trials
 from hpo.cli.init import init
@@ -38,6 +39,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,  # hpo --show-completion, --install-completion
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help without rich takes two thirds of the time
     context_settings={"auto_envvar_prefix": "HPO", "help_option_names": ["-h", "--help"]},
 )
 app.command()(init)
@@ -152,6 +154,7 @@ app.command("show")(show_trial)
 app.command()(workers)
 app.command()(compare)
 app.command()(dashboard)
+app.command()(doctor)
 
 
 def _hide_password_from_process_list() -> None:

@@ -15,6 +15,7 @@ COMMANDS = {
     "compare",
     "dashboard",
     "delete",
+    "doctor",
     "enqueue",
     "extend",
     "pause",
