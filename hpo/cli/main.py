@@ -40,7 +40,7 @@ app = typer.Typer(
     add_completion=True,  # hpo --show-completion, --install-completion
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help without rich takes two thirds of the time
-    context_settings={"auto_envvar_prefix": "HPO", "help_option_names": ["-h", "--help"]},
+    context_settings={"auto_envvar_prefix": "HPO", "help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
 app.command()(init)
 app.command()(launch)

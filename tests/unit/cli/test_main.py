@@ -73,7 +73,7 @@ def test_help_in_words():
     shown = run("launch", "--help", COLUMNS="200", TERM="dumb")
     assert shown.returncode == 0
     for variable in ("HPO_STORAGE", "HPO_HOME", "HPO_DATA", "HPO_TRAINERS", "HPO_WORKERS"):
-        assert f"[env var: {variable}" in shown.stdout
+        assert f"[env var: {variable}" in " ".join(shown.stdout.split())
 
 
 @pytest.mark.parametrize("heavy", ["torch", "optuna", "plotly", "sqlalchemy", "pydantic"])
