@@ -1,8 +1,10 @@
 """Commands that people guess lead to the right one; the list of parts has the sizes of networks."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -44,9 +46,9 @@ def test_sizes_of_networks_on_data_sets() -> None:
 
 
 def test_completion_for_bash() -> None:
-    script = run("--show-completion", "bash")
-    shown = script.stdout or script.stderr
-    complete = f"{shown}\n_hpo_completion_test() {{ COMP_WORDS=(hpo sta); COMP_CWORD=1; }}"
-    assert subprocess.run(["bash", "-n", "-c", complete], capture_output=True).returncode == 0
-    ended = run(_HPO_COMPLETE="complete_bash", COMP_WORDS="hpo sta", COMP_CWORD="1")
-    assert "status" in ended.stdout.split(), (ended.stdout, ended.stderr, sys.executable)
+    command = Path(sys.executable).with_name("hpo")
+    script = subprocess.run([command, "--show-completion", "bash"], capture_output=True, text=True).stdout
+    assert subprocess.run(["bash", "-n", "-c", script], capture_output=True).returncode == 0
+    variables = {**os.environ, "_HPO_COMPLETE": "complete_bash", "COMP_WORDS": "hpo sta", "COMP_CWORD": "1"}
+    ended = subprocess.run([command], env=variables, capture_output=True, text=True)
+    assert "status" in ended.stdout.split(), (ended.stdout, ended.stderr)
