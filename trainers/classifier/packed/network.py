@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from hpo.trainers.classifier.augment import augmented
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.networks import build_network
+from hpo.trainers.classifier.packed.direct import direct_layers
 from hpo.trainers.classifier.packed.layers import ForwardState, packed_layers
 from hpo.trainers.classifier.precision import Precision
 from hpo.trainers.classifier.regularizers import Dropout
@@ -52,6 +53,7 @@ class PackedNetwork:
         self.is_features = not any(isinstance(part, nn.Conv2d) for part in module.modules())
         self.dropout_widths = dropout_widths(module)
         self.layers = packed_layers(module)
+        self.direct_layers = direct_layers(module)
         self.values_per_image = sum(parameter.shape[0] for parameter in module.parameters())
 
         def stacked(like: Tensor) -> Tensor:

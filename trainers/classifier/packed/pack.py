@@ -16,6 +16,7 @@ from torch import Tensor
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import Split, load_split
 from hpo.trainers.classifier.datasets import Part
+from hpo.trainers.classifier.packed.direct import DirectStep
 from hpo.trainers.classifier.packed.dropout import DropoutMasks
 from hpo.trainers.classifier.packed.evaluate import evaluate_slots
 from hpo.trainers.classifier.packed.graph import CapturedStep, capture
@@ -180,15 +181,20 @@ class Pack:
             state.counts = state.valid.sum(1).clamp_(min=1)
         if features.dropout:
             state.masks = self.masks.first(num_slots, batch)
-        logits = self.network.logits(self.network.gather(self.x, index, crops), state)
+        x = self.network.gather(self.x, index, crops)
         y = self.train.y.index_select(0, index.view(-1)).view(index.shape)
         smoothing = tables.hyper[HYPER.index("label_smoothing"), :num_slots] if features.smoothing else None
-        losses = cross_entropy(logits, y, smoothing)
-        if valid is not None:
-            losses = losses.masked_fill(~valid, 0)
-        # In float64, since the order of a sum depends on the number of rows.
-        loss = losses.sum(1, dtype=torch.float64)
-        gradients = torch.autograd.grad((loss / (batch if state.counts is None else state.counts)).sum(), parameters)
+        if self._direct is not None:
+            with torch.no_grad():
+                loss, gradients = self._direct(x, y, state, smoothing, valid)
+        else:
+            losses = cross_entropy(self.network.logits(x, state), y, smoothing)
+            if valid is not None:
+                losses = losses.masked_fill(~valid, 0)
+            # In float64, since the order of a sum depends on the number of rows.
+            loss = losses.sum(1, dtype=torch.float64)
+            mean = loss / (batch if state.counts is None else state.counts)
+            gradients = list(torch.autograd.grad(mean.sum(), parameters))
         with torch.no_grad():
             # From here on a step that breaks off leaves the pack half updated.
             self.unsafe = True
@@ -268,6 +274,8 @@ class Pack:
         self.capacity = capacity
         self.network = PackedNetwork(self.template, capacity, self.run.device, self.precision)
         config, dtype = self.template, self.precision.weights
+        layers, parameters = self.network.direct_layers, self.network.parameters
+        self._direct = None if layers is None else DirectStep(layers, parameters, self.precision)
         self.optimizer = PACKED_OPTIMIZERS[config.optimizer](self.network.parameters, config)
         self.tables = Tables(capacity, len(self.train), self.device, dtype, augment=config.augment, static=self.static)
         widths, active = self.network.dropout_widths, self.precision.autocast or dtype
@@ -296,7 +304,7 @@ class Pack:
         if len(self.slots) == self.capacity or not self.slots:
             return
         kept, masks = [stack[: len(self.slots)].detach().cpu() for stack in self._stacks()], self.masks
-        del self.network, self.optimizer, self.tables, self.masks, self._viewed, self._captured
+        del self.network, self.optimizer, self.tables, self.masks, self._viewed, self._captured, self._direct
         self._allocate(len(self.slots))
         self._refill(kept, masks)
 
