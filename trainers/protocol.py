@@ -141,6 +141,8 @@ class EpochEnd:
             :class:`Ended` after its last epoch, once its code has run to its end.
         snapshot: makes what a resumed trial continues from; to be called before the next ``advance`` or ``stop``.
             None where the trainer saves nothing.
+        capture: copies now what a resumed trial continues from, and returns what makes the state of the copies, on any
+            thread and at any time; None if only ``snapshot`` can be asked, or nothing is saved.
         may_prune: whether the trial may be pruned now; False if an objective has not asked ``should_prune``.
     """
 
@@ -149,6 +151,7 @@ class EpochEnd:
     metrics: Metrics
     finished: bool
     snapshot: Callable[[], State] | None = None
+    capture: Callable[[], Callable[[], State]] | None = None
     may_prune: bool = True
 
 
@@ -218,6 +221,7 @@ class BuildOptions:
         data_dir, download: as in :class:`Run`.
         program: the study file's keys for a trainer that runs a program; empty for every other.
         memory_bytes: what this process may hold in all, with what it holds already; None: not known.
+        choose_threads: whether the trainer may use fewer threads; it then has the number as ``threads``.
     """
 
     device: str = "cpu"
@@ -228,3 +232,4 @@ class BuildOptions:
     download: bool = False
     program: Mapping[str, Any] = field(default_factory=dict)
     memory_bytes: int | None = None
+    choose_threads: bool = False

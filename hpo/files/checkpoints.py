@@ -75,8 +75,11 @@ class CheckpointFolder:
             CheckpointError: where it cannot be written (disk full, no rights); the ones before it stay.
             TypeError: where the state holds what could be read back only by unpickling.
         """
-        path = self._epoch_path(lineage, checkpoint.epoch)
-        data = _encoded(checkpoint)
+        self.write(lineage, checkpoint.epoch, encoded(checkpoint))
+
+    def write(self, lineage: int, epoch: int, data: bytes) -> None:
+        """:meth:`save` of what :func:`encoded` has made; raises CheckpointError as it does."""
+        path = self._epoch_path(lineage, epoch)
         try:
             if self._local:
                 os.makedirs(self.lineage_path(lineage), exist_ok=True)
@@ -99,8 +102,8 @@ class CheckpointFolder:
         except OSError as error:
             reason = error.strerror or str(error)
             raise CheckpointError(f"the checkpoint {path} cannot be written: {reason}") from error
-        for epoch in self._epochs(lineage)[KEPT:]:
-            self._remove(self._epoch_path(lineage, epoch))
+        for old in self._epochs(lineage)[KEPT:]:
+            self._remove(self._epoch_path(lineage, old))
 
     def latest(self, lineage: int) -> Checkpoint | None:
         """The newest whole checkpoint of the lineage, or None.
@@ -170,7 +173,8 @@ def _epochs_in(names: list[str]) -> list[int]:
     return sorted((int(stem) for stem in stems if stem.isdigit()), reverse=True)
 
 
-def _encoded(checkpoint: Checkpoint) -> bytes:
+def encoded(checkpoint: Checkpoint) -> bytes:
+    """The contents of a checkpoint's file; raises TypeError as :meth:`CheckpointFolder.save` does."""
     body = {"state": checkpoint.state, "history": checkpoint.history}
     form, data = "json", _as_json(body)
     if data is None:

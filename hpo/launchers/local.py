@@ -199,8 +199,6 @@ def plan_slots(experiment_name: str, settings: Settings, options: LocalOptions, 
     environment = settings.environment() | {
         "HPO_LAUNCHER_PID": str(os.getpid()),
         "PYTHONUNBUFFERED": "1",
-        # Workers that wait for each other's cores are slower than ones that do not ask for them.
-        "OMP_WAIT_POLICY": "PASSIVE",
     }
     if "CUDA_VISIBLE_DEVICES" not in os.environ:
         # The numbers of nvidia-smi; CUDA's own order is by speed.
@@ -219,6 +217,10 @@ def plan_slots(experiment_name: str, settings: Settings, options: LocalOptions, 
         devices = [{"CUDA_VISIBLE_DEVICES": "", "HPO_DEVICE": "cpu"}] * count
     threads = str(max(1, usable_cores() // count))
     share = {"HPO_THREADS": threads, "OMP_NUM_THREADS": threads, "HPO_NUM_WORKERS": str(count)}
+    if count > 1:
+        # Workers that wait for each other's cores are slower than ones that do not ask for them. A worker that has the
+        # cores to itself is faster if its threads stay awake: small networks use them for microseconds at a time.
+        share["OMP_WAIT_POLICY"] = "PASSIVE"
     settings.logs.mkdir(parents=True, exist_ok=True)
     stem = f"{log_name(experiment_name)}@{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     paths = [settings.logs / f"{stem}-{index}.log" for index in range(count)]

@@ -91,6 +91,10 @@ class StudyFile(pydantic.BaseModel):
     trial_timeout_seconds: Annotated[Annotated[float, pydantic.Field(gt=0)] | None, CHANGES_NO_TRIAL] = None
     """Longest time of a trial in its slot: at the end of the epoch in which it has passed, the trial is complete with
     what it has. A trial that ends no epoch for twice that time ends with its worker, as after a hung epoch."""
+    checkpoint_seconds: Annotated[Annotated[float, pydantic.Field(ge=0)] | None, CHANGES_NO_TRIAL] = None
+    """Least time between two checkpoints of a trial on disk; 0: one after each epoch. By default so much that they
+    cost 2 % of the training of the image classifier, and 0 for every other trainer. A trial that is given back always
+    leaves one of its last epoch."""
     max_retries: Annotated[int, pydantic.Field(ge=0, le=1_000), CHANGES_NO_TRIAL] = 3
     """How often a trial is tried again after its worker died or its trainer failed."""
     gpus_per_trial: Annotated[int, pydantic.Field(ge=1, le=64)] = 1

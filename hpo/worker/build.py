@@ -33,6 +33,7 @@ def build_trainer(entry: TrainerEntry, study_file: StudyFile, options: WorkerOpt
             download=options.download,
             program=study_file.program_options(),
             memory_bytes=options.memory_bytes,
+            choose_threads=True,
         )
     )
     limit, size = options.memory_limit_mb, size_mb()

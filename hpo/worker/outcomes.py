@@ -35,6 +35,8 @@ GIVE_BACK_SECONDS = 10.0
 class Outcomes:
     """Ends the trials of the worker called ``worker``; ``trained_on`` is noted with each.
 
+    ``forget_checkpoint(trial_id)`` ends the writing of an ended trial's checkpoints.
+
     Attributes:
         trial_seconds: how long a trial takes lately, on the clock; infinite before the first has ended.
         any_finished: whether a trial has ended by itself here, not by an error.
@@ -49,6 +51,7 @@ class Outcomes:
         folders: Mapping[int, CheckpointFolder],
         artifacts: str | Path,
         trained_on: dict[str, Any],
+        forget_checkpoint: Callable[[int], None] = lambda trial_id: None,
     ) -> None:
         self.trial_seconds = math.inf
         self.any_finished = False
@@ -61,6 +64,7 @@ class Outcomes:
         self._folders = folders
         self._artifacts = artifacts
         self._trained_on = trained_on
+        self._forget_checkpoint = forget_checkpoint
 
     # Trials that ended by themselves.
 
@@ -107,6 +111,7 @@ class Outcomes:
             finished = trial_writes.finish(
                 connection, trial_id, outcome.state, outcome.value, outcome.epochs, writes, outcome.second
             ) or trial_writes.ended_as(connection, trial_id, outcome.state, self._worker)
+        self._forget_checkpoint(trial_id)
         if finished:
             self._folders[trial.claim.study_id].remove(trial.claim.lineage)
         self._cache.untrack(trial_id)
@@ -213,6 +218,7 @@ class Outcomes:
         writes.user_attrs[attributes.INFEASIBLE] = {"lineage": claim.lineage, "draw": draw}
         writes.system_attrs[CONSTRAINT] = 1.0
         # Before the next configuration can be claimed: it must not go on from this one's checkpoint.
+        self._forget_checkpoint(claim.trial_id)
         self._folders[claim.study_id].remove(claim.lineage)
         if trial.can_be_redrawn:
             retries.replace(connection, claim.trial_id, TrialState.PRUNED, reason, writes, draw=draw + 1)

@@ -36,7 +36,7 @@ from hpo.worker.outcomes import Outcomes
 from hpo.worker.report import Reporter
 from hpo.worker.run_context import attach_log, make_run, tidy_folders
 from hpo.worker.running_trial import RunningTrial
-from hpo.worker.saving import save_checkpoint
+from hpo.worker.saving import CheckpointSaver
 from hpo.worker.signals import Interrupted, Steered, raising_interrupted, steerable
 from hpo.worker.stdio import StdioGuard
 from hpo.worker.steering import SteeringWatch, wait_while_paused
@@ -89,6 +89,8 @@ class Worker:
             lambda: list(self.running.values()),
             self.trainer.capacity,
         )
+        self.saver = CheckpointSaver(self.folders, self.cache.leases, self.study_file.checkpoint_seconds)
+        threads = getattr(self.trainer, "threads", options.threads)  # of the classifier, which measures how many pay
         self.outcomes = Outcomes(
             experiment,
             self.cache,
@@ -96,7 +98,8 @@ class Worker:
             self.name,
             self.folders,
             options.artifact_root,
-            {**trained_on(options.device, options.threads, self.trainer.capacity), "source": source},
+            {**trained_on(options.device, threads, self.trainer.capacity), "source": source},
+            self.saver.forget,
         )
         self.watchdogs = Watchdogs(
             experiment, self.name, options.grace_seconds, options.launcher_pid, lambda: list(self.running)
@@ -159,6 +162,9 @@ class Worker:
                 neighbours = len(self.running) > 1
                 for event in events:
                     self._handle(event, neighbours)
+                for trial, error in self.saver.errors():
+                    if trial.trial_id in self.running:
+                        self._fail(trial, error)
             elif not self.queue.finished:
                 time.sleep(0.2)
             self._check_size()
@@ -282,6 +288,7 @@ class Worker:
             self._end_training(trial, event.metrics)
         elif isinstance(event, Evicted):
             self._release(trial)
+            self.saver.flush([trial.trial_id])
             self.outcomes.give_back(trial, event.reason)
         elif isinstance(event, Failed):
             if isinstance(event.error, TrainerError):
@@ -317,14 +324,15 @@ class Worker:
         elif self._is_out_of_time(trial):
             self._end_training(trial, reason=f"stopped after trial_timeout_seconds, at epoch {event.epoch}")
         else:
-            folder = self.folders[trial.claim.study_id]
-            if (unsaved := save_checkpoint(trial, event, folder, self.cache.leases)) is not None:
+            if (unsaved := self.saver.offer(trial, event, len(self.running))) is not None:
                 self._fail(trial, unsaved)
             elif self._is_time_over(trial):
                 self._leave(trial)
+                self.saver.flush([trial.trial_id])
                 self.outcomes.give_back(trial, f"the time of the search is over, at epoch {event.epoch}")
             elif not self._has_epochs(trial, event.epoch):
                 self._leave(trial)
+                self.saver.flush([trial.trial_id])
                 self.outcomes.give_back(trial, f"the epochs of the search are given out, at epoch {event.epoch}")
             self.db_thread.write()
 
@@ -461,6 +469,7 @@ class Worker:
         self._charge_time()
         if close := getattr(self.trainer, "close", None):
             close()  # before another worker may begin the trial: a program must not run twice in one folder
+        self.saver.flush(list(self.running))
         apart = self.replacement is not None and self.replacement[0] == failures.DEVICE_LOST.exit_code
         self.outcomes.give_all_back(self.running.values(), reason, apart=apart)
 

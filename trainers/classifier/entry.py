@@ -1,5 +1,6 @@
 """The classifier's row in the table of trainers. Importing this module adds it; it imports no torch."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -110,18 +111,18 @@ def _build_classifier(options: BuildOptions) -> Trainer:
     """One trial at a time, or as many at once as asked for, or as a short measurement finds fastest."""
     check_installed()
     check_device(options.device)
-    slots = options.slots
-    if slots is None:
-        from hpo.trainers.classifier.packed.probe import choose_slots
+    slots, threads = options.slots, options.threads
+    if slots is None or (slots == 1 and options.choose_threads and threads > 1):
+        from hpo.trainers.classifier.packed.probe import choose
 
-        slots = choose_slots(options)
+        slots, threads = choose(options)
     if slots != 1:
         from hpo.trainers.classifier.packed.trainer import PackedTrainer
 
         return PackedTrainer(options, slots)
     from hpo.trainers.classifier.training import ClassifierTrainer
 
-    return ClassifierTrainer(options)
+    return ClassifierTrainer(dataclasses.replace(options, threads=threads))
 
 
 def _modules() -> list[str]:

@@ -6,7 +6,7 @@
 """
 
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any
 
@@ -197,15 +197,21 @@ class Training:
         return {"epoch": self.epochs_done, "network": network, "optimizer": optimizer_state(self.optimizer)}
 
 
+def _copied(snapshot: Callable[[], State]) -> Callable[[], State]:
+    state = snapshot()
+    return lambda: state
+
+
 class ClassifierTrainer:
-    """The trainer protocol with one slot."""
+    """The trainer protocol with one slot. ``threads``: what it uses, which decides a result's last digits."""
 
     def __init__(self, options: BuildOptions) -> None:
         self.capacity = 1
         self._key: Hashable = None
         self._waiting: tuple[ClassifierConfig, Run] | None = None
         self._training: Training | None = None
-        torch.set_num_threads(max(1, options.threads))
+        self.threads = max(1, options.threads)
+        torch.set_num_threads(self.threads)
         if torch.device(options.device).type == "cuda":
             torch.backends.cudnn.benchmark = True
 
@@ -232,7 +238,8 @@ class ClassifierTrainer:
             return [Failed(key, error)]
         if training.finished:
             self.stop(key)
-        return [EpochEnd(key, training.epochs_done, metrics, training.finished, training.snapshot)]
+        snapshot = training.snapshot
+        return [EpochEnd(key, training.epochs_done, metrics, training.finished, snapshot, lambda: _copied(snapshot))]
 
     def stop(self, key: Hashable) -> None:
         if key == self._key:

@@ -260,3 +260,25 @@ def test_claims_of_several_studies_never_wait_for_each_other(storage: Storage) -
     assert min(claimed) > 0
     numbers = [[t.number for t in storage.get_all_trials(study_id)] for study_id in study_ids]
     assert all(row == list(range(len(row))) for row in numbers)
+
+
+def test_many_slots_are_claimed_in_as_many_statements_as_one(storage: Storage) -> None:
+    study_ids = [new_study(storage, 100), new_study(storage, 50)]
+    statements: list[str] = []
+
+    def count(*arguments: object) -> None:
+        statements.append(str(arguments[2]))
+
+    sa.event.listen(storage.engine, "before_cursor_execute", count)
+    claims.claim(storage.engine, study_ids[:1], "here:1")
+    num_for_one = len(statements)
+    taken, finished = claims.claim(storage.engine, study_ids[:1], "here:1", limit=64, num_held=1)
+    assert not finished
+    assert len(statements) == 2 * num_for_one
+    assert [(claim.number, claim.lineage, claim.attempt) for claim in taken] == [(n, n, 0) for n in range(1, 65)]
+    mixed, _ = claims.claim(storage.engine, study_ids, "here:2", limit=64)
+    # The second study first, until both have given out the same share.
+    assert [claim.study_id for claim in mixed[:33]] == [study_ids[1]] * 33
+    assert len({(claim.study_id, claim.lineage) for claim in [*taken, *mixed]}) == 128
+    rest, _ = claims.claim(storage.engine, study_ids, "here:2", limit=64)
+    assert len(rest) == 150 - 1 - 128

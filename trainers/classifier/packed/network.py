@@ -102,8 +102,13 @@ class PackedNetwork:
 
     def state_dict(self, slot: int, network: nn.Module, num_batches: int) -> dict[str, Tensor]:
         """The slot's weights under the names and in the shapes of ``network`` (which may be on ``meta``)."""
+        return self.named([*self.parameters, *self.buffers], slot, network, num_batches)
+
+    @staticmethod
+    def named(weights: Sequence[Tensor], slot: int, network: nn.Module, num_batches: int) -> dict[str, Tensor]:
+        """:meth:`state_dict` of a copy of all parameters and buffers."""
         own: list[Tensor] = [*network.parameters(), *network.buffers()]
-        stacks = {id(value): stack for value, stack in zip(own, [*self.parameters, *self.buffers], strict=True)}
+        stacks = {id(value): stack for value, stack in zip(own, weights, strict=True)}
         state: dict[str, Tensor] = {}
         named: Mapping[str, Tensor] = network.state_dict(keep_vars=True)
         for name, value in named.items():

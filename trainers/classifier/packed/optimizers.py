@@ -34,6 +34,13 @@ def spread(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
+def spread_all(values: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """:func:`spread` for each of the parameters, which share few ranks."""
+    by_rank = {p.ndim: p for p in parameters}
+    spreads = {rank: spread(values, p) for rank, p in by_rank.items()}
+    return [spreads[p.ndim] for p in parameters]
+
+
 class PackedSGD:
     """torch.optim.SGD with momentum. The first step's buffer is the gradient, which a buffer of zeros gives too."""
 
@@ -43,18 +50,24 @@ class PackedSGD:
         self.nesterov = nesterov
         self.memory = [{name: torch.zeros_like(p) for name in self.names} for p in parameters]
         self.steps: Tensor | None = None
+        self._firsts: dict[int, list[Tensor]] = {}
 
     def update(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor], hyper: Hyper) -> None:
         """One step of the first slots, as many as ``parameters`` hold; ``gradients`` are used up."""
-        slots = len(hyper.lr)
-        minus_lr = -hyper.lr
-        for p, g, memory in zip(parameters, gradients, self.memory, strict=True):
-            if hyper.weight_decay is not None:
-                g.addcmul_(p, spread(hyper.weight_decay, p))
-            velocity = memory["momentum_buffer"][:slots]
-            beta = spread(hyper.beta, p)
+        # Lists at once: one call from Python in place of one for each tensor.
+        slots, parameters, gradients = len(hyper.lr), list(parameters), list(gradients)
+        if hyper.weight_decay is not None:
+            torch._foreach_addcmul_(gradients, parameters, spread_all(hyper.weight_decay, parameters))
+        if slots not in self._firsts:
+            self._firsts[slots] = [memory["momentum_buffer"][:slots] for memory in self.memory]
+        velocities, betas = self._firsts[slots], spread_all(hyper.beta, parameters)
+        for g, velocity, beta in zip(gradients, velocities, betas, strict=True):
             torch.addcmul(g, velocity, beta, out=velocity)
-            p.addcmul_(g.addcmul_(velocity, beta) if self.nesterov else velocity, spread(minus_lr, p))
+        if self.nesterov:
+            torch._foreach_addcmul_(gradients, velocities, betas)
+        torch._foreach_addcmul_(
+            parameters, gradients if self.nesterov else velocities, spread_all(-hyper.lr, parameters)
+        )
 
     def clear(self, slot: int) -> None:
         for memory in self.memory:
@@ -70,11 +83,18 @@ class PackedSGD:
 
     def export(self, slot: int, shapes: Sequence[Sequence[int]], steps: int, beta: float) -> list[dict[str, Any]]:
         """The slot's state as `optimizers.optimizer_state` gives it; without momentum there is none."""
+        return self.exported(self.memory, slot, shapes, steps, beta)
+
+    @staticmethod
+    def exported(
+        memory: Sequence[Mapping[str, Tensor]], slot: int, shapes: Sequence[Sequence[int]], steps: int, beta: float
+    ) -> list[dict[str, Any]]:
+        """:meth:`export` of a copy of :attr:`memory`."""
         if beta == 0:
             return [{} for _ in shapes]
         return [
-            {"momentum_buffer": cut(memory["momentum_buffer"][slot], shape)}
-            for memory, shape in zip(self.memory, shapes, strict=True)
+            {"momentum_buffer": cut(values["momentum_buffer"][slot], shape)}
+            for values, shape in zip(memory, shapes, strict=True)
         ]
 
 
@@ -116,9 +136,16 @@ class PackedAdam:
         self.steps[slot] = float(state[0]["step"])
 
     def export(self, slot: int, shapes: Sequence[Sequence[int]], steps: int, beta: float) -> list[dict[str, Any]]:
+        return self.exported(self.memory, slot, shapes, steps, beta)
+
+    @staticmethod
+    def exported(
+        memory: Sequence[Mapping[str, Tensor]], slot: int, shapes: Sequence[Sequence[int]], steps: int, beta: float
+    ) -> list[dict[str, Any]]:
+        """:meth:`export` of a copy of :attr:`memory`."""
         return [
-            {"step": torch.tensor(float(steps)), **{name: cut(memory[name][slot], shape) for name in self.names}}
-            for memory, shape in zip(self.memory, shapes, strict=True)
+            {"step": torch.tensor(float(steps)), **{name: cut(value[slot], shape) for name, value in values.items()}}
+            for values, shape in zip(memory, shapes, strict=True)
         ]
 
 

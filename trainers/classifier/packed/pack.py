@@ -6,7 +6,7 @@ refill changes numbers and never shapes.
 """
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,6 +20,7 @@ from hpo.trainers.classifier.packed.direct import DirectStep
 from hpo.trainers.classifier.packed.dropout import DropoutMasks
 from hpo.trainers.classifier.packed.evaluate import evaluate_slots
 from hpo.trainers.classifier.packed.graph import CapturedStep, capture
+from hpo.trainers.classifier.packed.host_copies import HostCopies
 from hpo.trainers.classifier.packed.layers import ForwardState
 from hpo.trainers.classifier.packed.losses import cross_entropy
 from hpo.trainers.classifier.packed.network import PackedNetwork
@@ -233,13 +234,21 @@ class Pack:
                 for i, (loss, accuracy) in zip(chosen, results, strict=True):
                     metrics[i] |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
         events = []
+        copies = HostCopies(self.network, self.optimizer, [slot.position for slot in ended])
         for slot, values in zip(ended, metrics, strict=True):
             values["seconds"] = time.perf_counter() - slot.started
             values["seconds_per_epoch"] = values["seconds"] / max(1, len(self.slots))
             values["num_parameters"] = float(num_parameters(slot.network))
             slot.ended = slot.finished
             events.append(
-                EpochEnd(slot.key, slot.epochs_done, values, slot.finished, snapshot=partial(self.snapshot, slot))
+                EpochEnd(
+                    slot.key,
+                    slot.epochs_done,
+                    values,
+                    slot.finished,
+                    snapshot=partial(self.snapshot, slot),
+                    capture=partial(self._capture, slot, copies),
+                )
             )
         return events
 
@@ -256,6 +265,13 @@ class Pack:
             "network": self.network.state_dict(slot.position, network, steps),
             "optimizer": self.optimizer.export(slot.position, shapes, steps, slot.config.beta),
         }
+
+    @staticmethod
+    def _capture(slot: Slot, copies: HostCopies) -> Callable[[], State]:
+        """:meth:`snapshot` of copies that all trials of this epoch's end share."""
+        steps = slot.epochs_done * slot.num_steps
+        copies.make()
+        return partial(copies.state, slot.position, slot.network, slot.epochs_done, steps, slot.config.beta)
 
     # Memory.
 

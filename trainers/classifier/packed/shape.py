@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import Any
 
 from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.datasets import DATASETS
 from hpo.trainers.classifier.networks import NETWORKS, build_network
 from hpo.trainers.classifier.optimizers import OPTIMIZERS
 from hpo.trainers.classifier.packed.layers import packed_layers
@@ -79,10 +80,20 @@ def padded_key(template: ClassifierConfig) -> ClassifierConfig:
     return agreed(template)
 
 
+UPDATE_ROWS = 8
+"""The update of a weight costs as much as so many rows of a batch."""
+
+
 @lru_cache(maxsize=4096)
 def cost(config: ClassifierConfig) -> int:
-    """Multiplications of one step, up to a factor that is the same for all sizes of one network (about)."""
-    return config.batch_size * sum(parameter.numel() for parameter in build_network(config).parameters())
+    """Multiplications of one step with its whole batch, forward, about; the update of the weights counts as some."""
+    height, width = (*DATASETS[config.dataset].shape[1:], 1, 1)[:2]
+    per_row = weights = 0
+    for parameter in build_network(config).parameters():
+        weights += parameter.numel()
+        # Most convolutions come after a pooling.
+        per_row += parameter.numel() * (max(1, height * width // 4) if parameter.ndim == 4 else 1)
+    return config.batch_size * per_row + UPDATE_ROWS * weights
 
 
 def _sizes(config: ClassifierConfig) -> tuple[str, ...]:

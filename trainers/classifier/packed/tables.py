@@ -5,6 +5,7 @@ from torch import Tensor
 
 from hpo.trainers.classifier.augment import draw_crops
 from hpo.trainers.classifier.packed.optimizers import Hyper
+from hpo.trainers.classifier.packed.shape import ROWS
 from hpo.trainers.classifier.packed.slot import Slot
 from hpo.trainers.classifier.randomness import epoch_order, generator
 from hpo.trainers.classifier.schedules import learning_rates
@@ -38,6 +39,8 @@ class Tables:
         self.lrs = fresh(capacity, num_images, dtype=dtype, device=device)
         self.hyper = zeros(len(HYPER), capacity, dtype=dtype)
         self.step, self.batch_size, self.stride = zeros(capacity), zeros(capacity) + 1, zeros(capacity) + 1
+        self._row = torch.arange(2 * num_images + ROWS, device=device)
+        self._hypers: dict[int, dict[str, Tensor]] = {}
         self.loss_sum, self.norm_sum = zeros(capacity, dtype=torch.float64), zeros(capacity, dtype=torch.float64)
 
     def fill(self, slot: Slot) -> None:
@@ -70,7 +73,9 @@ class Tables:
 
     def for_update(self, slots: int, *, weight_decay: bool, l1: bool) -> Hyper:
         """The numbers of the first slots' next update; decay and L1 only where any slot has them."""
-        values = dict(zip(HYPER, self.hyper[:, :slots].unbind(), strict=True))
+        if slots not in self._hypers:
+            self._hypers[slots] = dict(zip(HYPER, self.hyper[:, :slots].unbind(), strict=True))
+        values = self._hypers[slots]
         column = self.step[:slots].clamp(max=self.num_images - 1).unsqueeze(1)
         return Hyper(
             lr=self.lrs[:slots].gather(1, column).squeeze(1),
@@ -86,14 +91,16 @@ class Tables:
         The crops are uint8 (slots, 3, batch), None where images are not augmented. Padding repeats the batch's first
         image, so that it is finite wherever the batch is.
         """
-        size = self.batch_size[:slots].unsqueeze(1)
-        start = (self.step[:slots].unsqueeze(1) * size).clamp_(max=self.num_images - 1)
-        row = torch.arange(batch, device=self.order.device)
-        position = start + row
+        row = self._row[:batch]
         valid = None
         if masked:
+            size = self.batch_size[:slots].unsqueeze(1)
+            start = (self.step[:slots].unsqueeze(1) * size).clamp_(max=self.num_images - 1)
+            position = start + row
             valid = (row < size) & (position < self.num_images)
             position = torch.where(valid, position, start)
+        else:
+            position = torch.add(row, self.step[:slots].unsqueeze(1), alpha=batch)
         crops = self.crops
         if crops is not None:
             crops = crops[:slots].gather(2, position.unsqueeze(1).expand(-1, 3, -1))

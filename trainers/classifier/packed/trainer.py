@@ -2,20 +2,21 @@
 
 Trials that cannot share a pack (another optimizer, another network) are in another one; the packs take turns, each
 with a share of the time that its number of trials asks for, so none starves. Trials that cannot be packed at all are
-trained one after the other, as another part of the round.
+trained one after the other, as another part of the round. On a CPU a pack in single precision uses one thread, so as
+many packs as there are threads have their turn side by side.
 """
 
 import logging
-import math
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from hpo.trainers.classifier.config import ClassifierConfig
-from hpo.trainers.classifier.packed import shape
+from hpo.trainers.classifier.packed import placing, shape
 from hpo.trainers.classifier.packed.memory import check_slots, is_out_of_memory
 from hpo.trainers.classifier.packed.pack import Pack
 from hpo.trainers.classifier.training import ClassifierTrainer
@@ -26,21 +27,17 @@ log = logging.getLogger("hpo")
 TURN_STEPS = 64
 """Most steps of a pack before another one has its turn."""
 
-WASTE = {"cpu": 2.0}
-"""How many times a trial's own arithmetic its pack's padding may make of it. Unlimited elsewhere: a GPU that waits for
-launches computes the padding for nothing."""
-
-ALLOWANCE = 500_000
-"""Padding, in `packed.shape.cost`, that costs a CPU less than one more pack does. Measured on small MLPs of
-mixed sizes, 64 slots: 139 trial-epochs a second at 0, 174 at 250,000, 315 at 500,000."""
-
 
 @dataclass
 class PackOrSingle:
-    """A pack, or the one-at-a-time trainer (``pack`` is None), and the device time that it has had for each trial."""
+    """A pack, or the one-at-a-time trainer (``pack`` is None), and the device time of each of its trials."""
 
     pack: Pack | None
     spent: float
+    trials: int = 0
+
+
+Waiting = tuple[Hashable, ClassifierConfig, Run]
 
 
 class PackedTrainer:
@@ -56,14 +53,15 @@ class PackedTrainer:
         self.options = options
         self._static = static
         self._device_type = torch.device(options.device).type
-        self._most_waste = WASTE.get(self._device_type, math.inf)
-        self._waiting: list[tuple[Hashable, ClassifierConfig, Run]] = []
-        self._unpackable: list[tuple[Hashable, ClassifierConfig, Run]] = []
+        self._is_static = self._device_type == "cuda" if static is None else static
+        self._waiting: list[Waiting] = []
+        self._unpackable: list[Waiting] = []
         self._single_key: Hashable = None
         self._parts: list[PackOrSingle] = []
         self._placed: dict[Hashable, PackOrSingle | None] = {}
         self._single = ClassifierTrainer(options)
         self._reasons: set[str] = set()
+        self._threads: ThreadPoolExecutor | None = None
 
     # The protocol.
 
@@ -77,17 +75,13 @@ class PackedTrainer:
         events: list[Event] = []
         while self._placed and not events:
             events += self.place()
-            self._parts = [part for part in self._parts if self._num_trials(part)]
+            self._parts = [part for part in self._parts if part.trials]
             if not self._parts:
                 break
-            part = min(self._parts, key=lambda part: part.spent)
-            started = time.perf_counter()
-            trials = self._num_trials(part)
-            events += self._turn(part)
-            part.spent += (time.perf_counter() - started) / trials
+            events += self._turns(self._next_parts())
         for event in events:
             if not isinstance(event, EpochEnd) or event.finished:
-                self._placed.pop(event.key, None)
+                self._take_out(event.key)
         return events
 
     def stop(self, key: Hashable) -> None:
@@ -96,9 +90,15 @@ class PackedTrainer:
         if key in self._placed and key == self._single_key:
             self._single.stop(key)
             self._single_key = None
-        part = self._placed.pop(key, None)
+        part = self._take_out(key)
         if part is not None and part.pack is not None:
             part.pack.remove(key)
+
+    def _take_out(self, key: Hashable) -> PackOrSingle | None:
+        part = self._placed.pop(key, None)
+        if part is not None:
+            part.trials -= 1
+        return part
 
     # Where trials are.
 
@@ -107,16 +107,16 @@ class PackedTrainer:
         """The packs that hold trials."""
         return [part.pack for part in self._parts if part.pack is not None]
 
-    def _num_trials(self, part: PackOrSingle) -> int:
-        return sum(place is part for place in self._placed.values())
-
     def place(self) -> list[Event]:
         """Gives every waiting trial its part; the trials that cannot be placed have failed or leave."""
         events: list[Event] = []
         waiting, self._waiting = self._waiting, []
+        templates = {} if self._is_static else self._templates(waiting)
         for number, (key, config, run) in enumerate(waiting):
             try:
-                self._placed[key] = self._part_for(key, config, run)
+                part = self._part_for(key, config, run, templates.get(key))
+                self._placed[key] = part
+                part.trials += 1
             except Exception as error:
                 if is_out_of_memory(error):
                     self._waiting = waiting[number + 1 :]
@@ -124,41 +124,57 @@ class PackedTrainer:
                 events.append(Failed(key, error))
         return events
 
-    def _part_for(self, key: Hashable, config: ClassifierConfig, run: Run) -> PackOrSingle:
+    def _templates(self, waiting: Sequence[Waiting]) -> dict[Hashable, ClassifierConfig]:
+        """The template of a new pack for each trial that no pack is good enough for."""
+        new = [
+            (key, config)
+            for key, config, _ in waiting
+            if shape.why_not(config) is None and not self._fitting(config, least=config)
+        ]
+        groups = placing.groups([config for _, config in new])
+        return {new[index][0]: group.template for group in groups for index in group.members}
+
+    def _fitting(self, config: ClassifierConfig, least: ClassifierConfig | None) -> list[PackOrSingle]:
+        """The parts whose packs hold a configuration, without those that are much larger than ``least``."""
+        fitting = [m for m in self._parts if m.pack is not None and shape.holds(m.pack.template, config)]
+        if least is None:
+            return fitting
+        neighbours = len(self._placed) / max(1, len(self._parts))
+        return [m for m in fitting if m.pack is not None and placing.pays(m.pack.template, least, neighbours)]
+
+    def _part_for(
+        self, key: Hashable, config: ClassifierConfig, run: Run, template: ClassifierConfig | None
+    ) -> PackOrSingle:
+        """``template``: of the pack that the trial is to get if it is not there yet."""
         reason = shape.why_not(config)
         if reason is not None:
             self._say_once(f"{reason}: such trials train one at a time")
             self._unpackable.append((key, config, run))
             return next((m for m in self._parts if m.pack is None), None) or self._new_part(None)
-        fitting = [m for m in self._parts if m.pack is not None and shape.holds(m.pack.template, config)]
-        fitting = [m for m in fitting if m.pack is not None and self._is_cheap(m.pack.template, config)]
+        if template is None:
+            fitting = self._fitting(config, least=None if self._is_static else config)
+        else:
+            fitting = [m for m in self._parts if m.pack is not None and m.pack.template == template]
         if fitting:
             part = min(fitting, key=lambda m: shape.cost(m.pack.template) if m.pack is not None else 0)
         else:
-            part = self._new_part(self._new_pack(config, run))
+            part = self._new_part(self._new_pack(config, run, template))
         assert part.pack is not None
         part.pack.add(key, config, run)
         return part
 
-    def _new_pack(self, config: ClassifierConfig, run: Run) -> Pack:
-        """A pack for all that the study may bring, or, where that would cost too much, for trials of this size."""
-        alike = tuple(other for other in self.options.configs if shape.agreed(other) == shape.agreed(config))
-        template = shape.padded(config, alike)
-        if not self._is_cheap(template, config):
-            template = shape.padded(config)
+    def _new_pack(self, config: ClassifierConfig, run: Run, template: ClassifierConfig | None) -> Pack:
+        """A pack for ``template``; a static one for all that the study may bring, since it is not made again soon."""
         threads, static = self.options.threads, self._static
-        if not (self._device_type == "cuda" if static is None else static):
+        if template is not None:
             capacity = min(self.capacity, 4)
             return Pack(template, capacity, run, threads=threads, limit=self.capacity, static=static)
+        alike = tuple(other for other in self.options.configs if shape.agreed(other) == shape.agreed(config))
+        template = shape.padded(config, alike)
         # Growing would capture the step again.
         kinds = {shape.agreed(other) for other in self.options.configs if shape.why_not(other) is None}
         capacity = max(1, self.capacity // max(1, len(kinds)))
         return Pack(template, capacity, run, threads=threads, limit=self.capacity, static=static)
-
-    def _is_cheap(self, template: ClassifierConfig, config: ClassifierConfig) -> bool:
-        """Whether a pack of this template wastes little on a configuration."""
-        own = shape.cost(config)
-        return shape.cost(template) <= max(self._most_waste * own, own + ALLOWANCE)
 
     def _new_part(self, pack: Pack | None) -> PackOrSingle:
         part = PackOrSingle(pack, min((m.spent for m in self._parts), default=0.0))
@@ -172,17 +188,42 @@ class PackedTrainer:
 
     # One turn.
 
-    def _turn(self, part: PackOrSingle) -> list[Event]:
-        if part.pack is None:
-            return self._turn_single()
+    def _next_parts(self) -> list[PackOrSingle]:
+        """Whose turn it is: those that have had the least time, one for each thread of which a pack uses one."""
+        parts = sorted(self._parts, key=lambda part: part.spent)
+        if self._device_type != "cpu" or parts[0].pack is None or parts[0].pack.threads > 1:
+            return parts[:1]
+        return [part for part in parts if part.pack is not None and part.pack.threads == 1][: self.options.threads]
+
+    def _turns(self, parts: Sequence[PackOrSingle]) -> list[Event]:
+        if len(parts) == 1:
+            return self._ended(parts[0], *self._timed_turn(parts[0]))
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.options.threads, "pack")
+        # No pack is touched by anything else before all have had their turn.
+        results = list(self._threads.map(self._timed_turn, parts))
+        return [event for part, result in zip(parts, results, strict=True) for event in self._ended(part, *result)]
+
+    def _timed_turn(self, part: PackOrSingle) -> tuple[list[Event], Exception | None]:
+        started, trials = time.perf_counter(), part.trials
         try:
-            return list(part.pack.advance(TURN_STEPS if len(self._parts) > 1 else 1 << 30))
+            if part.pack is None:
+                return self._turn_single(), None
+            return list(part.pack.advance(TURN_STEPS if len(self._parts) > 1 else 1 << 30)), None
         except Exception as error:
-            if is_out_of_memory(error):
-                return self._make_room(part, None, error)
-            failed: list[Event] = [Failed(key, error) for key, place in self._placed.items() if place is part]
-            self._parts.remove(part)
-            return failed
+            return [], error
+        finally:
+            part.spent += (time.perf_counter() - started) / trials
+
+    def _ended(self, part: PackOrSingle, events: list[Event], error: Exception | None) -> list[Event]:
+        """The events of a turn, after an error those that follow from it."""
+        if error is None or part not in self._parts:
+            return events
+        if is_out_of_memory(error):
+            return self._make_room(part, None, error)
+        failed: list[Event] = [Failed(key, error) for key, place in self._placed.items() if place is part]
+        self._parts.remove(part)
+        return failed
 
     def _turn_single(self) -> list[Event]:
         if self._single_key is None:
@@ -218,7 +259,7 @@ class PackedTrainer:
         log.warning("out of memory: from now on %d trials at a time; %d go back", self.capacity, len(given_up))
         for other in given_up:
             self.stop(other)
-        for kept in [m for m in self._parts if self._num_trials(m)]:
+        for kept in [m for m in self._parts if m.trials]:
             if kept.pack is not None:
                 kept.pack.shrink()
         if self._device_type == "cuda":

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from hpo.trainers.classifier.packed import shape
-from hpo.trainers.classifier.packed.probe import choose_slots
+from hpo.trainers.classifier.packed.probe import choose
 from hpo.trainers.classifier.packed.trainer import PackedTrainer
 from hpo.trainers.classifier.training import ClassifierTrainer
 from hpo.trainers.errors import TrainerError
@@ -160,10 +161,10 @@ class TestShape:
 
     def test_trials_of_very_different_size_do_not_share_on_a_cpu(self) -> None:
         packs = trainer(4)
-        for key, width in enumerate((24, 20, 500, 400)):
+        for key, width in enumerate((24, 20, 2500, 2000)):
             packs.start(key, configuration(width_1=width, epochs=1), Run(seed=key))
         assert packs.place() == []
-        assert sorted([slot.config.width_1 for slot in pack.slots] for pack in packs.packs) == [[24, 20], [500, 400]]
+        assert sorted([slot.config.width_1 for slot in pack.slots] for pack in packs.packs) == [[24, 20], [2500, 2000]]
 
 
 class TestChoice:
@@ -179,12 +180,12 @@ class TestChoice:
     def test_networks_that_do_not_pack_are_not_measured(self, caplog: pytest.LogCaptureFixture) -> None:
         resnet = configuration(network="resnet18", dataset="cifar10")
         with caplog.at_level(logging.INFO, "hpo"):
-            assert choose_slots(BuildOptions(configs=(resnet,))) == 1
+            assert choose(BuildOptions(configs=(resnet,))) == (1, 1)
         assert caplog.messages == ["trials train one at a time: network 'resnet18' has no packed form"]
 
     def test_the_choice_is_the_fastest_and_logged(self, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO, "hpo"):
-            slots = choose_slots(BuildOptions(configs=(configuration(),)))
+            slots, _ = choose(BuildOptions(configs=(configuration(),)))
         chosen, _, figures = caplog.messages[0].partition(" slots: trial-epochs a second by number of slots: ")
         rates = {int(k): float(v) for k, v in (pair.split(": ") for pair in figures.split(", "))}
         assert int(chosen) == slots
@@ -243,3 +244,29 @@ def test_out_of_memory_halves_the_slots_and_loses_no_trial() -> None:
     assert 1 <= capacity <= 16
     assert evicted >= 16 - capacity
     assert "out of memory: from now on" in done.stderr
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_what_was_captured_at_an_epochs_end_stays_what_it_was(optimizer: str) -> None:
+    """Trials of two widths in one pack, whose epochs end together and apart; the pack trains on before it is read."""
+    packs = trainer(3)
+    for key, (width, batch) in enumerate(((24, 32), (12, 32), (24, 16))):
+        values = {"width_1": width, "batch_size": batch, "epochs": 3, "batch_norm": True, "optimizer": optimizer}
+        packs.start(key, configuration(**values), Run(seed=key))
+    pending = []
+    while events := packs.advance():
+        for event in events:
+            assert isinstance(event, EpochEnd)
+            assert event.snapshot is not None
+            assert event.capture is not None
+            pending.append((event.capture(), event.snapshot()))
+    assert len(pending) == 9
+    for make, snapshot in pending:
+        state = make()
+        assert state["epoch"] == snapshot["epoch"]
+        assert state["network"].keys() == snapshot["network"].keys()
+        for name, value in snapshot["network"].items():
+            assert torch.equal(state["network"][name], value), name
+        for mine, expected in zip(state["optimizer"], snapshot["optimizer"], strict=True):
+            assert mine.keys() == expected.keys()
+            assert all(torch.equal(mine[name], value) for name, value in expected.items())
