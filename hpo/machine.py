@@ -15,6 +15,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -51,12 +52,32 @@ def processor() -> str:
 
 
 def trained_on(device: str, threads: int, slots: int) -> dict[str, Any]:
-    """Facts about a worker that affect bitwise reproducibility: device, threads, slots, processor, torch's version."""
+    """Facts about a worker that affect bitwise reproducibility: device, threads, slots, processor, torch's version.
+
+    On a GPU also its name, the driver and the versions of CUDA and cuDNN, if this process uses torch.
+    """
     try:
         torch: str | None = importlib.metadata.version("torch")
     except importlib.metadata.PackageNotFoundError:
         torch = None
-    return {"device": device, "threads": threads, "slots": slots, "processor": processor(), "torch": torch}
+    facts = {"device": device, "threads": threads, "slots": slots, "processor": processor(), "torch": torch}
+    return facts | (gpu_facts(device, sys.modules.get("torch")) if device.startswith("cuda") else {})
+
+
+DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def gpu_facts(device: str, torch: Any) -> dict[str, Any]:
+    """Name of the GPU, versions of the driver, CUDA and cuDNN; {} if ``torch`` is None or has no such device."""
+    if torch is None or not torch.cuda.is_available():
+        return {}
+    driver = re.search(r"Module\s+(\d[\d.]*)|x86_64\s+(\d[\d.]*)", _read(DRIVER))
+    return {
+        "gpu": torch.cuda.get_device_name(device),
+        "driver": next((group for group in driver.groups() if group), None) if driver else None,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
 
 
 # Cores and memory.

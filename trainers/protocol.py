@@ -221,6 +221,7 @@ class BuildOptions:
         data_dir, download: as in :class:`Run`.
         program: the study file's keys for a trainer that runs a program; empty for every other.
         memory_bytes: what this process may hold in all, with what it holds already; None: not known.
+        device_workers: workers that share the device, each with an equal part of its memory.
         choose_threads: whether the trainer may use fewer threads; it then has the number as ``threads``.
     """
 
@@ -233,3 +234,4 @@ class BuildOptions:
     program: Mapping[str, Any] = field(default_factory=dict)
     memory_bytes: int | None = None
     choose_threads: bool = False
+    device_workers: int = 1

@@ -106,6 +106,8 @@ def study_notes(study: dict[str, Any]) -> list[str]:
         over = "its time was over" if study["seconds_left"] is not None else "its epochs were given out"
         trials = "1 trial" if left == 1 else f"{left} trials"
         notes.append(f"{trials} had not ended when {over}; a larger budget goes on with them")
+    if study["busy_share"] is not None:
+        notes.append(f"its workers' slots trained {study['busy_share']:.0%} of the time")
     if study["deleted"]:
         notes.append("somebody has deleted the study: the next launch makes it again")
     return [f"{study['name']}: {'; '.join(notes)}"] if notes else []

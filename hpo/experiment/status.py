@@ -206,10 +206,16 @@ def _entry(
         "epochs": (0 if spent is None else spent.epochs_spent) + active_epochs,
         "epochs_per_trial": 1 if spent is None else spent.epochs_per_trial,
         "seconds": round(totals["seconds"].get(handle.study_id) or 0.0, 1),
+        "busy_share": _share(totals["busy"].get(handle.study_id), totals["slots"].get(handle.study_id)),
         "best": totals["best"].get(handle.study_id),
         "failures": totals["failures"][handle.study_id],
         "results_seen": totals["results_seen"].get(handle.study_id),
     }
+
+
+def _share(busy: float | None, slots: float | None) -> float | None:
+    """Share of the workers' slots' time in which they trained or evaluated; None before a trial has ended."""
+    return round(busy / slots, 4) if busy is not None and slots else None
 
 
 def _is_finished(spent: StudyBudget | None) -> bool:
@@ -246,6 +252,8 @@ def _totals(
             if found
         },
         "seconds": _by_study(connection, SECONDS, study_ids=ids, key=attributes.SECONDS),
+        "busy": _by_study(connection, SECONDS, study_ids=ids, key=attributes.BUSY_SECONDS),
+        "slots": _by_study(connection, SECONDS, study_ids=ids, key=attributes.SLOT_SECONDS),
         "failures": failures(connection, ids),
         "results_seen": _results_seen(connection, ids),
     }

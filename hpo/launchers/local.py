@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -208,7 +209,11 @@ def plan_slots(experiment_name: str, settings: Settings, options: LocalOptions, 
         places = [
             (f"worker {index} on GPU {gpus[index % len(gpus)]}", gpus[index % len(gpus)]) for index in range(count)
         ]
-        devices = [{"CUDA_VISIBLE_DEVICES": gpu, "HPO_DEVICE": "cuda:0"} for _, gpu in places]
+        shares = Counter(gpu for _, gpu in places)
+        devices = [
+            {"CUDA_VISIBLE_DEVICES": gpu, "HPO_DEVICE": "cuda:0", "HPO_DEVICE_WORKERS": str(shares[gpu])}
+            for _, gpu in places
+        ]
     else:
         # One thread each: more trials an hour than from fewer workers with several.
         fitting = available_memory() // WORKER_BYTES

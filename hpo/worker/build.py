@@ -34,6 +34,7 @@ def build_trainer(entry: TrainerEntry, study_file: StudyFile, options: WorkerOpt
             program=study_file.program_options(),
             memory_bytes=options.memory_bytes,
             choose_threads=True,
+            device_workers=options.device_workers,
         )
     )
     limit, size = options.memory_limit_mb, size_mb()

@@ -44,6 +44,7 @@ class WorkerOptions:
         memory_limit_mb: a worker that has grown past this gives its trials back and ends, to be replaced.
         launcher_pid: the worker ends when this process is no longer its parent.
         name: how the database knows the worker.
+        device_workers: workers of the launch that use the same GPU.
         memory_bytes: what this worker's process may hold in all: what it held at its start, and its share of the
             memory that was free then.
         log: host and path of the file that this process writes to, for a person who asks why a trial failed.
@@ -64,6 +65,7 @@ class WorkerOptions:
     memory_bytes: int | None = None
     shared_artifacts: str | None = None
     log: str | None = None
+    device_workers: int = 1
 
     @property
     def artifact_root(self) -> str | Path:
@@ -91,6 +93,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
         grace_seconds=settings.grace_seconds,
         memory_limit_mb=settings.memory_limit_mb,
         launcher_pid=None if launcher_pid is None else int(launcher_pid),
+        device_workers=int(os.environ.get("HPO_DEVICE_WORKERS") or 1),
         memory_bytes=held_memory() + available_memory() // int(os.environ.get("HPO_NUM_WORKERS") or 1),
     )
 

@@ -301,6 +301,9 @@ class Outcomes:
             attributes.WALL_SECONDS: round(seconds, 4),
             attributes.EPOCHS: len(trial.history),
         }
+        if trial.slot_seconds is not None:
+            slot, busy = trial.slot_seconds
+            attrs |= {attributes.SLOT_SECONDS: round(slot, 4), attributes.BUSY_SECONDS: round(busy, 4)}
         if reason is not None:
             attrs[attributes.REASON] = reason
         for key, value in attrs.items():

@@ -39,6 +39,8 @@ class RunningTrial:
         run: what its trainer got; None until it is started.
         started: when it got its slot, on the monotonic clock.
         worker_seconds: its share of the worker's time.
+        slot_seconds: how long its slot was empty before it and its own, and how much of it the trainer computed; None
+            until it has left its slot.
         history: the metrics of each epoch that its lineage has finished.
         final: the metrics that the trainer returned at the end, if they give the value and not an epoch's.
         audited: the pruner would have pruned it, and it goes on to show what pruning costs.
@@ -61,6 +63,7 @@ class RunningTrial:
     run: Run | None = None
     started: float = field(default_factory=time.monotonic)
     worker_seconds: float = 0.0
+    slot_seconds: tuple[float, float] | None = None
     history: list[dict[str, float]] = field(default_factory=list)
     final: dict[str, float] | None = None
     audited: bool = False

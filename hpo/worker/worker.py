@@ -38,6 +38,7 @@ from hpo.worker.run_context import attach_log, make_run, tidy_folders
 from hpo.worker.running_trial import RunningTrial
 from hpo.worker.saving import CheckpointSaver
 from hpo.worker.signals import Interrupted, Steered, raising_interrupted, steerable
+from hpo.worker.slot_time import SlotTime
 from hpo.worker.stdio import StdioGuard
 from hpo.worker.steering import SteeringWatch, wait_while_paused
 from hpo.worker.study_runner import StudyRunner
@@ -79,6 +80,8 @@ class Worker:
         self.num_started = 0
         self.replacement: tuple[int, str] | None = None  # exit code and reason, once the process has to be replaced
         self._charged_until = time.monotonic()
+        self.has_slots = self.trainer.capacity > 1
+        self.slot_time = SlotTime(lambda: getattr(self.trainer, "host_seconds", 0.0))
         self.stdio = StdioGuard()
         self.db_thread = DatabaseThread(self.cache)
         self.queue = ClaimQueue(
@@ -230,6 +233,7 @@ class Worker:
         self.num_started += 1
         self._charge_time()
         trial.started = time.monotonic()
+        self.slot_time.start(claim.trial_id)
         self.running[claim.trial_id] = trial
         if claim.deadline is not None and self.study_file.budget.counts_gpus:
             self.deadlines[claim.study_id] = claim.deadline
@@ -242,7 +246,7 @@ class Worker:
         self._drop_lost()
         self.watchdogs.epoch_started = time.monotonic()
         try:
-            with steerable():
+            with steerable(), self.slot_time.computing():
                 return self.trainer.advance()
         except Steered:
             return []  # the trial goes on from its checkpoint, or is pruned with what it has
@@ -460,6 +464,8 @@ class Worker:
     def _release(self, trial: RunningTrial) -> None:
         self._charge_time()
         del self.running[trial.trial_id]
+        slot_seconds = self.slot_time.end(trial.trial_id)
+        trial.slot_seconds = slot_seconds if self.has_slots else None
         self.queue.slot_is_free()
 
     # The end.

@@ -30,6 +30,9 @@ class BaseConfig(Config):
     precision: Literal["auto", "fp32", "bf16", "fp64"] = Field(
         "auto", description="bf16 is autocast; auto takes it where the device computes it natively and it is faster"
     )
+    deterministic: bool = Field(
+        False, description="on a GPU only kernels that give the same bits again; slower; CPUs always do"
+    )
     evaluate_train: bool = Field(False, description="also yield loss and accuracy over the whole training set")
 
     optimizer: str = "sgd"

@@ -1,6 +1,7 @@
 """In which number format a configuration trains."""
 
 import math
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,3 +53,18 @@ def _cpu_has_bf16() -> bool:
     # Private, and not there on every platform and version.
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def set_determinism(deterministic: bool, device: str) -> None:
+    """Makes this process choose kernels on a GPU that give the same bits each time, or the fastest of them.
+
+    With ``deterministic`` cuDNN takes no kernel by timing, and PyTorch warns of an operation that has no reproducible
+    form. cuBLAS reads its variable when it is first used in the process.
+    """
+    if torch.device(device).type != "cuda":
+        return
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)

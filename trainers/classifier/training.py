@@ -21,7 +21,7 @@ from hpo.trainers.classifier.evaluate import evaluate
 from hpo.trainers.classifier.initializers import initialize
 from hpo.trainers.classifier.networks import build_network
 from hpo.trainers.classifier.optimizers import build_optimizer, load_optimizer_state, optimizer_state
-from hpo.trainers.classifier.precision import Precision, choose_precision
+from hpo.trainers.classifier.precision import Precision, choose_precision, set_determinism
 from hpo.trainers.classifier.randomness import derived_seed, epoch_order, generator, num_steps
 from hpo.trainers.classifier.regularizers import add_l1_gradients, set_dropout_generator
 from hpo.trainers.classifier.schedules import learning_rates
@@ -86,6 +86,7 @@ class Training:
 
     def __init__(self, config: ClassifierConfig, run: Run) -> None:
         self.config, self.run = config, run
+        set_determinism(config.deterministic, run.device)
         self.precision = choose_precision(config, run.device)
         self.train = self._split("train")
         self.val = self._split("val")
@@ -212,8 +213,6 @@ class ClassifierTrainer:
         self._training: Training | None = None
         self.threads = max(1, options.threads)
         torch.set_num_threads(self.threads)
-        if torch.device(options.device).type == "cuda":
-            torch.backends.cudnn.benchmark = True
 
     def start(self, key: Hashable, config: Any, run: Run) -> None:
         if self._training is not None or self._waiting is not None:

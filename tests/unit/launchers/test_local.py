@@ -33,6 +33,16 @@ def test_workers_and_their_threads(
     slots = local.plan_slots("e", Settings(home=tmp_path), LocalOptions(workers=workers, gpus="none"))
     assert [int(slot.environment["HPO_THREADS"]) for slot in slots] == expected
     assert {slot.environment["HPO_DEVICE"] for slot in slots} == {"cpu"}
+    # Threads of a worker that has the cores to itself stay awake between two steps of a small network.
+    passive = {slot.environment.get("OMP_WAIT_POLICY") for slot in slots}
+    assert passive == ({None} if len(slots) == 1 else {"PASSIVE"})
+
+
+def test_workers_know_with_how_many_they_share_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(local, "gpu_indices", lambda: ["0", "1"])
+    slots = local.plan_slots("e", Settings(home=tmp_path), LocalOptions(workers=3))
+    shares = [(slot.environment["CUDA_VISIBLE_DEVICES"], slot.environment["HPO_DEVICE_WORKERS"]) for slot in slots]
+    assert shares == [("0", "2"), ("1", "1"), ("0", "2")]
 
 
 def test_workers_get_as_many_gpus_as_a_trial(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def available_bytes(options: BuildOptions) -> int:
     """Memory of the device that this worker may use."""
     if torch.device(options.device).type == "cuda":
-        return int(torch.cuda.mem_get_info(options.device)[0])
+        free, total = torch.cuda.mem_get_info(options.device)
+        # The others may not have taken their part yet.
+        return int(min(free, total // options.device_workers))
     free = int(psutil.virtual_memory().available)
     if options.memory_bytes is None:
         return free

@@ -28,7 +28,7 @@ from hpo.trainers.classifier.packed.optimizers import PACKED_OPTIMIZERS, add_l1,
 from hpo.trainers.classifier.packed.shape import ROWS
 from hpo.trainers.classifier.packed.slot import Slot
 from hpo.trainers.classifier.packed.tables import HYPER, Tables
-from hpo.trainers.classifier.precision import choose_precision
+from hpo.trainers.classifier.precision import choose_precision, set_determinism
 from hpo.trainers.classifier.training import new_network, num_parameters
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.protocol import EpochEnd, Run, State
@@ -69,11 +69,13 @@ class Pack:
         self.template, self.run, self.limit = template, run, limit
         self.device = torch.device(run.device)
         self.static = self.device.type == "cuda" if static is None else static
+        set_determinism(template.deterministic, run.device)
         self.precision = choose_precision(template, run.device)
         self.threads = 1 if self.precision.autocast is None and self.device.type == "cpu" else max(1, threads)
         self.train = self._split("train")
         self.slots: list[Slot] = []
         self.unsafe = False
+        self.host_seconds = 0.0  # spent on what epochs begin with
         self._allocate(capacity)
 
     # Slots.
@@ -141,11 +143,13 @@ class Pack:
         if not self.slots:
             return []
         torch.set_num_threads(self.threads)
+        began = time.perf_counter()
         for slot in self.slots:
             if not slot.begun:
                 slot.begun, slot.step, slot.started = True, 0, time.perf_counter()
                 self.tables.begin(slot)
                 self.masks.begin(slot)
+        self.host_seconds += time.perf_counter() - began
         self._steps(min(most_steps, *(slot.remaining for slot in self.slots)))
         ended = [slot for slot in self.slots if slot.remaining == 0]
         return self._end_epochs(ended) if ended else []

@@ -15,7 +15,17 @@ ROWS = 16
 """A step computes a multiple of so many rows of each slot's batch: the last rows of another number are multiplied by
 other instructions, and then a trial's last bits would depend on the sizes of its neighbours' batches."""
 
-COMMON = ("dataset", "network", "optimizer", "normalize", "train_size", "val_size", "augment", "precision")
+COMMON = (
+    "dataset",
+    "network",
+    "optimizer",
+    "normalize",
+    "train_size",
+    "val_size",
+    "augment",
+    "precision",
+    "deterministic",
+)
 """What all trials of a pack have in common, whatever the network and the optimizer. ``batch_size`` and the widths of
 the network are padded; everything else may differ."""
 

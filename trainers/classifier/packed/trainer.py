@@ -43,6 +43,8 @@ Waiting = tuple[Hashable, ClassifierConfig, Run]
 class PackedTrainer:
     """Up to ``slots`` configurations at a time. ``static`` packs compute all their slots in captured steps (`pack`).
 
+    ``host_seconds``: how long trials and epochs have been prepared, and nothing computed.
+
     Raises:
         TrainerError: where ``slots`` is below 1 or above what the memory holds.
     """
@@ -62,6 +64,7 @@ class PackedTrainer:
         self._single = ClassifierTrainer(options)
         self._reasons: set[str] = set()
         self._threads: ThreadPoolExecutor | None = None
+        self.host_seconds = 0.0
 
     # The protocol.
 
@@ -74,7 +77,9 @@ class PackedTrainer:
     def advance(self) -> list[Event]:
         events: list[Event] = []
         while self._placed and not events:
+            began = time.perf_counter()
             events += self.place()
+            self.host_seconds += time.perf_counter() - began
             self._parts = [part for part in self._parts if part.trials]
             if not self._parts:
                 break
@@ -205,7 +210,8 @@ class PackedTrainer:
         return [event for part, result in zip(parts, results, strict=True) for event in self._ended(part, *result)]
 
     def _timed_turn(self, part: PackOrSingle) -> tuple[list[Event], Exception | None]:
-        started, trials = time.perf_counter(), part.trials
+        started, trials, pack = time.perf_counter(), part.trials, part.pack
+        host = 0.0 if pack is None else pack.host_seconds
         try:
             if part.pack is None:
                 return self._turn_single(), None
@@ -214,6 +220,8 @@ class PackedTrainer:
             return [], error
         finally:
             part.spent += (time.perf_counter() - started) / trials
+            if pack is not None:
+                self.host_seconds += pack.host_seconds - host
 
     def _ended(self, part: PackOrSingle, events: list[Event], error: Exception | None) -> list[Event]:
         """The events of a turn, after an error those that follow from it."""
