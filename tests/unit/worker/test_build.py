@@ -39,6 +39,7 @@ def test_every_option_reaches_the_builder(tmp_path: Path) -> None:
         data_dir=tmp_path,
         download=True,
         memory_bytes=12_345,
+        device_workers=2,
     )
     build_trainer(dataclasses.replace(program, build=build), study_file, options).close()
     (given,) = handed
