@@ -9,7 +9,7 @@ many packs as there are threads have their turn side by side.
 import logging
 import time
 from collections.abc import Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,8 +205,12 @@ class PackedTrainer:
             return self._ended(parts[0], *self._timed_turn(parts[0]))
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.options.threads, "pack")
-        # No pack is touched by anything else before all have had their turn.
-        results = list(self._threads.map(self._timed_turn, parts))
+        turns = [self._threads.submit(self._timed_turn, part) for part in parts]
+        try:
+            results = [turn.result() for turn in turns]
+        finally:
+            # Also after an interrupt: no pack is touched by anything else before all have had their turn.
+            wait(turns)
         return [event for part, result in zip(parts, results, strict=True) for event in self._ended(part, *result)]
 
     def _timed_turn(self, part: PackOrSingle) -> tuple[list[Event], Exception | None]:
