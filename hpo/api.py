@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpo.database.address import serve_database, served_settings
 from hpo.database.retries import retry_failed
 from hpo.database.retrying import persistently
 from hpo.database.steering import end_stop
@@ -64,6 +65,7 @@ def launch(
     progress: Progress | None = None,
     settings: Settings | None = None,
     accept_trainer: bool = False,
+    serve: bool = False,
     like: Sequence[str] = (),
     imports: Sequence[str | Path] = (),
     **options: Any,
@@ -80,6 +82,7 @@ def launch(
         storage, home, data_dir: as in :class:`Settings`; the environment's if not given.
         progress: what is told how far it is; by default a line that is updated in a notebook, lines elsewhere.
         accept_trainer: whether trials that another version of the trainer's configuration made count as trials of this.
+        serve: whether workers on other machines reach the embedded server, over TCP with a password.
         like: earlier experiments whose best configurations are tried first, beside the study file's ``like``.
         imports: earlier experiments, or CSV files, whose finished trials the samplers are to know; see
             :func:`hpo.import_trials`.
@@ -97,7 +100,16 @@ def launch(
     progress = progress or (NotebookProgress() if in_notebook() else PlainProgress())
     replaced = (settings or Settings()).replaced(**of_settings)
     return launch_with(
-        study, launcher, replaced, chosen, progress, keys, accept_trainer=accept_trainer, like=like, imports=imports
+        study,
+        launcher,
+        replaced,
+        chosen,
+        progress,
+        keys,
+        accept_trainer=accept_trainer,
+        serve=serve,
+        like=like,
+        imports=imports,
     )
 
 
@@ -110,10 +122,13 @@ def launch_with(
     keys: Mapping[str, Any] | None = None,
     *,
     accept_trainer: bool = False,
+    serve: bool = False,
     like: Sequence[str] = (),
     imports: Sequence[str | Path] = (),
 ) -> LoadedExperiment:
     """As :func:`launch`, with everything given; ``keys``: the study file's, beside an objective or a function."""
+    if serve:
+        settings = served_settings(settings)
     check_launch(launcher, settings, options)
     try:
         parsed, settings = read_study(study, settings, keys, launcher)
@@ -125,6 +140,8 @@ def launch_with(
             check(config, settings.data_dir, settings.download)
     if parsed.command is not None and launcher in ("local", "inline"):
         check_program(parsed.command, parsed.name)
+    if serve:
+        serve_database(settings)
     parsed = with_like(parsed, like)
     for note in notes_on(parsed):
         progress.line(f"note: {note}")

@@ -20,6 +20,7 @@ from hpo.cli.options import (
     HomeOption,
     JsonOption,
     MemoryOption,
+    ServeOption,
     SlotsOption,
     StorageOption,
     TrainersOption,
@@ -47,6 +48,7 @@ def launch(
     heartbeat_seconds: HeartbeatOption = None,
     grace_seconds: GraceOption = None,
     memory_limit_mb: MemoryOption = None,
+    serve: ServeOption = False,
     accept_trainer: Annotated[
         bool,
         typer.Option(
@@ -153,6 +155,7 @@ def launch(
                 progress,
                 keys,
                 accept_trainer=accept_trainer,
+                serve=serve,
                 like=like or (),
                 imports=imports or (),
             )

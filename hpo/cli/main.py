@@ -16,6 +16,7 @@ from hpo.cli.import_trials import import_trials
 from hpo.cli.init import init
 from hpo.cli.launch import launch, worker
 from hpo.cli.logs import logs
+from hpo.cli.manifest import manifest
 from hpo.cli.options import (
     CheckpointOption,
     DataOption,
@@ -25,6 +26,7 @@ from hpo.cli.options import (
 )
 from hpo.cli.parts import list_parts
 from hpo.cli.retry import retry
+from hpo.cli.server import server
 from hpo.cli.show import show_trial, workers
 from hpo.cli.status import status
 from hpo.cli.steer import enqueue, extend, pause, prune, resume, stop
@@ -155,6 +157,8 @@ app.command()(workers)
 app.command()(compare)
 app.command()(dashboard)
 app.command()(doctor)
+app.command()(server)
+app.command()(manifest)
 
 
 def _hide_password_from_process_list() -> None:

@@ -81,6 +81,14 @@ SlotsOption = Annotated[
         show_default="the study file's, or measured",
     ),
 ]
+ServeOption = Annotated[
+    bool,
+    typer.Option(
+        "--serve",
+        envvar="HPO_SERVE",
+        help="Open the embedded server to workers on other machines: TCP, with a password in a file of the home.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", envvar="HPO_JSON", help="Print JSON, for machines.")]
 VerboseOption = Annotated[
     bool, typer.Option("--verbose", "-v", envvar="HPO_VERBOSE", help="A row for each repeat, not for each sampler.")

@@ -24,6 +24,7 @@ from typing import Any
 import psutil
 import sqlalchemy as sa
 
+from hpo.database import served
 from hpo.database.server_lock import SHARE, ServerLock, ServerRecord
 from hpo.errors import HPOError, StorageError
 
@@ -39,7 +40,7 @@ log_timezone = 'UTC'
 """
 READY_SECONDS = 60
 CONNECT_SECONDS = 10.0
-SOCKET_NAME = ".s.PGSQL.5432"
+NOT_SERVED = "-h ''"
 
 _servers: dict[Path, "EmbeddedServer"] = {}
 _lock = threading.Lock()
@@ -54,21 +55,41 @@ def embedded_address(home: Path) -> str:
         StorageError: if it cannot start, or runs where this process cannot reach it.
     """
     with _lock:
-        home = home.resolve()
-        if home not in _servers:
-            _servers[home] = EmbeddedServer(home)
-            atexit.register(_servers[home].release)
-        return _servers[home].attach()
+        return _server(home).attach()
+
+
+def serve(home: Path, host: str | None = None, port: int | None = None) -> sa.URL:
+    """Has the server in ``home`` listen on TCP, with a password: starts it so, or again if it runs without.
+
+    Returns the address, which is then in :func:`hpo.database.served.address_file` too. One that is served on another
+    machine stays there.
+
+    Raises:
+        StorageError: as :func:`embedded_address`, or if the port is taken.
+    """
+    with _lock:
+        server = _server(home)
+        server.serve(host, port)
+        return sa.engine.make_url(served.read_address(served.address_file(server.home)))
+
+
+def _server(home: Path) -> "EmbeddedServer":
+    home = home.resolve()
+    if home not in _servers:
+        _servers[home] = EmbeddedServer(home)
+        atexit.register(_servers[home].release)
+    return _servers[home]
 
 
 def restart_when_gone(engine: sa.Engine) -> None:
     """Has ``engine`` start the embedded server again when it connects and the server is gone.
 
-    The server dies with the batch job or container of the process that happened to start it. Does nothing for the
-    engine of another server.
+    The server dies with the batch job or container of the process that happened to start it. On another machine than
+    the server's it is only looked for again, at the address that the home has then. Does nothing for the engine of
+    another server.
     """
-    folder = str(engine.url.query.get("host", ""))
-    server = next((server for server in _servers.values() if server.socket_folder == folder), None)
+    url = engine.url.set(drivername="postgresql")
+    server = next((server for server in _servers.values() if server.url == url), None)
     if server is None:
         return
 
@@ -77,17 +98,19 @@ def restart_when_gone(engine: sa.Engine) -> None:
         try:
             return dialect.connect(*arguments, **keywords)
         except dialect.loaded_dbapi.OperationalError as refused:
-            # One that is starting, stopping or recovering still holds its lock, and is waited for.
-            if server.is_released or server.lock.is_running():
+            # One that is starting, stopping or recovering still holds its lock, and is waited for where it was.
+            if server.is_released or (server.is_here and server.lock.is_running() and not server.has_moved(url)):
                 raise
-            log.warning("the embedded Postgres in %s is gone; it is started again", server.data_folder)
+            if server.is_here and not server.lock.is_running():
+                log.warning("the embedded Postgres in %s is gone; it is started again", server.data_folder)
             try:
                 with _lock:
-                    server.attach()
+                    now = sa.engine.make_url(server.attach())
             except HPOError as error:
-                log.error("%s", error)
+                log.log(logging.ERROR if server.is_here else logging.DEBUG, "%s", error)
                 raise refused from None
-            return dialect.connect(*arguments, **keywords)
+            _, place = dialect.create_connect_args(now)
+            return dialect.connect(*arguments, **{**keywords, **place})
 
 
 class EmbeddedServer:
@@ -95,21 +118,37 @@ class EmbeddedServer:
 
     Attributes:
         is_released: whether this process is at its end and uses the server no more.
+        url: the address at which this process uses it; None before the first use.
+        is_here: whether it runs on this machine.
     """
 
     def __init__(self, home: Path) -> None:
         self.home = home
         self.data_folder = home / "postgres"
         self.lock = ServerLock(home)
-        self.socket_folder = ""
+        self.url: sa.URL | None = None
+        self.is_here = True
         self.is_released = False
 
-    def attach(self) -> str:
-        """Starts the server if none runs; returns the address of its database."""
+    def serve(self, host: str | None, port: int | None) -> None:
+        """Starts the server on TCP; starts it again if it runs here without. Raises StorageError."""
+        with self.lock.starting():
+            record = self.lock.read()
+            runs = record is not None and self.lock.is_running()
+            if record is not None and runs and record.port and not record.is_on_this_machine:
+                return
+            if record is not None and runs and record.is_on_this_machine and not record.port:
+                self._stop(record)
+                self.lock.forget()
+            url = served.own_address(self.home, host, port)
+        self.attach(url)
+
+    def attach(self, url: sa.URL | None = None) -> str:
+        """Starts the server if none runs, on TCP at ``url``, or if it was there before it died; returns its address."""
         with self.lock.starting():
             with _log_lines() as lines:
                 try:
-                    record = self._running() or self._start()
+                    record = self._running(moving=url is not None) or self._start(url)
                 except HPOError:
                     raise
                 except Exception as error:
@@ -118,8 +157,15 @@ class EmbeddedServer:
                         f"is {self.data_folder / 'log'}; or name a server with HPO_STORAGE=postgresql://user@host/database"
                     ) from error
             self.lock.use()
-        self.socket_folder = record.socket_folder
-        return f"postgresql://postgres:@/postgres?host={record.socket_folder}"
+        self.is_here = record.is_on_this_machine
+        address = _socket_address(record) if self.is_here else served.read_address(served.address_file(self.home))
+        self.url = sa.engine.make_url(address)
+        return address
+
+    def has_moved(self, url: sa.URL) -> bool:
+        """Whether the server that runs on this machine is not at ``url``: it is served now, say."""
+        record = self.lock.read()
+        return record is not None and record.is_on_this_machine and sa.engine.make_url(_socket_address(record)) != url
 
     def release(self) -> None:
         """Lets go of the server, and stops it if nobody else uses it."""
@@ -131,7 +177,7 @@ class EmbeddedServer:
                 self._stop(record)
                 self.lock.forget()
 
-    def _running(self) -> ServerRecord | None:
+    def _running(self, moving: bool) -> ServerRecord | None:
         """The server that runs, once it answers; None if there is none.
 
         Raises StorageError if it runs where this process cannot reach its socket.
@@ -139,20 +185,40 @@ class EmbeddedServer:
         deadline = time.monotonic() + CONNECT_SECONDS
         while True:
             record = self.lock.read()
-            if record is not None and record.is_on_this_machine and _answers(record.socket_folder):
+            if record is not None and record.is_on_this_machine and _answers(record.socket_path):
                 return record
-            if not self.lock.is_running():
+            if record is not None and not record.is_on_this_machine and self._answers_elsewhere(record):
+                return record
+            if not self.lock.is_running() and (
+                moving or record is None or record.is_on_this_machine or not record.port
+            ):
                 return _started_by_an_older_version(self.data_folder)
             if time.monotonic() > deadline or (record is not None and not record.is_on_this_machine):
                 where = "somewhere else" if record is None else record.place
+                if record is not None and record.port and not record.is_on_this_machine:
+                    # Another machine must not start it: whether it still runs there cannot be known here.
+                    raise StorageError(
+                        f"the embedded Postgres of {self.home}, served on {where}, does not answer at port "
+                        f"{record.port}; a worker there starts it again, or hpo server does",
+                        transient=True,
+                    )
                 raise StorageError(
                     f"the embedded Postgres of {self.home} runs on {where}, and only processes there can use it; "
-                    f"give all of them one database with {SHARE}",
+                    f"start it with --serve (hpo server --help), or give all of them one database with {SHARE}",
                     transient=record is not None and record.is_in_this_namespace,
                 )
             time.sleep(0.1)
 
-    def _start(self) -> ServerRecord:
+    def _answers_elsewhere(self, record: ServerRecord) -> bool:
+        """Whether a server that is served on another machine can be used from here."""
+        if not record.port:
+            return False
+        with contextlib.suppress(HPOError, sa.exc.ArgumentError):
+            url = sa.engine.make_url(served.read_address(served.address_file(self.home)))
+            return served.answers(url.host or "", url.port or record.port)
+        return False
+
+    def _start(self, url: sa.URL | None) -> ServerRecord:
         with warnings.catch_warnings():
             # The wheel looks for the user's runtime folder at import; its own fallback, the temporary folder, will do.
             warnings.simplefilter("ignore")
@@ -170,16 +236,21 @@ class EmbeddedServer:
             if is_new:
                 with (self.data_folder / "postgresql.conf").open("a") as configuration:
                     configuration.write(SETTINGS)
-            if (dead := self.lock.read()) is not None:
+            dead = self.lock.read()
+            # One that died comes back as it was.
+            if url is None and dead is not None and dead.port and dead.is_on_this_machine:
+                url = served.own_address(self.home, None, None, stays=True)
+            if dead is not None:
                 # Its server held the lock and is dead, whatever has its process id today.
                 (self.data_folder / "postmaster.pid").unlink(missing_ok=True)
-                for name in (SOCKET_NAME, f"{SOCKET_NAME}.lock"):
-                    (Path(dead.socket_folder) / name).unlink(missing_ok=True)
+                for ending in ("", ".lock"):
+                    Path(f"{dead.socket_path}{ending}").unlink(missing_ok=True)
             socket_folder = find_suitable_socket_dir(self.data_folder, server.runtime_path)
             if server.system_user is not None and socket_folder != self.data_folder:
                 socket_folder.chmod(0o777)
             # As a program's words in a shell: pg_ctl hands the options to one.
-            options = f"-h '' -k '{socket_folder}'"
+            port = (url.port or 0) if url is not None else 0
+            options = f"{served.server_options(self.data_folder, port) if port else NOT_SERVED} -k '{socket_folder}'"
             pgexec(
                 "pg_ctl",
                 (
@@ -200,7 +271,9 @@ class EmbeddedServer:
                 pass_fds=(running,),
             )
             pid = int((self.data_folder / "postmaster.pid").read_text().split("\n", 1)[0])
-            record = ServerRecord.here(pid, str(socket_folder))
+            record = ServerRecord.here(pid, str(socket_folder), port)
+            if url is not None:
+                served.make_role(_socket_address(record).replace("postgresql:", "postgresql+psycopg2:", 1), url)
             self.lock.write(record)
             return record
         finally:
@@ -215,7 +288,7 @@ class EmbeddedServer:
                 process.wait(READY_SECONDS)
             return
         # In another namespace the number is another process's: the server's own shell sends the signal.
-        address = f"postgresql+psycopg2://postgres:@/postgres?host={record.socket_folder}"
+        address = _socket_address(record).replace("postgresql:", "postgresql+psycopg2:", 1)
         engine = sa.create_engine(address, poolclass=sa.NullPool)
         with engine.connect() as connection:
             connection.execute(
@@ -223,10 +296,15 @@ class EmbeddedServer:
             )
 
 
-def _answers(socket_folder: str) -> bool:
+def _socket_address(record: ServerRecord) -> str:
+    port = f"&port={record.port}" if record.port else ""
+    return f"postgresql://postgres:@/postgres?host={record.socket_folder}{port}"
+
+
+def _answers(socket_path: str) -> bool:
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
         client.settimeout(CONNECT_SECONDS)
-        client.connect(f"{socket_folder}/{SOCKET_NAME}")
+        client.connect(socket_path)
         return True
     return False
 
@@ -236,8 +314,9 @@ def _started_by_an_older_version(data_folder: Path) -> ServerRecord | None:
     with contextlib.suppress(OSError, ValueError, IndexError, psutil.Error):
         lines = (data_folder / "postmaster.pid").read_text().splitlines()
         pid, socket_folder = int(lines[0]), lines[4].strip()
-        if str(data_folder) in " ".join(psutil.Process(pid).cmdline()) and _answers(socket_folder):
-            return ServerRecord.here(pid, socket_folder)
+        record = ServerRecord.here(pid, socket_folder)
+        if str(data_folder) in " ".join(psutil.Process(pid).cmdline()) and _answers(record.socket_path):
+            return record
     return None
 
 

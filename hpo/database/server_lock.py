@@ -58,6 +58,7 @@ class ServerRecord:
         pid: of the server.
         socket_folder: where its Unix socket is.
         token: tells this start from all others.
+        port: on which it listens on TCP; 0 if it does not.
     """
 
     host: str
@@ -66,11 +67,18 @@ class ServerRecord:
     pid: int
     socket_folder: str
     token: str
+    port: int = 0
 
     @classmethod
-    def here(cls, pid: int, socket_folder: str) -> "ServerRecord":
+    def here(cls, pid: int, socket_folder: str, port: int = 0) -> "ServerRecord":
         """The record of a server that this process has started."""
-        return cls(socket.gethostname(), machine_id(), _pid_namespace(), pid, socket_folder, secrets.token_hex(8))
+        token = secrets.token_hex(8)
+        return cls(socket.gethostname(), machine_id(), _pid_namespace(), pid, socket_folder, token, port)
+
+    @property
+    def socket_path(self) -> str:
+        """Its Unix socket, whose name has the port, as with every Postgres."""
+        return f"{self.socket_folder}/.s.PGSQL.{self.port or 5432}"
 
     @property
     def is_on_this_machine(self) -> bool:

@@ -15,8 +15,11 @@ import threading
 import time
 import urllib.parse
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
+from hpo.database.address import is_served
+from hpo.database.served import address_file, read_address
 from hpo.errors import ExperimentError, UsageError
 from hpo.experiment.experiment import Experiment
 from hpo.launchers.local import worker_command
@@ -38,10 +41,10 @@ def check(settings: Settings, options: RayOptions) -> None:
     """Raises UsageError if Ray is not installed, or the cluster's nodes could not do what is asked."""
     if importlib.util.find_spec("ray") is None:
         raise UsageError(INSTALL)
-    if settings.storage is None and _address(options) != "local":
+    if settings.storage is None and not is_served(settings) and _address(options) != "local":
         raise UsageError(
             f"workers on the Ray cluster at {_address(options)} need a database that they all reach: "
-            "give --storage or HPO_STORAGE"
+            "give --serve, --storage or HPO_STORAGE"
         )
     if isinstance(options.gpus, tuple):
         raise UsageError(
@@ -63,6 +66,9 @@ def run(experiment: Experiment, settings: Settings, options: RayOptions, progres
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
+    if is_served(settings) and _address(options) != "local":
+        # The nodes need not share the home that has the address.
+        settings = replace(settings, storage=read_address(address_file(settings.home_path)))
     started_here = not ray.is_initialized()
     with interruptible():
         if started_here:

@@ -10,30 +10,27 @@ import fcntl
 import getpass
 import hashlib
 import os
-import re
 import secrets
 import shlex
 import shutil
 import socket
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hpo.database.address import EMBEDDED, is_served
 from hpo.errors import ExperimentError, UsageError
 from hpo.experiment.experiment import Experiment
 from hpo.launchers.local import log_name, worker_command
 from hpo.launchers.registry import Progress, SlurmOptions
+from hpo.launchers.slurm_commands import SIGNAL_SECONDS, Task, parse_tasks, run_command
 from hpo.launchers.supervise import END_SECONDS, WorkerEnd, printable, supervise
 from hpo.machine import WORKER_ID_VARIABLE
 from hpo.settings import Settings
 
 POLL_SECONDS = 2.0
-COMMAND_SECONDS = 60.0
-SIGNAL_SECONDS = 60
-"""Before its time limit a worker is asked to end; Slurm may be that much early."""
 ACTIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "REQUEUE_HOLD", "RESIZING"}
 CAUSES = {
     "PREEMPTED": "was preempted",
@@ -48,18 +45,6 @@ CODES = {"OUT_OF_MEMORY": -9, "BOOT_FAIL": 1}
 """What counts as what; everything else in CAUSES is nobody's fault, as a signal that asks for the end."""
 
 
-@dataclass(frozen=True)
-class Task:
-    """A task of an array, as ``scontrol`` shows it."""
-
-    job: str
-    place: int
-    state: str
-    exit_code: int
-    reason: str
-    has_limit: bool = True
-
-
 def check(settings: Settings, options: SlurmOptions) -> None:
     """Raises UsageError if Slurm is not there, or workers on its nodes could not reach the database."""
     if missing := [name for name in ("sbatch", "scontrol", "scancel", "squeue") if shutil.which(name) is None]:
@@ -70,12 +55,12 @@ def check(settings: Settings, options: SlurmOptions) -> None:
         raise UsageError(
             "--gpus chooses among the GPUs of one machine; with Slurm give --gpus-per-worker, or --gpus none"
         )
-    if settings.storage is None:
-        nodes = set(_slurm("sinfo", "-h", "-N", "-o", "%N").split())
+    if settings.storage is None and not is_served(settings):
+        nodes = set(run_command("sinfo", "-h", "-N", "-o", "%N").split())
         if not nodes <= {socket.gethostname(), socket.gethostname().partition(".")[0]}:
             raise UsageError(
                 f"workers on the nodes {', '.join(sorted(nodes)[:3])}{' …' if len(nodes) > 3 else ''} need a database "
-                "that they all reach: give --storage or HPO_STORAGE"
+                "that they all reach: give --serve (with a home that they share), --storage or HPO_STORAGE"
             )
 
 
@@ -126,7 +111,8 @@ class SlurmFleet:
     @property
     def job_name(self) -> str:
         """The same for every launch of this experiment in this database, so that a later one finds its jobs."""
-        where = self.settings.storage or str(self.settings.home_path)
+        storage = self.settings.storage
+        where = str(self.settings.home_path) if storage in (None, EMBEDDED) else storage
         digest = hashlib.sha256(f"{where}\n{self.experiment_name}".encode()).hexdigest()[:8]
         return f"hpo-{log_name(self.experiment_name)[:40]}-{digest}"
 
@@ -135,7 +121,7 @@ class SlurmFleet:
 
     def adopt(self) -> None:
         """Takes over jobs of an earlier launch whose launcher died."""
-        listed = _slurm("squeue", "-h", "-r", "-u", getpass.getuser(), "-n", self.job_name, "-o", "%F %K")
+        listed = run_command("squeue", "-h", "-r", "-u", getpass.getuser(), "-n", self.job_name, "-o", "%F %K")
         for line in listed.splitlines():
             job, place = line.split()
             if place.isdigit() and int(place) < self.num_places and int(place) not in self._adopted:
@@ -181,13 +167,13 @@ class SlurmFleet:
         names = [f"{job}_{place}" for place, job in self._jobs.items()]
         with contextlib.suppress(ExperimentError):
             # TERM, and KILL after Slurm's KillWait: the workers give their trials back in between.
-            _slurm("scancel", *names)
+            run_command("scancel", *names)
             deadline = time.monotonic() + END_SECONDS
             try:
                 while any(task.state in ACTIVE for task in self._tasks().values()) and time.monotonic() < deadline:
                     time.sleep(0.3)
             except KeyboardInterrupt:
-                _slurm("scancel", "--signal=KILL", *names)
+                run_command("scancel", "--signal=KILL", *names)
         self._jobs.clear()
         return []
 
@@ -207,7 +193,7 @@ class SlurmFleet:
             *self._resources(),
         ]
         self._next_poll = 0.0
-        answer = _slurm("sbatch", *arguments, script=self._script(), environment=self._environment())
+        answer = run_command("sbatch", *arguments, script=self._script(), environment=self._environment())
         job = answer.strip().partition(";")[0]
         for place in places:
             self._jobs[place] = job
@@ -252,7 +238,7 @@ class SlurmFleet:
         tasks = {}
         for job in set(self._jobs.values()):
             try:
-                shown = _slurm("scontrol", "show", "job", "-o", job)
+                shown = run_command("scontrol", "show", "job", "-o", job)
             except ExperimentError as error:
                 if "Invalid job id" not in str(error):
                     raise
@@ -300,56 +286,7 @@ class SlurmFleet:
         return printable(_tail(newest))
 
 
-def parse_tasks(text: str) -> list[Task]:
-    """The tasks in the output of ``scontrol show job -o``; tasks that wait stand in one line together."""
-    tasks = []
-    for line in text.splitlines():
-        fields: dict[str, str] = dict(re.findall(r"(\w+)=(\S*)", line))
-        job = str(fields.get("ArrayJobId", fields.get("JobId", "")))
-        code, _, number = fields.get("ExitCode", "0:0").partition(":")
-        exit_code = -int(number) if number not in ("", "0") else int(code or 0)
-        for place in _places(fields.get("ArrayTaskId", "")):
-            state, reason = fields.get("JobState", ""), fields.get("Reason", "None")
-            tasks.append(Task(job, place, state, exit_code, reason, fields.get("TimeLimit") != "UNLIMITED"))
-    return tasks
-
-
-def _places(text: str) -> Iterator[int]:
-    """The numbers of ``0-2,5`` or ``1,3-4%2``."""
-    for part in text.partition("%")[0].split(","):
-        first, _, last = part.partition("-")
-        if first.isdigit():
-            yield from range(int(first), int(last or first) + 1)
-
-
 def _tail(path: Path) -> str:
     with path.open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - 8192))
         return log.read().decode(errors="backslashreplace")
-
-
-def _slurm(command: str, *arguments: str, script: str | None = None, environment: dict[str, str] | None = None) -> str:
-    """Runs one of Slurm's commands and returns its output.
-
-    Raises:
-        UsageError: if ``sbatch`` refuses what was asked for.
-        ExperimentError: if the command fails otherwise.
-    """
-    try:
-        done = subprocess.run(
-            [command, *arguments],
-            input=script,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_SECONDS,
-            # Ctrl-C is the launcher's.
-            start_new_session=True,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ExperimentError(f"{command}: {error}") from None
-    if done.returncode == 0:
-        return done.stdout
-    said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-    kind = UsageError if command == "sbatch" else ExperimentError
-    raise kind(f"Slurm refuses: {said}")

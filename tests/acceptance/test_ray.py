@@ -200,7 +200,7 @@ def test_what_cannot_work_is_told_at_once(hpo_command: Hpo, study: Study, home: 
     assert no_storage.returncode == 2
     assert no_storage.stderr == (
         f"error: workers on the Ray cluster at ray://127.0.0.1:{port} need a database that they all reach: "
-        "give --storage or HPO_STORAGE\n"
+        "give --serve, --storage or HPO_STORAGE\n"
     )
     named = hpo_command(*launched, "--gpus", "0,1")
     assert named.returncode == 2

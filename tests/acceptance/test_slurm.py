@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,7 @@ class Slurm:
     log: Path
     folder: Path
     launchers: "list[subprocess.Popen[str]]"
+    home: Path | None = None
 
     def launch(self, file: Path, *options: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "hpo", "launch", str(file), "--launcher", "slurm", "--gpus", "none"]
@@ -74,6 +75,12 @@ class Slurm:
         """The array tasks that are there, each as ``job_place``."""
         return self.run("squeue", "-h", "-r", "-o", "%F_%K", "-t", "PENDING,RUNNING").split()
 
+    def start_requeued(self) -> None:
+        """Slurm has jobs that it requeues begin two minutes later."""
+        for job in self.run("squeue", "-h", "-r", "-o", "%F_%K", "-t", "PENDING").split():
+            # One that has begun meanwhile does not take it.
+            subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], env=self.environment, check=False)
+
     def epochs(self) -> int:
         return self.log.read_bytes().count(b"\n")
 
@@ -86,7 +93,7 @@ class Slurm:
             time.sleep(0.05)
 
     def trials(self, name: str) -> list[sa.Row]:
-        storage = open_storage(self.storage)
+        storage = open_storage(self.storage or "embedded", home=self.home)
         with storage.engine.connect() as connection:
             rows = list(connection.execute(sa.text(TRIALS), {"name": f"{name}/%"}))
         storage.engine.dispose()
@@ -126,34 +133,75 @@ def nothing_is_left(slurm: Slurm) -> Iterator[None]:
     slurm.end_all()
 
 
-def test_preempted_cancelled_and_orphaned(slurm: Slurm, study: Study) -> None:
-    """Exact through a preemption, a job that is cancelled, and the launcher's death; the same command goes on."""
-    file = study(name="array", samplers='["random"]', budget="trials = 60", epochs=15, seconds=0.15)
-    launcher = slurm.launch(file, "--workers", "3", "--partition", "low")
+@dataclass(frozen=True)
+class Size:
+    """How much is trained, and by how many workers."""
+
+    trials: int
+    epochs: int
+    seconds: float
+    workers: int
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        pytest.param(Size(24, 36, 0.15, 4), id="short"),
+        pytest.param(Size(40, 50, 0.25, 6), id="long", marks=pytest.mark.release),
+    ],
+)
+def test_everything_that_a_cluster_does(slurm: Slurm, study: Study, size: Size) -> None:
+    """A preemption, a time limit, a requeue, a cancelled task and the launcher's death: exact, each epoch once.
+
+    The database is the one that comes with the package, on TCP, started by the launcher that dies.
+    """
+    name = f"everything-{size.trials}"
+    home = slurm.folder / name
+    slurm = replace(slurm, environment={k: v for k, v in slurm.environment.items() if k != "HPO_STORAGE"})
+    slurm.environment["HPO_HOME"] = str(home)
+    budget = f"trials = {size.trials}"
+    file = study(name=name, samplers='["random"]', budget=budget, epochs=size.epochs, seconds=size.seconds)
+    options = ("--workers", str(size.workers), "--partition", "low", "--serve")
+    logged = slurm.epochs()
+    launcher = slurm.launch(file, *options)
     slurm.wait_for_epochs(launcher, 6)
-    assert len(slurm.jobs()) == 3
+    assert len(slurm.jobs()) == size.workers
     # A job of others that takes the whole node for a moment: Slurm requeues ours, which give their trials back.
     slurm.run("srun", "--partition=high", "--exclusive", "sleep", "1")
+    slurm.start_requeued()
+    slurm.wait_for_epochs(launcher, 6)
+    # A limit that is near: the task is asked to end, and another takes its place.
+    slurm.run("scontrol", "update", f"jobid={slurm.jobs()[0]}", "timelimit=1")
+    slurm.run("scontrol", "requeue", slurm.jobs()[1])
     slurm.wait_for_epochs(launcher, 6)
     launcher.kill()
     launcher.communicate()
+    slurm.start_requeued()
     jobs = slurm.jobs()
-    assert len(jobs) == 3
+    assert len(jobs) >= size.workers - 1
 
-    again = slurm.launch(file, "--workers", "3", "--partition", "low")
+    again = slurm.launch(file, *options)
     slurm.wait_for_epochs(again, 6)
-    assert sorted(slurm.jobs()) == sorted(jobs)
-    second = slurm.launch(file, "--workers", "3", "--partition", "low")
+    second = slurm.launch(file, *options)
     output, _ = second.communicate(timeout=LIMIT_SECONDS)
     assert second.returncode == 1
-    assert "another launch watches the Slurm jobs hpo-array-" in output
-    slurm.run("scancel", jobs[0])
+    assert f"another launch watches the Slurm jobs hpo-{name}-" in output
+    slurm.run("scancel", slurm.jobs()[-1])
+    slurm.start_requeued()
     output, _ = again.communicate(timeout=LIMIT_SECONDS)
     assert again.returncode == 0, output
-    assert "3 workers of an earlier launch are still there" in output
+    assert "workers of an earlier launch are still there" in output
     assert "was cancelled" in output
-    slurm.assert_exact("array", 60)
     assert slurm.jobs() == []
+
+    slurm = replace(slurm, storage="", home=home)
+    slurm.assert_exact(name, size.trials)
+    rows = slurm.trials(name)
+    given_back = sum(row.retried for row in rows)
+    assert given_back >= 4
+    # What was trained is what was wanted, and at most the epoch that ran when a trial was interrupted.
+    wanted = size.trials * size.epochs
+    assert wanted <= slurm.epochs() - logged <= wanted + given_back
 
 
 def test_ctrl_c_gives_trials_back_and_the_same_command_goes_on(slurm: Slurm, study: Study) -> None:
@@ -191,6 +239,51 @@ def test_a_node_that_goes_down(slurm: Slurm, study: Study) -> None:
     assert launcher.returncode == 0, output
     last = [row for row in slurm.trials("down") if not row.retried]
     assert Counter(row.state for row in last) == {"COMPLETE": 4}
+
+
+def test_the_whole_array_is_cancelled(slurm: Slurm, study: Study) -> None:
+    """Somebody's wish: nothing takes its place, the launch ends, and the same command goes on."""
+    file = study(name="gone", samplers='["random"]', budget="trials = 4", epochs=6, seconds=0.2)
+    launcher = slurm.launch(file, "--workers", "2")
+    slurm.wait_for_epochs(launcher, 4)
+    slurm.run("scancel", slurm.jobs()[0].partition("_")[0])
+    output, _ = launcher.communicate(timeout=LIMIT_SECONDS)
+    assert launcher.returncode == 1, output
+    assert output.count("was cancelled") == 2
+    assert "error: the workers ended before the experiment did; launch it again to go on" in output
+    assert {row.failures for row in slurm.trials("gone")} == {0}
+    again = slurm.launch(file, "--workers", "2")
+    output, _ = again.communicate(timeout=LIMIT_SECONDS)
+    assert again.returncode == 0, output
+    slurm.assert_exact("gone", 4)
+
+
+def test_a_folder_that_the_node_cannot_write(slurm: Slurm, study: Study) -> None:
+    """The workers say which, and the launch ends with it."""
+    file = study(name="readonly", samplers='["random"]', budget="trials = 2", epochs=2)
+    # What only the node lacks: the job's own view of the shared folder is mounted read-only.
+    home = slurm.folder / "shared"
+    home.mkdir()
+    wrapper = slurm.folder / "python"
+    wrapper.write_text(
+        f"#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {home} {home} && mount -o remount,ro,bind {home} "
+        f'&& exec "$@"\' sh {sys.executable} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    code = f"import sys; sys.executable = {str(wrapper)!r}; from hpo.cli.main import main; main()"
+    command = [sys.executable, "-c", code, "launch", str(file), "--launcher", "slurm", "--gpus", "none"]
+    done = subprocess.run(
+        [*command, "--workers", "1", "--max-restarts", "1"],
+        env=slurm.environment | {"HPO_HOME": str(home)},
+        cwd=slurm.folder,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "annot" in done.stderr
+    assert slurm.jobs() == []
 
 
 @pytest.mark.parametrize(

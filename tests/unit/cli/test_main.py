@@ -34,6 +34,8 @@ COMMANDS = {
     "train",
     "worker",
     "workers",
+    "server",
+    "manifest",
 }
 GROUP = typer.main.get_command(app)
 OPTIONS = [

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hpo.launchers.registry import SlurmOptions
-from hpo.launchers.slurm import SlurmFleet, Task, parse_tasks
+from hpo.launchers.slurm import SlurmFleet
+from hpo.launchers.slurm_commands import Task, parse_tasks
 from hpo.settings import Settings
 
 SHOWN = """\
