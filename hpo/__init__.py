@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hpo.errors import HPOError, StudyFileError
     from hpo.loaded_experiment import LoadedExperiment
     from hpo.settings import Settings
+    from hpo.steer import enqueue, extend, pause, prune, resume, stop
     from hpo.trainers.classifier.extend import dataset, network
     from hpo.trainers.errors import Infeasible
     from hpo.trainers.generator import trainer
@@ -31,16 +32,22 @@ _HOMES = {
     "compare": "hpo.compare",
     "dataset": "hpo.trainers.classifier.extend",
     "delete": "hpo.verbs",
+    "enqueue": "hpo.steer",
     "export": "hpo.export",
+    "extend": "hpo.steer",
     "import_trials": "hpo.verbs",
     "launch": "hpo.api",
     "list": "hpo.verbs:list_parts",
     "load": "hpo.api",
     "network": "hpo.trainers.classifier.extend",
+    "pause": "hpo.steer",
+    "prune": "hpo.steer",
     "report": "hpo.trainers.reporting",
+    "resume": "hpo.steer",
     "retry": "hpo.api",
     "should_stop": "hpo.trainers.reporting",
     "status": "hpo.verbs",
+    "stop": "hpo.steer",
     "train": "hpo.api",
     "trainer": "hpo.trainers.generator",
 }
@@ -58,15 +65,21 @@ __all__ = [
     "compare",
     "dataset",
     "delete",
+    "enqueue",
     "export",
+    "extend",
     "import_trials",
     "launch",
     "load",
     "network",
+    "pause",
+    "prune",
     "report",
+    "resume",
     "retry",
     "should_stop",
     "status",
+    "stop",
     "train",
     "trainer",
 ]

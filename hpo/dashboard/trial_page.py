@@ -19,7 +19,7 @@ from hpo.settings import Settings
 from hpo.trainers.trial_log import as_text
 
 LOG_CHARACTERS = 20_000
-WIDTH, HEIGHT, LEFT, BOTTOM = 640, 240, 64, 28
+WIDTH, HEIGHT, LEFT, BOTTOM = 640, 240, 84, 28
 
 
 class TrialPage:

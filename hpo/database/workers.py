@@ -18,7 +18,8 @@ WRITE = """
 INSERT INTO hpo_workers (worker, study_id, started_at, seen_at, state, report)
 SELECT :worker, min(study_id), now() AT TIME ZONE 'UTC', now() AT TIME ZONE 'UTC', :state, :report
 FROM hpo_studies WHERE study_id = ANY(:ids) HAVING min(study_id) IS NOT NULL
-ON CONFLICT (worker) DO UPDATE SET seen_at = excluded.seen_at, state = excluded.state, report = excluded.report
+ON CONFLICT (worker) DO UPDATE SET seen_at = excluded.seen_at, ended_at = NULL, state = excluded.state,
+  report = excluded.report
 """
 FORGET = """
 DELETE FROM hpo_workers WHERE study_id = ANY(:ids)

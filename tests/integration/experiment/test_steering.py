@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+import hpo
 from hpo.database.claims import claim
 from hpo.database.storage import Storage
 from hpo.database.study_budget import read_budgets
-from hpo.errors import ExperimentError, UsageError
+from hpo.errors import ExperimentError, StorageError, UsageError
 from hpo.experiment import enqueueing, extension, steering
 from hpo.experiment.experiment import Experiment, create_experiment, load_experiment
 from hpo.studyfile.load import parse_study_file
@@ -168,3 +169,30 @@ def test_pausing_what_is_stopped_is_refused_and_stopping_twice_says_who_did(make
     with pytest.raises(ExperimentError, match="not running: it was stopped by bob"):
         steering.pause(experiment)
     assert "neither paused nor stopped" in [steering.resume(experiment), steering.resume(experiment)][1].message
+
+
+def test_each_is_a_function_in_python(make, storage, monkeypatch) -> None:
+    experiment = make()
+    name, where = experiment.name, storage.secret_address
+    claim(storage.engine, experiment.study_ids[1:2], "worker", 1)
+    assert "is paused" in hpo.pause(name, storage=where)
+    assert "goes on" in hpo.resume(name, storage=where)
+    assert "will be pruned" in hpo.prune(name, "random/0/0", storage=where)
+    assert "4 to 6" in hpo.extend(name, trials="+2", storage=where)
+    assert "in tpe/0" in hpo.enqueue(name, {"lr": 0.1}, sampler="tpe", storage=where)
+    assert "is stopped" in hpo.stop(name, finish_running=True, storage=where)
+    with pytest.raises(ExperimentError, match="did you mean 'steered'"):
+        hpo.stop("sterred", storage=where)
+
+
+def test_an_order_while_the_database_is_away_changes_nothing_and_says_so(stoppable, stoppable_storage) -> None:
+    experiment = create_experiment(stoppable_storage, parse_study_file({**TABLE, "name": "away"}, "study.toml"))[0]
+    stoppable.stop()
+    try:
+        with pytest.raises((sa.exc.DBAPIError, StorageError)):
+            steering.stop(experiment)
+    finally:
+        stoppable.start()
+    assert steering.order_of(experiment).halt is None
+    steering.stop(experiment)
+    assert steering.order_of(experiment).halt == "stopped"
