@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 SECONDS = 60.0
 
 
@@ -19,6 +21,7 @@ def until(look, *, seconds=SECONDS):
     raise AssertionError(f"never true within {seconds:g} s")
 
 
+@pytest.mark.release
 def test_a_launch_is_paused_resumed_pruned_extended_and_stopped(hpo_command, study, environment, tmp_path) -> None:
     path = study("sleepy", '["random"]', "trials = 20", epochs=30, seconds=0.3)
     command = [sys.executable, "-m", "hpo", "launch", str(path), "--workers", "1", "--heartbeat-seconds", "0.5"]
