@@ -6,12 +6,15 @@ from urllib.parse import urlencode
 import pytest
 import sqlalchemy as sa
 
+from hpo.cli.dashboard import exporter
+from hpo.dashboard.server import Server, make_access, make_app
 from hpo.database import workers
 from hpo.experiment import steering
 from hpo.experiment.experiment import create_experiment
+from hpo.settings import Settings
 from hpo.studyfile.load import parse_study_file
 from hpo.trainers.loading import load_trainers
-from tests.integration.dashboard_support import serve_fixture  # noqa: F401
+from tests.integration.dashboard_support import Browser, serve_fixture  # noqa: F401
 
 load_trainers("")
 
@@ -213,3 +216,26 @@ def test_the_workers(serve, experiment) -> None:
     assert "node&lt;1&gt;" in page
     assert "&lt;i&gt;x" in page
     assert "CPU 90 %" in page
+
+
+def test_an_order_from_the_page_while_the_database_is_away_says_that_nothing_was_changed(
+    stoppable, stoppable_storage, tmp_path
+) -> None:
+    experiment = create_experiment(stoppable_storage, parse_study_file({**TABLE, "name": "away"}, "study.toml"))[0]
+    settings = Settings(home=tmp_path)
+    access = make_access("127.0.0.1")
+    app = make_app(stoppable_storage, tmp_path, access, exporter(stoppable_storage, settings), settings)
+    server = Server(app, "127.0.0.1", 0)
+    thread = server.start()
+    try:
+        stoppable.stop()
+        try:
+            answer = post(Browser(server.port), name="away", action="stop")
+        finally:
+            stoppable.start()
+        assert answer.status == 503
+        assert "nothing was changed" in answer.text
+        assert steering.order_of(experiment).halt is None
+    finally:
+        server.close()
+        thread.join(5)
