@@ -25,7 +25,7 @@ from hpo.errors import ExperimentError, UsageError
 from hpo.experiment.experiment import Experiment
 from hpo.launchers.local import log_name, worker_command
 from hpo.launchers.registry import Progress, SlurmOptions
-from hpo.launchers.slurm_commands import SIGNAL_SECONDS, Task, parse_tasks, run_command
+from hpo.launchers.slurm_commands import SIGNAL_SECONDS, Task, parse_tasks, ranges, run_command
 from hpo.launchers.supervise import END_SECONDS, WorkerEnd, printable, supervise
 from hpo.machine import WORKER_ID_VARIABLE
 from hpo.settings import Settings
@@ -185,7 +185,7 @@ class SlurmFleet:
         arguments = [
             "--parsable",
             f"--job-name={self.job_name}",
-            f"--array={','.join(map(str, places))}",
+            f"--array={ranges(places)}",
             f"--output={logs}/{stem}-%a.log",
             "--open-mode=append",
             f"--signal=B:USR1@{SIGNAL_SECONDS}",

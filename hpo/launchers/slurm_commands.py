@@ -38,6 +38,17 @@ def parse_tasks(text: str) -> list[Task]:
     return tasks
 
 
+def ranges(places: list[int]) -> str:
+    """``0-2,5`` for 0, 1, 2, 5: Slurm refuses a list of a thousand numbers as too long."""
+    parts: list[list[int]] = []
+    for place in sorted(places):
+        if parts and parts[-1][1] == place - 1:
+            parts[-1][1] = place
+        else:
+            parts.append([place, place])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
 def _places(text: str) -> Iterator[int]:
     """The numbers of ``0-2,5`` or ``1,3-4%2``."""
     for part in text.partition("%")[0].split(","):

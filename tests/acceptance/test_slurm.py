@@ -286,12 +286,43 @@ def test_a_folder_that_the_node_cannot_write(slurm: Slurm, study: Study) -> None
     assert slurm.jobs() == []
 
 
+@pytest.mark.release
+def test_a_time_limit_shorter_than_an_epoch(slurm: Slurm, study: Study) -> None:
+    """No epoch is ever finished: the launch ends, and says so."""
+    file = study(name="shortlimit", samplers='["random"]', budget="trials = 2", epochs=2, seconds=300)
+    launcher = slurm.launch(file, "--workers", "1", "--time", "1", "--max-restarts", "1")
+    output, _ = launcher.communicate(timeout=LIMIT_SECONDS)
+    assert launcher.returncode == 1, output
+    assert "2 workers in a row died before any trial moved on; the last one " in output
+    assert {row.failures for row in slurm.trials("shortlimit")} == {0}
+    assert slurm.jobs() == []
+
+
+def test_the_manifest_is_submitted(slurm: Slurm, study: Study) -> None:
+    """Made by one command, worked off by the script alone."""
+    file = study(name="by-hand", samplers='["random"]', budget="trials = 2", epochs=2)
+    output, _ = (launcher := slurm.launch(file, "--workers", "1")).communicate(timeout=LIMIT_SECONDS)
+    assert launcher.returncode == 0, output
+    extend = [sys.executable, "-m", "hpo", "extend", "by-hand", "--trials", "5", "--yes"]
+    slurm.run(*extend)
+    manifest = [sys.executable, "-m", "hpo", "manifest", "slurm", "by-hand", "--workers", "2"]
+    script = slurm.run(*manifest, "--gpus-per-worker", "0", "--memory-gb", "1", "--cpus-per-worker", "1")
+    path = slurm.folder / "workers.sh"
+    path.write_text(script)
+    hpo_on_path = f"{Path(sys.executable).parent}:{slurm.environment['PATH']}"
+    again = replace(slurm, environment=slurm.environment | {"PATH": hpo_on_path})
+    again.run("sbatch", "--wait", f"--chdir={slurm.folder}", str(path))
+    slurm.assert_exact("by-hand", 5)
+
+
 @pytest.mark.parametrize(
     ("options", "message", "code"),
     [
         (["--workers", "2", "--partition", "nowhere"], "Slurm refuses: sbatch: error: invalid partition", 2),
         (["--workers", "2", "--sbatch", "--no-such-option"], "Slurm refuses: sbatch: unrecognized option", 2),
         (["--workers", "2", "--gpus-per-worker", "9", "--gpus", "all"], "Slurm refuses: sbatch: error:", 2),
+        (["--workers", "5000"], "Slurm refuses: sbatch: error: Batch job submission failed: Invalid job array", 2),
+        (["--workers", "1", "--sbatch", "--mem=9999G"], "Memory specification can not be satisfied", 2),
         ([], "--launcher slurm needs --workers", 2),
         (["--workers", "1", "--gpus", "0"], "with Slurm give --gpus-per-worker, or --gpus none", 2),
     ],

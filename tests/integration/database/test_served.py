@@ -15,8 +15,10 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
+from hpo.database.address import served_settings
 from hpo.database.served import address_file
 from hpo.errors import UsageError
+from hpo.settings import Settings
 
 from .test_server_lock import REPOSITORY, server, user
 
@@ -163,3 +165,10 @@ def _status(storage: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         timeout=60,
     )
+
+
+def test_not_beside_another_database() -> None:
+    with pytest.raises(
+        UsageError, match=r"--serve opens the embedded server, and the storage is postgresql://me:\*\*\*@"
+    ):
+        served_settings(Settings(storage="postgresql://me:secret@host/database"))

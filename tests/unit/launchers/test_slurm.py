@@ -6,7 +6,7 @@ import pytest
 
 from hpo.launchers.registry import SlurmOptions
 from hpo.launchers.slurm import SlurmFleet
-from hpo.launchers.slurm_commands import Task, parse_tasks
+from hpo.launchers.slurm_commands import Task, parse_tasks, ranges
 from hpo.settings import Settings
 
 SHOWN = """\
@@ -71,3 +71,9 @@ def test_names_are_quoted_and_tell_experiments_apart(fleet) -> None:
     assert fleet("-x; rm 'a'")._script().splitlines()[-1].endswith("worker -- '-x; rm '\"'\"'a'\"'\"''")
     assert fleet("a b").job_name != fleet("a_b").job_name
     assert fleet("e").job_name == fleet("e").job_name
+
+
+def test_ranges_are_short() -> None:
+    assert ranges(list(range(2000))) == "0-1999"
+    assert ranges([5, 0, 2, 1, 7, 8]) == "0-2,5,7-8"
+    assert ranges([3]) == "3"
