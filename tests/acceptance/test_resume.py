@@ -25,6 +25,7 @@ STUDY = """
 name = "{name}"
 trainer = "classifier"
 metric = "val_loss"
+checkpoint_seconds = 0
 samplers = ["grid"]
 budget = {{ trials = {trials} }}
 slots = {slots}
