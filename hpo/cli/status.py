@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo.cli.options import CheckpointOption, HomeOption, JsonOption, StorageOption, TrainersOption, VerboseOption
-from hpo.cli.support import failure_lines, load_named, open_storage_of, print_json, show, study_notes
+from hpo.cli.support import (
+    failure_lines,
+    load_named,
+    measures_line,
+    open_storage_of,
+    print_json,
+    show,
+    study_notes,
+)
 
 if TYPE_CHECKING:
     from hpo.settings import Settings
@@ -52,8 +60,10 @@ def status(
         return
     show(status_table(now, verbose=verbose))
     for study in now["studies"]:
-        for line in study_notes(study):
+        for line in study_notes(study, verbose=verbose):
             show(line)
+    if not verbose and (measures := measures_line(now)) is not None:
+        show(measures)
     # The command that is printed needs the trainer's modules; this command does not.
     with_trainers = dataclasses.replace(settings, trainers=settings.trainers or found.trainer_modules)
     for line in failure_lines(now, with_trainers):

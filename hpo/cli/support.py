@@ -83,8 +83,8 @@ def end_interrupted() -> NoReturn:
     raise SystemExit(130)
 
 
-def study_notes(study: dict[str, Any]) -> list[str]:
-    """What the table has no column for: trials that cost no budget, a deleted study."""
+def study_notes(study: dict[str, Any], *, verbose: bool = False) -> list[str]:
+    """What the table has no column for: trials that cost no budget, a deleted study; if ``verbose``, also measures."""
     notes = []
     if study["drawn_by"]:
         name, _, reason = study["drawn_by"].partition(": ")
@@ -97,7 +97,7 @@ def study_notes(study: dict[str, Any]) -> list[str]:
         notes.append(f"{study['imported']} finished trials were added by hand and count for nothing")
     if study["knowledge"]:
         notes.append(f"{study['knowledge']} imported trials inform its sampler; they cost no budget and are no result")
-    if seen := study["results_seen"]:
+    if verbose and (seen := study["results_seen"]):
         notes.append(
             f"when its sampler drew, it had seen {seen['mean']:g} results on average while {seen['mean_running']:g} "
             "other trials ran"
@@ -106,11 +106,20 @@ def study_notes(study: dict[str, Any]) -> list[str]:
         over = "its time was over" if study["seconds_left"] is not None else "its epochs were given out"
         trials = "1 trial" if left == 1 else f"{left} trials"
         notes.append(f"{trials} had not ended when {over}; a larger budget goes on with them")
-    if study["busy_share"] is not None:
+    if verbose and study["busy_share"] is not None:
         notes.append(f"its workers' slots trained {study['busy_share']:.0%} of the time")
     if study["deleted"]:
         notes.append("somebody has deleted the study: the next launch makes it again")
     return [f"{study['name']}: {'; '.join(notes)}"] if notes else []
+
+
+def measures_line(status: dict[str, Any]) -> str | None:
+    """How well the workers' slots were used, over all studies; each study has a line of its own with ``-v``."""
+    shares = [study["busy_share"] for study in status["studies"] if study["busy_share"] is not None]
+    if not shares:
+        return None
+    low, high = f"{min(shares):.0%}", f"{max(shares):.0%}"
+    return f"slots trained {low if low == high else f'{low} to {high}'} of the time (-v: by study)"
 
 
 def runs_note(best: Any) -> str:

@@ -220,4 +220,5 @@ def test_what_the_sampler_had_seen(experiment: Experiment) -> None:
     random, tpe = snapshot(experiment)["studies"]
     assert random["results_seen"] is None
     assert tpe["results_seen"] == {"drawn": 2, "mean": 2.5, "mean_running": 2.5}
-    assert "had seen 2.5 results on average while 2.5 other trials ran" in study_notes(tpe)[0]
+    assert "had seen 2.5 results on average while 2.5 other trials ran" in study_notes(tpe, verbose=True)[0]
+    assert study_notes(tpe) == []
