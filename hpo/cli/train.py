@@ -63,7 +63,7 @@ def train(
     from hpo.export.threads import restore_threads
 
     restore_threads(file)  # before anything imports NumPy or torch
-    from hpo import api
+    from hpo.export.train_file import train_file
     from hpo.settings import Settings
 
     if attach and diagnose is None:
@@ -77,7 +77,7 @@ def train(
             )
             print(f"seed {seed}, epoch {epoch}: {values}", file=sys.stderr, flush=True)
 
-    result = api.train_with(
+    result = train_file(
         file,
         settings,
         seeds=seeds,
