@@ -190,6 +190,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     return fill(markdown)
 
 
+def on_post_page(output: str, **_: Any) -> str:
+    """Called by mkdocs for each page: leaves out indentation and empty lines, but not in blocks of code."""
+    parts = re.split(r"(<pre.*?</pre>)", output, flags=re.DOTALL)
+    return "".join(part if number % 2 else re.sub(r"\s*\n\s*", "\n", part) for number, part in enumerate(parts))
+
+
 def on_post_build(config: Any, **_: Any) -> None:
     """Called by mkdocs at the end: leaves out what no page loads (source maps, search in other languages)."""
     assets = Path(config["site_dir"]) / "assets"

@@ -38,7 +38,7 @@ def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
     size = sum(
         path.stat().st_size for path in (tmp_path / "site").rglob("*") if path.is_file() and "search" not in path.parts
     )
-    assert size < 1_200_000
+    assert size < 1_000_000
 
 
 @pytest.mark.parametrize("text", blocks(""))
