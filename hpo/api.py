@@ -24,6 +24,7 @@ from hpo.experiment.experiment import (
 )
 from hpo.experiment.imports import read_import, write_import
 from hpo.experiment.starts import with_like, with_starts
+from hpo.experiment.status import is_finished, snapshot
 from hpo.experiment.steering import person
 from hpo.experiment.trainer_version import record_version
 from hpo.export.train_file import train_file
@@ -132,8 +133,6 @@ def launch_with(
     if serve:
         serve_database(settings)
     parsed = with_like(parsed, like)
-    for note in notes_on(parsed):
-        progress.line(f"note: {note}")
     storage = open_storage(settings.storage, home=settings.home)
     started, lines = persistently(lambda: with_starts(storage, parsed))
     reads = persistently(lambda: [read_import(storage, parsed, str(source)) for source in imports])
@@ -142,6 +141,9 @@ def launch_with(
     experiment, changes = persistently(
         lambda: create_experiment(storage, started, settings.trainers, accept_trainer=accept_trainer)
     )
+    if not persistently(lambda: is_finished(snapshot(experiment))):
+        for note in notes_on(parsed):
+            progress.line(f"note: {note}")
     for change in changes:
         progress.line(f"{experiment.name} extended: {change}")
     for line in persistently(lambda: [write_import(experiment, read) for read in reads]):

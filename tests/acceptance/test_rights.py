@@ -33,7 +33,7 @@ def test_a_user_who_may_read_and_not_write(tcp: PostgresServer, hpo_command: Hpo
     status = run("status", "sleepy", "--json")
     assert status.returncode == 0, status.stderr
     assert json.loads(status.stdout)["studies"][0]["states"]["complete"] == 2
-    assert json.loads(run("status", "--json").stdout) == {"experiments": ["sleepy"]}
+    assert json.loads(run("status", "--json").stdout)["experiments"] == ["sleepy"]
     exported = run("export", "sleepy")
     assert exported.returncode == 0, exported.stderr
     assert 'trainer = "sleeping"' in exported.stdout

@@ -221,7 +221,7 @@ def test_the_workers(serve, experiment) -> None:
 def test_an_order_from_the_page_while_the_database_is_away_says_that_nothing_was_changed(
     stoppable, stoppable_storage, tmp_path
 ) -> None:
-    experiment = create_experiment(stoppable_storage, parse_study_file({**TABLE, "name": "away"}, "study.toml"))[0]
+    experiment = create_experiment(stoppable_storage, parse_study_file({**TABLE, "name": "page-away"}, "study.toml"))[0]
     settings = Settings(home=tmp_path)
     access = make_access("127.0.0.1")
     app = make_app(stoppable_storage, tmp_path, access, exporter(stoppable_storage, settings), settings)
@@ -230,7 +230,7 @@ def test_an_order_from_the_page_while_the_database_is_away_says_that_nothing_was
     try:
         stoppable.stop()
         try:
-            answer = post(Browser(server.port), name="away", action="stop")
+            answer = post(Browser(server.port), name="page-away", action="stop")
         finally:
             stoppable.start()
         assert answer.status == 503

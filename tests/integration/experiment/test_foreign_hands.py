@@ -42,7 +42,7 @@ def answers(storage: Storage, name: str) -> dict[str, list[tuple[int, float]]]:
         "status": [(best["trial"], best["value"])],
         "export": [(exported.number, exported.value)],
         "compare": [(compared.number, compared.value)],
-        "dashboard": [(exported.number, listed.best["random"])],
+        "dashboard": [(exported.number, listed.best)],
     }
 
 

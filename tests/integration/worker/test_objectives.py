@@ -310,7 +310,7 @@ def test_none_and_what_it_raises(launch: Launch) -> None:
 
 
 def test_several_values_end_the_launch_in_one_line(launch: Launch) -> None:
-    with pytest.raises(HPOError, match="the objective returns 2 values; a study has one"):
+    with pytest.raises(HPOError, match="the objective returns 2 values, and the study has one metric"):
         launch(lambda trial: (trial.suggest_float("x", 0, 1), 1.0))
 
 
@@ -466,7 +466,7 @@ def test_interrupts_reach_the_objective(address: str, home: Path, tmp_path: Path
     time.sleep(0.2)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
-    study = optuna.load_study(study_name="slow/tpe/0", storage=address, pruner=optuna.pruners.NopPruner())
+    study = optuna.load_study(study_name="slow/auto/0", storage=address, pruner=optuna.pruners.NopPruner())
     assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]
     assert study.trials[0].params == study.trials[1].params
     assert str(study.trials[0].params["x"]) == (tmp_path / "started").read_text()
