@@ -6,20 +6,25 @@ costs nothing but the report.
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
+import sqlalchemy as sa
 
 from hpo.database import workers
 from hpo.experiment.experiment import Experiment
 from hpo.machine import gpu_indices
 from hpo.worker.options import WorkerOptions
+
+log = logging.getLogger("hpo")
 
 LAST_LINES = 20
 LAST_BYTES = 4096
@@ -57,13 +62,20 @@ class Reporter:
         if time.monotonic() - self._reported < every_seconds:
             return
         self._reported = time.monotonic()
-        with contextlib.suppress(Exception), self._engine.begin() as connection:
-            workers.write_report(connection, self._study_ids, self._worker, state, json.dumps(self._measure()))
+        text = json.dumps(self._measure())
+        self._write(lambda connection: workers.write_report(connection, self._study_ids, self._worker, state, text))
 
     def end(self, why: str) -> None:
         """Writes that the worker has ended, and why."""
-        with contextlib.suppress(Exception), self._engine.begin() as connection:
-            workers.write_end(connection, self._worker, why)
+        self._write(lambda connection: workers.write_end(connection, self._worker, why))
+
+    def _write(self, write: Callable[[sa.Connection], object]) -> None:
+        """A database that is away, or an experiment that was deleted, costs the report; any other error is a bug."""
+        try:
+            with self._engine.begin() as connection:
+                write(connection)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            log.debug("the report of this worker is not written: %s", error)
 
     def _measure(self) -> dict[str, Any]:
         seconds, at = _cpu_seconds(self._process), time.monotonic()

@@ -6,7 +6,6 @@ Everything that a trial has gone through is either in the database or repeated f
 may die at any point. What follows an error is looked up in :mod:`hpo.worker.failures`.
 """
 
-import dataclasses
 import logging
 import math
 import time
@@ -22,7 +21,7 @@ from hpo.experiment.trainer_version import trainer_version
 from hpo.files.checkpoints import CheckpointFolder
 from hpo.machine import trained_on
 from hpo.trainers.errors import TrainerError
-from hpo.trainers.metrics import checked_metrics, missing_objective, reported_value, value_epoch, with_latest
+from hpo.trainers.metrics import checked_metrics, reported_value
 from hpo.trainers.protocol import Ended, EpochEnd, Event, Evicted, Failed, Metrics, Trainer
 from hpo.trainers.registry import TRAINERS
 from hpo.worker import failures, process_end
@@ -30,7 +29,8 @@ from hpo.worker.build import build_trainer, size_mb
 from hpo.worker.claim_queue import ClaimQueue
 from hpo.worker.db_thread import DatabaseThread
 from hpo.worker.exit_codes import EXIT_BUG, EXIT_RESTART
-from hpo.worker.heartbeat import Heartbeat, set_deadline
+from hpo.worker.heartbeat import Heartbeat
+from hpo.worker.limits import Limits
 from hpo.worker.options import WorkerOptions
 from hpo.worker.outcomes import Outcomes
 from hpo.worker.report import Reporter
@@ -42,6 +42,7 @@ from hpo.worker.slot_time import SlotTime
 from hpo.worker.stdio import StdioGuard
 from hpo.worker.steering import SteeringWatch, wait_while_paused
 from hpo.worker.study_runner import StudyRunner
+from hpo.worker.training_end import end_of_training
 from hpo.worker.trial_cache import TrialCache
 from hpo.worker.watchdogs import Watchdogs
 
@@ -76,7 +77,6 @@ class Worker:
             study.study_id: CheckpointFolder(options.checkpoints, study.key) for study in experiment.studies
         }
         self.running: dict[int, RunningTrial] = {}
-        self.deadlines: dict[int, float] = {}  # study id -> when its GPU time is over; others' trials change it
         self.num_started = 0
         self.replacement: tuple[int, str] | None = None  # exit code and reason, once the process has to be replaced
         self._charged_until = time.monotonic()
@@ -84,6 +84,7 @@ class Worker:
         self.slot_time = SlotTime(lambda: getattr(self.trainer, "host_seconds", 0.0))
         self.stdio = StdioGuard()
         self.db_thread = DatabaseThread(self.cache)
+        self.limits = Limits(self.study_file, experiment.storage.engine, self.db_thread)
         self.queue = ClaimQueue(
             experiment,
             self.runners,
@@ -117,7 +118,7 @@ class Worker:
             options.grace_seconds,
             [self._sweep, self.watchdogs.watch_epoch, self._report],
             counts_time=self.study_file.budget.time is not None,
-            deadlines=self.deadlines if self.study_file.budget.counts_gpus else None,
+            deadlines=self.limits.deadlines if self.study_file.budget.counts_gpus else None,
             look=self.steering.look,
         )
 
@@ -236,7 +237,7 @@ class Worker:
         self.slot_time.start(claim.trial_id)
         self.running[claim.trial_id] = trial
         if claim.deadline is not None and self.study_file.budget.counts_gpus:
-            self.deadlines[claim.study_id] = claim.deadline
+            self.limits.deadlines[claim.study_id] = claim.deadline
         if trial.optuna_trial is not None:
             trial.optuna_trial.changed = self.db_thread.write_soon
         self.trainer.start(claim.trial_id, trial.config, trial.run)
@@ -325,80 +326,29 @@ class Worker:
                 self._finish(trial, TrialState.COMPLETE, f"no more progress: {reason}")
             else:
                 self._finish(trial, TrialState.PRUNED, reason)
-        elif self._is_out_of_time(trial):
+        elif self.limits.is_out_of_time(trial):
             self._end_training(trial, reason=f"stopped after trial_timeout_seconds, at epoch {event.epoch}")
         else:
             if (unsaved := self.saver.offer(trial, event, len(self.running))) is not None:
                 self._fail(trial, unsaved)
-            elif self._is_time_over(trial):
+            elif self.limits.is_time_over(trial):
                 self._leave(trial)
                 self.saver.flush([trial.trial_id])
                 self.outcomes.give_back(trial, f"the time of the search is over, at epoch {event.epoch}")
-            elif not self._has_epochs(trial, event.epoch):
+            elif not self.limits.has_epochs(trial, event.epoch):
                 self._leave(trial)
                 self.saver.flush([trial.trial_id])
                 self.outcomes.give_back(trial, f"the epochs of the search are given out, at epoch {event.epoch}")
             self.db_thread.write()
 
-    def _is_time_over(self, trial: RunningTrial) -> bool:
-        """Whether the time of the trial's search is over."""
-        study_id, deadline = trial.claim.study_id, trial.claim.deadline
-        if deadline is None or time.monotonic() < self.deadlines.get(study_id, deadline):
-            return False
-        if not self.study_file.budget.counts_gpus:
-            return True
-        # GPUs that train no longer leave the others more time than was expected.
-        engine = self.experiment.storage.engine
-        self.db_thread.run(set_deadline, engine, self.deadlines, study_id)
-        return time.monotonic() >= self.deadlines.get(study_id, deadline)
-
-    def _has_epochs(self, trial: RunningTrial, epoch: int) -> bool:
-        """Whether the trial may have another epoch; asks for a whole training once it has had what it has reserved."""
-        claim = trial.claim
-        if claim.reserved is None or epoch < claim.reserved:
-            return True
-        engine = self.experiment.storage.engine
-        if not self.db_thread.run(claims.reserve_all, engine, claim.study_id, claim.trial_id):
-            return False
-        trial.claim = dataclasses.replace(claim, reserved=None)
-        return True
-
-    def _is_out_of_time(self, trial: RunningTrial) -> bool:
-        limit = self.study_file.trial_timeout_seconds
-        return limit is not None and time.monotonic() - trial.started > limit
-
     def _end_training(self, trial: RunningTrial, final: Metrics | None = None, reason: str | None = None) -> None:
-        """The trainer has run to its end: the trial is complete if it returned, or reported, a finite value.
-
-        ``reason``: why it is ended before its end.
-        """
-        objective = self.study_file.metric
-        if final is not None:
-            trial.final = checked_metrics(final, objective)
-            bad = [f"{name} is {value}" for name, value in trial.final.items() if not math.isfinite(value)]
-            self._finish(trial, TrialState.PRUNED if bad else TrialState.COMPLETE, "; ".join(bad) or None)
+        """The trainer has run to its end, or is ended before it for ``reason``."""
+        end = end_of_training(self.study_file, trial, final)
+        if isinstance(end, Exception):
+            self._fail(trial, end)
             return
-        second = self.study_file.second_metric
-        chosen = value_epoch(trial.history, objective, self.study_file.value, self.study_file.direction)
-        if not trial.history:
-            self._fail(trial, ValueError("the trainer ended without yielding metrics of an epoch"))
-        elif chosen is None:
-            self._fail(trial, missing_objective(trial.history, objective))
-        elif not math.isfinite(trial.history[chosen][objective]):
-            self._finish(trial, TrialState.PRUNED, f"{objective} was never a finite number")
-        elif (absent := self._absent(trial.history)) is not None:
-            self._fail(trial, missing_objective(trial.history, absent))
-        elif second is not None and not math.isfinite(other := with_latest({}, trial.history, chosen, second)[second]):
-            self._finish(trial, TrialState.PRUNED, f"{second} is {other}")
-        else:
-            self._finish(trial, TrialState.COMPLETE, reason)
-
-    def _absent(self, history: list[dict[str, float]]) -> str | None:
-        """A metric that the study file names beside the first, in a second objective or a constraint, and that no epoch
-        has."""
-        second = self.study_file.second_metric
-        names = [*(self.study_file.constraints or ()), *([] if second is None else [second])]
-        return next((name for name in names if not any(name in metrics for metrics in history)), None)
+        state, why = end
+        self._finish(trial, state, reason if state is TrialState.COMPLETE else why)
 
     def _reported(self, history: list[dict[str, float]]) -> float | None:
         """What the last epoch of ``history`` reports; None if it is an epoch without a report."""

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor
 
 from hpo.trainers.classifier.config import ClassifierConfig
+from hpo.trainers.classifier.fused_optimizers import EPS
 from hpo.trainers.classifier.packed.network import copy_padded, cut
-
-EPS = 1e-8
-"""torch.optim's default for Adam and AdamW."""
 
 
 @dataclass(frozen=True)
