@@ -85,11 +85,11 @@ def script(trial):
 if kind == "script":
     objective = script
 else:
-    optuna.create_study, create = lambda **options: sys.exit, optuna.create_study
+    # Without the study that the file itself runs.
     source = open(kind).read().partition("\\nstudy = ")[0]
     namespace = {{"__name__": "objective"}}
     exec(compile(source, kind, "exec"), namespace)
-    objective, optuna.create_study = namespace["objective"], create
+    objective = namespace["objective"]
 study = optuna.create_study(study_name=name, storage=address, direction=direction, load_if_exists=True,
                             pruner=optuna.pruners.MedianPruner())
 study.optimize(objective, callbacks=[optuna.study.MaxTrialsCallback(int(trials), states=None)])
@@ -121,7 +121,6 @@ def plain(kind: Kind, folder: Path, address: str, trials: int, number: int) -> f
     source = PLAIN.format(arguments=kind.arguments, pattern=kind.pattern)
     what = kind.path if kind.path.endswith(".py") else "script"
     command = [sys.executable, "-c", source, address, f"plain-{number}", kind.direction, what, str(trials)]
-    # The first process makes the study; two at once would race for Optuna's own tables.
     return _seconds([command, command], folder)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu
+from tests.unit.trainers_support import DATA_DIR, needs_cifar10, needs_mnist
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -55,10 +56,10 @@ def test_a_step_that_fails_is_said_and_run_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.release
-@pytest.mark.skipif("HPO_TEST_DATA" not in os.environ, reason="HPO_TEST_DATA names no folder with MNIST")
+@needs_mnist
+@needs_cifar10
 def test_all_steps_in_order_and_none_twice(tmp_path: Path) -> None:
-    data = Path(os.environ["HPO_TEST_DATA"])
-    for name in data.iterdir():
+    for name in DATA_DIR.iterdir():
         (tmp_path / name.name).symlink_to(name)
     done = run(tmp_path)
     assert done.returncode == 0, done.stdout
