@@ -51,7 +51,7 @@ def packed(case: str) -> Callable[[argparse.Namespace], list[list[str]]]:
     def commands(options: argparse.Namespace) -> list[list[str]]:
         sizes: list[object] = ["--slots", 4, 16, 64, 256, "--trials", 256]
         if options.small:
-            sizes = ["--slots", 2, "--trials", 4, "--seconds", 0.01, "--processes", 1, "--threads", 1]
+            sizes = ["--slots", 2, "--trials", 4, "--seconds", 0.01, "--processes", 1, "--threads", 1, "--images", 300]
         return [python("-m", "benchmarks.packed", "--case", case, *data(options), *sizes)]
 
     return commands

@@ -285,12 +285,15 @@ def main() -> None:
     parser.add_argument("--slots", type=int, nargs="*", default=[4, 16, 64, 256])
     parser.add_argument("--processes", type=int, default=8 if on_gpu else torch.get_num_threads())
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement, about")
+    parser.add_argument("--images", type=int, help="only so many images to train and to validate; default: all")
     parser.add_argument("--trials", type=int, default=256 if on_gpu else 64, help="of the whole study; 0 leaves it out")
     options = parser.parse_args()
     setting = Setting(options.device, options.threads, options.data_dir, options.seconds)
     torch.set_num_threads(options.threads)
     for case in options.case or (list(CASES) if on_gpu else ["digits"]):
         values, description = CASES[case]
+        if options.images is not None:
+            values = {**values, "train_size": options.images, "val_size": options.images}
         measure(setting, case, values, description, options)
 
 

@@ -18,7 +18,7 @@ def run(folder: Path, *more: str) -> "subprocess.CompletedProcess[str]":
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HPO_")}
     words = [sys.executable, "-m", "benchmarks.gpu", "--data-dir", str(folder), "--out", str(folder / "out"), "--small"]
     return subprocess.run(
-        [*words, *more], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False
+        [*words, *more], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False
     )
 
 
@@ -56,6 +56,7 @@ def test_a_step_that_fails_is_said_and_run_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.release
+@pytest.mark.timeout(1000)
 @needs_mnist
 @needs_cifar10
 def test_all_steps_in_order_and_none_twice(tmp_path: Path) -> None:
