@@ -1,5 +1,6 @@
 """What follows the end of a worker: real processes, some of which are no good, on a real database."""
 
+import re
 import sys
 import time
 import tomllib
@@ -95,7 +96,9 @@ def test_where_no_place_works_the_first_reason_ends_the_launch(experiment: Exper
     began = time.monotonic()
     with pytest.raises(ExperimentError) as caught:
         supervise(experiment, broken, LocalOptions(), Lines())
-    assert str(caught.value) == "worker 0 cannot go on: it ended with exit code 1\n    broken beyond repair"
+    # Both end within the same moment: which one the launcher sees first is not determined.
+    reason = r"worker [01] cannot go on: it ended with exit code 1\n    broken beyond repair"
+    assert re.fullmatch(reason, str(caught.value))
     assert time.monotonic() - began < 10
     assert all(slot.process is None for slot in broken.slots)
 
