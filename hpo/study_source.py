@@ -29,6 +29,9 @@ SHORT = {"trials": "budget", "sampler": "samplers"}
 """Arguments that say a study file's key in fewer words."""
 KEYS = frozenset({*StudyFile.own_keys(), *SHORT} - {"trainer", "provenance"})
 """The study file's keys that may be given as arguments with an objective or a function."""
+OVERRIDES = frozenset({"gpus_per_trial"})
+"""Those that may be given beside a study file too, and override it."""
+MOST_GPUS = 64
 
 OF_OPTUNA = {
     "n_trials": "give trials=",
@@ -77,12 +80,20 @@ def _parsed(study: Source, given: dict[str, Any]) -> StudyFile:
         return _from_keys(load_objective(study), given)
     if callable(study):
         return _from_keys(register_function(study), given)
-    if given:
+    if others := given.keys() - OVERRIDES:
         if isinstance(study, str | Path) and str(study).endswith(".py"):
             raise UsageError(f"name the function beside the script, such as {study}:objective")
-        raise UsageError(
-            f"{', '.join(given)} can be given with an objective or a function alone; the study file says it itself"
-        )
+        names = ", ".join(name for name in given if name in others)
+        raise UsageError(f"{names} can be given with an objective or a function alone; the study file says it itself")
+    parsed = _without_keys(study)
+    if (gpus := given.get("gpus_per_trial")) is None:
+        return parsed
+    if isinstance(gpus, bool) or not isinstance(gpus, int) or not 1 <= gpus <= MOST_GPUS:
+        raise UsageError(f"--gpus-per-trial must be a whole number from 1 to {MOST_GPUS}, not {gpus!r}")
+    return parsed.model_copy(update={"gpus_per_trial": gpus})
+
+
+def _without_keys(study: str | Path | Mapping[str, Any] | StudyFile) -> StudyFile:
     if isinstance(study, StudyFile):
         return study
     if isinstance(study, Mapping):
@@ -134,7 +145,7 @@ def sorted_options(
     """
     of_settings = {field.name for field in dataclasses.fields(Settings)}
     of_launchers = set(all_options())
-    keys = KEYS if takes_keys else frozenset()
+    keys = KEYS if takes_keys else OVERRIDES
     named = {"launcher", "workers", "trainers", "storage", "home", "data_dir", "progress", "settings"}
     for name in options:
         if name not in of_launchers | of_settings | keys:

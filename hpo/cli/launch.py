@@ -77,6 +77,15 @@ def launch(
             "as hpo import does; may be given several times.",
         ),
     ] = None,
+    gpus_per_trial: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus-per-trial",
+            envvar="HPO_GPUS_PER_TRIAL",
+            help="GPUs of a trial, in place of the study file's gpus_per_trial; without GPUs, processes of a trial.",
+            show_default="the study file's, or 1",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     trials: Annotated[
@@ -146,6 +155,7 @@ def launch(
                 "repeats": repeats,
                 "metric": metric,
                 "seed": seed,
+                "gpus_per_trial": gpus_per_trial,
             }
             loaded = api.launch_with(
                 study_file,

@@ -18,7 +18,17 @@ def manifest(
         str, typer.Option("--image", envvar="HPO_IMAGE", help="Container image with this package.")
     ] = "hpo",
     gpus_per_worker: Annotated[
-        int, typer.Option("--gpus-per-worker", envvar="HPO_GPUS_PER_WORKER", help="GPUs of each worker; 0: the CPU.")
+        int | None,
+        typer.Option(
+            "--gpus-per-worker",
+            envvar="HPO_GPUS_PER_WORKER",
+            help="GPUs of each worker; 0: the CPU.",
+            show_default="--gpus-per-trial",
+        ),
+    ] = None,
+    gpus_per_trial: Annotated[
+        int,
+        typer.Option("--gpus-per-trial", envvar="HPO_GPUS_PER_TRIAL", help="GPUs of a trial, as at the launch.", min=1),
     ] = 1,
     cpus_per_worker: Annotated[
         int, typer.Option("--cpus-per-worker", envvar="HPO_CPUS_PER_WORKER", help="Cores of each worker.")
@@ -50,7 +60,8 @@ def manifest(
                 experiment=experiment,
                 workers=workers,
                 image=image,
-                gpus_per_worker=gpus_per_worker,
+                gpus_per_worker=gpus_per_trial if gpus_per_worker is None else gpus_per_worker,
+                gpus_per_trial=gpus_per_trial,
                 cpus_per_worker=cpus_per_worker,
                 memory_gb=memory_gb,
                 termination_seconds=termination_seconds,

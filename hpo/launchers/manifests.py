@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpo.errors import UsageError
+from hpo.launchers.registry import too_few_gpus
 from hpo.launchers.slurm_commands import SIGNAL_SECONDS
 
 
@@ -21,6 +22,7 @@ class Workers:
     Attributes:
         image: container image with this package.
         gpus_per_worker: 0 for the CPU.
+        gpus_per_trial: what the study file or the launch gives a trial; a worker needs as many.
         cpus_per_worker: cores of each worker.
         memory_gb: memory of each worker.
         termination_seconds: time between the wish to end and the kill; longer than an epoch, so that the epoch that
@@ -38,6 +40,7 @@ class Workers:
     termination_seconds: int
     checkpoint_dir: str | None = None
     trainers: str = ""
+    gpus_per_trial: int = 1
 
     @property
     def label(self) -> str:
@@ -252,6 +255,8 @@ def manifest(kind: str, workers: Workers) -> str:
     for name, least in {"workers": 1, "gpus_per_worker": 0, "cpus_per_worker": 1, "memory_gb": 1}.items():
         if getattr(workers, name) < least:
             raise UsageError(f"--{name.replace('_', '-')} must be at least {least}, not {getattr(workers, name)}")
+    if 0 < workers.gpus_per_worker < workers.gpus_per_trial:
+        raise UsageError(too_few_gpus(workers.gpus_per_worker, workers.gpus_per_trial))
     if workers.termination_seconds < 1:
         raise UsageError(f"--termination-seconds must be at least 1, not {workers.termination_seconds}")
     return MANIFESTS[kind](workers)

@@ -158,6 +158,14 @@ def make_options(launcher: str, **given: Any) -> LaunchOptions:
     return entry.options(**{name: value for name, value in given.items() if value is not None})
 
 
+def too_few_gpus(gpus_per_worker: int, gpus_per_trial: int) -> str:
+    """Why a worker cannot train a trial of several GPUs."""
+    return (
+        f"--gpus-per-worker {gpus_per_worker} is less than the {gpus_per_trial} GPUs of a trial (gpus_per_trial): "
+        f"leave it out, or give {gpus_per_trial} or more; 0 is for a machine without GPUs"
+    )
+
+
 def _names(entry: LauncherEntry) -> set[str]:
     return {own.name for own in dataclasses.fields(entry.options)}
 

@@ -24,7 +24,7 @@ from hpo.database.address import EMBEDDED, is_served
 from hpo.errors import ExperimentError, UsageError
 from hpo.experiment.experiment import Experiment
 from hpo.launchers.local import log_name, worker_command
-from hpo.launchers.registry import Progress, SlurmOptions
+from hpo.launchers.registry import Progress, SlurmOptions, too_few_gpus
 from hpo.launchers.slurm_commands import SIGNAL_SECONDS, Task, parse_tasks, ranges, run_command
 from hpo.launchers.supervise import END_SECONDS, WorkerEnd, printable, supervise
 from hpo.machine import WORKER_ID_VARIABLE
@@ -67,8 +67,11 @@ def check(settings: Settings, options: SlurmOptions) -> None:
 def run(experiment: Experiment, settings: Settings, options: SlurmOptions, progress: Progress) -> None:
     """Runs the experiment to its end on Slurm; raises what :func:`hpo.launchers.supervise.supervise` does."""
     gpus_per_trial = experiment.content.get("gpus_per_trial", 1)
-    if gpus_per_trial > 1 and options.gpus != "none" and options.gpus_per_worker is None:
-        options = replace(options, gpus_per_worker=gpus_per_trial)
+    if gpus_per_trial > 1 and options.gpus != "none":
+        if options.gpus_per_worker is None:
+            options = replace(options, gpus_per_worker=gpus_per_trial)
+        elif 0 < options.gpus_per_worker < gpus_per_trial:
+            raise UsageError(too_few_gpus(options.gpus_per_worker, gpus_per_trial))
     fleet = SlurmFleet(experiment.name, settings, options, progress)
     with _alone(settings, fleet.job_name):
         fleet.adopt()

@@ -170,9 +170,11 @@ class StudyFile(pydantic.BaseModel):
     def continued(self, before: "StudyFile") -> "StudyFile":
         """This file with what the experiment that it continues has and the file does not say.
 
-        That are the samplers, whose default was another one in earlier versions, and first configurations of elsewhere.
+        That are the samplers, whose default was another one in earlier versions, ``gpus_per_trial``, which a launch may
+        have been given beside the file, and first configurations of elsewhere.
         """
-        kept: dict[str, Any] = {} if "samplers" in self.model_fields_set else {"samplers": before.samplers}
+        unsaid = {"samplers", "gpus_per_trial"} - self.model_fields_set
+        kept: dict[str, Any] = {name: getattr(before, name) for name in unsaid}
         asked = (self.like, self.portfolio)
         if all(mine in (None, theirs) for mine, theirs in zip(asked, (before.like, before.portfolio), strict=True)):
             kept |= {"like": before.like, "portfolio": before.portfolio, "starts": before.starts}

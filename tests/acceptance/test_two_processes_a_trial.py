@@ -43,7 +43,7 @@ command = "{python} -m torch.distributed.run --nproc-per-node={num_gpus} ranks.p
 metric = "loss"
 samplers = ["random"]
 budget = { trials = 4 }
-gpus_per_trial = 2
+gpus_per_trial = {gpus}
 stop_grace_seconds = 2
 [space]
 lr = { low = 0.1, high = 1.0 }
@@ -67,10 +67,12 @@ def parent(pid: int) -> int:
 @pytest.mark.parametrize("victim", ["rank", "worker"])
 def test_killed(victim: str, hpo_command: Hpo, environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "ranks.py").write_text(TRAIN)
-    (tmp_path / "ranks.toml").write_text(STUDY)
+    in_file = victim == "rank"  # else the option goes before the file
+    (tmp_path / "ranks.toml").write_text(STUDY.replace("{gpus}", "2" if in_file else "1"))
     home = tmp_path / "home"
+    given = [] if in_file else ["--gpus-per-trial", "2"]
     launch = subprocess.Popen(
-        [sys.executable, "-m", "hpo", "launch", "ranks.toml", "--workers", "2"],
+        [sys.executable, "-m", "hpo", "launch", "ranks.toml", "--workers", "2", *given],
         env={**environment, "HPO_TRAINERS": "", "HPO_HEARTBEAT_SECONDS": "0.5"},
         cwd=tmp_path,
         stdout=subprocess.PIPE,

@@ -208,3 +208,19 @@ def test_a_study_as_text_dict_object_and_path(address: str, home: Path, tmp_path
 def test_arguments_that_nothing_takes(home: Path, study: Any, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         hpo.launch(study, **arguments)
+
+
+def test_gpus_per_trial_beside_a_study_file(home: Path, tmp_path: Path) -> None:
+    """It goes before the file and stays in the record, which a file that does not say it goes on with."""
+    settings = hpo.Settings(home=home, trainers="benchmarks.sleeping")
+
+    def launch(text: str, **options: Any) -> hpo.LoadedExperiment:
+        progress = PlainProgress(io.StringIO())
+        return hpo.launch(text, launcher="inline", gpus="none", settings=settings, progress=progress, **options)
+
+    assert launch("gpus_per_trial = 3\n" + STUDY, gpus_per_trial=2)._experiment.content["gpus_per_trial"] == 2
+    assert launch(STUDY)._experiment.content["gpus_per_trial"] == 2
+    with pytest.raises(ExperimentError, match="gpus_per_trial: 2 -> 1"):
+        launch(STUDY, gpus_per_trial=1)
+    with pytest.raises(UsageError, match="--gpus-per-trial must be a whole number from 1 to 64, not 65"):
+        launch(STUDY, gpus_per_trial=65)

@@ -98,3 +98,12 @@ def test_slurm_is_a_script_that_a_shell_reads(name: str) -> None:
 def test_what_cannot_be(arguments: list[str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         CliRunner().invoke(app, ["manifest", *arguments], catch_exceptions=False)
+
+
+def test_gpus_of_a_trial() -> None:
+    limits = objects(printed("kubernetes", "mnist-mlp", "--gpus-per-trial", "2"))["Job"]["spec"]["template"]["spec"]
+    assert limits["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 2
+    assert "--gres=gpu:4\n" in printed("slurm", "mnist-mlp", "--gpus-per-trial", "2", "--gpus-per-worker", "4")
+    assert "gres" not in printed("slurm", "mnist-mlp", "--gpus-per-trial", "2", "--gpus-per-worker", "0")
+    with pytest.raises(UsageError, match="--gpus-per-worker 1 is less than the 2 GPUs of a trial"):
+        printed("compose", "mnist-mlp", "--gpus-per-trial", "2", "--gpus-per-worker", "1")
