@@ -8,6 +8,7 @@ shape.py      what the trials of a pack must agree on, and how large a pack they
 layers.py     the layers of a network with a leading slot         optimizers.py   the same for the optimizers
 network.py    weights of all slots, in and out of one of them     dropout.py      masks from each trial's own generator
 slot.py       one trial in a pack                                 tables.py       what a step reads of each slot
-pack.py       a pack: fill, step, evaluate, snapshot, grow        graph.py        the step, captured and replayed
+pack.py       a pack: fill, evaluate, snapshot, grow              step.py         one update of its first slots
+graph.py      the step, captured and replayed
 trainer.py    the trainer protocol over several packs             probe.py        how many slots pay
 """

@@ -104,7 +104,7 @@ class TestCapture:
         pack = Pack(shape.padded(configuration()), 2, Run(), threads=1, static=True)
         pack.add(0, configuration(), Run())
         pack.advance(1)
-        pack.tables.lrs = pack.tables.lrs.clone()
+        pack.step.tables.lrs = pack.step.tables.lrs.clone()
         with pytest.raises(CaptureError, match="replaced"):
             pack.advance(1)
 
@@ -115,7 +115,7 @@ def test_the_captured_step_runs_on_meta(name: str, precision: str) -> None:
     """There ``.item()``, boolean indexing, ``nonzero``, sizes that depend on data and mixed devices raise."""
     template = shape.padded(configuration(**CASES[name], precision=precision))
     pack = Pack(template, 3, Run(device="meta"), threads=1, static=True)
-    assert pack.network.parameters[0].device.type == "meta"
+    assert pack.step.network.parameters[0].device.type == "meta"
 
 
 def test_that_meta_would_find_it() -> None:

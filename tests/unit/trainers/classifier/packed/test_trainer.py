@@ -74,13 +74,13 @@ class TestSlots:
         packs.start(1, configuration(epochs=9), Run())
         assert [event.key for event in packs.advance()] == [0, 1]
         (pack,) = packs.packs
-        addresses = [stack.data_ptr() for stack in pack.network.parameters]
+        addresses = [stack.data_ptr() for stack in pack.step.network.parameters]
         packs.stop(1)
         for key in (2, 3):
             packs.start(key, configuration(lr=0.01, width_2=11), Run(seed=key))
         assert {event.key for event in packs.advance()} == {2, 3}
         assert packs.packs == [pack]
-        assert [stack.data_ptr() for stack in pack.network.parameters] == addresses
+        assert [stack.data_ptr() for stack in pack.step.network.parameters] == addresses
         assert [slot.key for slot in pack.slots] == [2, 3]
 
     def test_a_pack_grows_while_its_trials_go_on(self) -> None:
