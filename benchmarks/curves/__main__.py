@@ -22,7 +22,7 @@ from hpo.trainers.classifier.packed.trainer import PackedTrainer
 from hpo.trainers.protocol import BuildOptions, EpochEnd, Run
 
 SLOTS = 64
-PARTS = {"digits_mlp": 256, "mnist_mlp": 32, "mnist_cnn": 16}
+PARTS = {"digits_mlp": 256, "mnist_mlp": 64, "mnist_cnn": 16}
 """Table -> configurations of one part."""
 
 
