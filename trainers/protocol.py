@@ -27,7 +27,10 @@ State = dict[str, Any]
 
 
 class Config(pydantic.BaseModel):
-    """A trainer's configuration: each field is one hyperparameter, its bounds and its default."""
+    """A trainer's configuration: each field is one hyperparameter, its bounds and its default.
+
+    A field that may be infinite is declared with ``Field(allow_inf_nan=True)``.
+    """
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 

@@ -50,6 +50,10 @@ def problems(study_file: StudyFile, values: Mapping[str, Any]) -> list[Problem]:
             known = study_file.fields.level_of(name)[1]
             kind = item["type"]
             text = explain(item, known)
+            if not name and item["loc"] and kind not in ("missing", "extra_forbidden"):
+                text = f"the default of {'.'.join(map(str, item['loc']))}: {text}"
+                if kind == "finite_number":
+                    text += "; a field that may be infinite is declared with Field(allow_inf_nan=True)"
             if kind == "missing" and name in study_file.space.parameters:
                 text = "missing; it has no default for where it is not sampled, so fix it too"
             elif kind == "missing":

@@ -88,6 +88,12 @@ class Kinds(Config):
     loose: Loose = Loose()
     flag: bool | None = None
     limit: pydantic.PositiveFloat = 1.0
+    max_norm: float = pydantic.Field(float("inf"), allow_inf_nan=True)
+
+
+class InfiniteDefault(Config):
+    x: float = 0.5
+    level: float = float("inf")
 
 
 @pytest.fixture(autouse=True)
@@ -118,6 +124,7 @@ def read(config: type, text: str) -> Any:
         (Kinds, '[fixed]\nloose = { k = 3, other = 4 }\n[space]\n"loose.another" = [1, 2]'),
         (Kinds, '[space]\nflag = ["none", true]\nlimit = { low = 1, high = 2 }'),
         (Kinds, "[fixed]\ninner = {}\noptional = {}"),
+        (Kinds, "[fixed]\nmax_norm = -inf"),
         (Camel, "[space]\nlearningRate = { low = 0.1, high = 1 }"),
         (Both, "[space]\nlr = { low = 0.1, high = 1 }"),
         (Both, "[space]\nlearning_rate = { low = 0.1, high = 1 }"),
@@ -138,6 +145,11 @@ def test_each_kind_is_read_stored_and_exported(config: type, text: str) -> None:
     ("config", "text", "expected"),
     [
         (Kinds, "[fixed]\nmany = [{ aa = 3 }]", "fixed.many[0].aa: unknown name (did you mean 'a'?)"),
+        (
+            InfiniteDefault,
+            "[space]\nx = [0.5]",
+            "fixed: the default of level: inf is refused; expected a finite number; a field that may be infinite is",
+        ),
         (Kinds, "[space]\nlevel = [1, 3]", "space.level.choices[1]: 3 is refused; expected 1 or 2"),
         (Kinds, "[fixed.checked]\nz = 3", "fixed.checked.z: unknown name 'z'; known: x, y"),
         (
