@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 from optuna.storages._rdb import models
 
-from hpo.database import claims
+from hpo.database.study_budget import set_budget
 
 SPACE = {
     "lr": FloatDistribution(1e-4, 1.0, log=True),
@@ -79,7 +79,7 @@ def fill(
                 "hpo:key": f"key{study_id}",
             }
             _insert(connection, models.StudyUserAttributeModel, _attributes("study_id", study_id, attrs))
-            claims.set_budget(connection, study_id, trials, None, epochs)
+            set_budget(connection, study_id, trials, None, epochs)
             done = trials if finished is None else finished
             _search(connection, study_id, sampler, repeat, done, epochs, seed, running=finished is not None)
     return ids

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
-from hpo.database import attributes, search_clock
+from hpo.database import search_clock
+from hpo.database.attempts import begin, hold, insert_trial, new_lineage
 from hpo.database.study_budget import NEEDED, StudyBudget, read_budgets
-from hpo.database.trial_writes import KEEPS_CONSTRAINTS, execute, write_attributes
+from hpo.database.trial_writes import execute
 from hpo.errors import ExperimentDeletedError
 
 
@@ -43,54 +44,6 @@ class Claim:
     draw: int = 0
     deadline: float | None = None
     reserved: int | None = None
-
-
-REACHED = f"""
-UPDATE hpo_studies s SET reached = EXISTS (
-  SELECT 1 FROM trials t JOIN hpo_trials h USING (trial_id) JOIN trial_values v USING (trial_id)
-  WHERE t.study_id = s.study_id AND t.state = 'COMPLETE' AND v.objective = 0 AND v.value_type = 'FINITE'
-    AND {KEEPS_CONSTRAINTS.format("t.trial_id")}
-    AND CASE WHEN s.maximize THEN v.value >= s.stop_at ELSE v.value <= s.stop_at END)
-WHERE s.study_id = :s
-"""
-
-
-def set_budget(
-    connection: sa.Connection,
-    study_id: int,
-    num_lineages: int | None,
-    num_epochs: int | None,
-    epochs_per_trial: int,
-    *,
-    num_seconds: float | None = None,
-    gpus: int | None = None,
-    stop_at: float | None = None,
-    maximize: bool = False,
-) -> None:
-    """Writes a study's budget, or a larger one over it; may be repeated.
-
-    ``gpus``: GPUs of a trial, whose time is counted; None for that of the clock.
-    ``stop_at``: the value that ends the search as soon as a complete trial has it, at least or at most.
-    """
-    execute(
-        connection,
-        """
-        INSERT INTO hpo_studies (
-            study_id, num_lineages, num_epochs, epochs_per_trial, num_seconds, gpus, stop_at, maximize)
-        VALUES (:s, :n, :e, :p, :seconds, :gpus, :stop_at, :maximize)
-        ON CONFLICT (study_id) DO UPDATE SET num_lineages = :n, num_epochs = :e, epochs_per_trial = :p,
-            num_seconds = :seconds, gpus = :gpus, stop_at = :stop_at, maximize = :maximize
-        """,
-        s=study_id,
-        n=num_lineages,
-        e=num_epochs,
-        p=epochs_per_trial,
-        seconds=num_seconds,
-        gpus=gpus,
-        stop_at=stop_at,
-        maximize=maximize,
-    )
-    execute(connection, REACHED, s=study_id)
 
 
 def lock_studies(connection: sa.Connection, study_ids: Iterable[int]) -> None:
@@ -260,7 +213,7 @@ def _take_waiting(
     is_foreign = lineage is None
     if is_foreign:
         lineage, attempt = budget.next_lineage, 0
-        reserved = _new_lineage(connection, budget, trial_id)
+        reserved = new_lineage(connection, budget, trial_id)
     elif needed:
         execute(connection, "UPDATE hpo_trials SET reserved = NULL WHERE trial_id = :t", t=trial_id)
         reserved = None
@@ -269,7 +222,7 @@ def _take_waiting(
         "UPDATE trials SET state = 'RUNNING', datetime_start = now() AT TIME ZONE 'UTC' WHERE trial_id = :t",
         t=trial_id,
     )
-    _hold(connection, trial_id, lineage, attempt, worker)
+    hold(connection, trial_id, lineage, attempt, worker)
     return Claim(
         budget.study_id,
         trial_id,
@@ -287,28 +240,9 @@ def _take_waiting(
 def _begin(connection: sa.Connection, budget: StudyBudget, worker: str) -> Claim:
     lineage = budget.next_lineage
     trial_id, number = insert_trial(connection, budget.study_id, "RUNNING")
-    reserved = _new_lineage(connection, budget, trial_id)
-    _hold(connection, trial_id, lineage, 0, worker)
+    reserved = new_lineage(connection, budget, trial_id)
+    hold(connection, trial_id, lineage, 0, worker)
     return Claim(budget.study_id, trial_id, number, lineage, 0, fresh=True, reserved=reserved)
-
-
-BEGIN = """
-WITH made AS (
-  INSERT INTO trials (study_id, number, state, datetime_start)
-  SELECT :s, (SELECT count(*) FROM trials WHERE study_id = :s) + i, 'RUNNING', now() AT TIME ZONE 'UTC'
-  FROM generate_series(0, :count - 1) AS i RETURNING trial_id, number
-), numbered AS (
-  SELECT trial_id, number, :lineage - 1 + row_number() OVER (ORDER BY number) AS lineage FROM made
-), held AS (
-  INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt, worker)
-  SELECT trial_id, :s, lineage, 0, :w FROM numbered
-), beats AS (
-  INSERT INTO trial_heartbeats (trial_id, heartbeat) SELECT trial_id, now() AT TIME ZONE 'UTC' FROM numbered
-), spent AS (
-  UPDATE hpo_studies SET next_lineage = :lineage + :count WHERE study_id = :s
-)
-SELECT trial_id, number, lineage FROM numbered ORDER BY number
-"""
 
 
 def _begin_all(
@@ -317,45 +251,9 @@ def _begin_all(
     """Begins a lineage for each of ``study_ids``, in two statements for each study whatever the number of trials."""
     begun: dict[int, Iterator[Claim]] = {}
     for study_id, count in Counter(study_ids).items():
-        lineage = state[study_id].next_lineage
-        rows = execute(connection, BEGIN, s=study_id, count=count, lineage=lineage, w=worker).all()
-        owned = {row[0]: _owned(row[2], 0, worker) for row in rows}
-        write_attributes(connection, "trial_user_attributes", owned)
+        rows = begin(connection, state[study_id], count, worker)
         begun[study_id] = iter([Claim(study_id, trial, number, made, 0, fresh=True) for trial, number, made in rows])
     return [next(begun[study_id]) for study_id in study_ids]
-
-
-def insert_trial(connection: sa.Connection, study_id: int, state: str) -> tuple[int, int]:
-    """Adds a trial and returns its id and number; the caller holds the study's lock, which keeps the number unique."""
-    row = execute(
-        connection,
-        """
-        INSERT INTO trials (study_id, number, state, datetime_start) VALUES (
-            :s, (SELECT count(*) FROM trials WHERE study_id = :s), CAST(:state AS trialstate),
-            CASE WHEN :state = 'RUNNING' THEN now() AT TIME ZONE 'UTC' END)
-        RETURNING trial_id, number
-        """,
-        s=study_id,
-        state=state,
-    ).one()
-    return row[0], row[1]
-
-
-def _new_lineage(connection: sa.Connection, budget: StudyBudget, trial_id: int) -> int | None:
-    """Makes the trial the first attempt of the next lineage; returns the epochs that it has reserved, None for all."""
-    is_whole = budget.num_epochs is None or budget.epochs_to_reserve == budget.epochs_per_trial
-    reserved = None if is_whole else budget.epochs_to_reserve
-    execute(
-        connection,
-        "INSERT INTO hpo_trials (trial_id, study_id, lineage, attempt, reserved) VALUES (:t, :s, :lineage, 0, :r)",
-        t=trial_id,
-        s=budget.study_id,
-        lineage=budget.next_lineage,
-        r=reserved,
-    )
-    query = "UPDATE hpo_studies SET next_lineage = :n WHERE study_id = :s"
-    execute(connection, query, n=budget.next_lineage + 1, s=budget.study_id)
-    return reserved
 
 
 def reserve_all(engine: sa.Engine, study_id: int, trial_id: int) -> bool:
@@ -371,20 +269,3 @@ def reserve_all(engine: sa.Engine, study_id: int, trial_id: int) -> bool:
             return False
         execute(connection, "UPDATE hpo_trials SET reserved = NULL WHERE trial_id = :t", t=trial_id)
         return True
-
-
-def _hold(connection: sa.Connection, trial_id: int, lineage: int, attempt: int, worker: str) -> None:
-    execute(connection, "UPDATE hpo_trials SET worker = :w WHERE trial_id = :t", w=worker, t=trial_id)
-    execute(
-        connection,
-        """
-        INSERT INTO trial_heartbeats (trial_id, heartbeat) VALUES (:t, now() AT TIME ZONE 'UTC')
-        ON CONFLICT (trial_id) DO UPDATE SET heartbeat = now() AT TIME ZONE 'UTC'
-        """,
-        t=trial_id,
-    )
-    write_attributes(connection, "trial_user_attributes", {trial_id: _owned(lineage, attempt, worker)})
-
-
-def _owned(lineage: int, attempt: int, worker: str) -> dict[str, object]:
-    return {attributes.LINEAGE: lineage, attributes.ATTEMPT: attempt, attributes.WORKER: worker}

@@ -9,14 +9,14 @@ back, so a trial that moves on is finished however often it is interrupted.
 import enum
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from hpo.database import attributes
-from hpo.database.claims import insert_trial, lock_studies
-from hpo.database.trial_writes import Writes, end, execute, finish, write, write_attributes
+from hpo.database.attempts import Attempt, copy_kept, insert_successor, insert_trial, read_attempt
+from hpo.database.claims import lock_studies
+from hpo.database.trial_writes import Writes, end, execute, finish, write
 
 
 class Cause(enum.Enum):
@@ -25,27 +25,6 @@ class Cause(enum.Enum):
     RAISED = "raised"  # the trainer raised an error in this trial
     DIED = "died"  # the worker's process ended while it trained this trial alone
     SILENT = "silent"  # the worker gave no sign of life: its process, its machine or its network
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """An attempt under its study's lock; see the columns of ``hpo_trials``. ``reached``: epochs it has finished."""
-
-    trial_id: int
-    study_id: int
-    lineage: int
-    attempt: int
-    failures: int
-    error: str | None
-    progress: int
-    draw: int
-    apart: str | None
-    reserved: int | None
-    reached: int
-
-    @property
-    def has_progressed(self) -> bool:
-        return self.reached > self.progress
 
 
 def give_back(
@@ -154,7 +133,7 @@ def replace(
         e=attempt.reached,
         s=attempt.study_id,
     )
-    _insert_successor(connection, attempt, failures=0, error=None, apart=None, progress=0, draw=draw)
+    insert_successor(connection, attempt, failures=0, error=None, apart=None, progress=0, draw=draw)
     return True
 
 
@@ -197,14 +176,6 @@ def with_reason(writes: Writes | None, reason: str) -> Writes:
     return Writes(kept.params, {**kept.user_attrs, attributes.REASON: reason}, kept.system_attrs, kept.reports)
 
 
-REACHED = """
-SELECT greatest(
-  coalesce((SELECT max(step) FROM trial_intermediate_values WHERE trial_id = :t), 0),
-  coalesce((SELECT max(CAST(value_json AS integer)) FROM trial_user_attributes
-            WHERE trial_id = :t AND key = ANY(:k)), 0))
-"""
-
-
 def _lock(connection: sa.Connection, trial_id: int, reason: str, writes: Writes | None) -> Attempt | None:
     """Locks the trial's study and writes what is pending; None if the trial does not run."""
     study_id = execute(connection, "SELECT study_id FROM hpo_trials WHERE trial_id = :t", t=trial_id).scalar()
@@ -213,15 +184,7 @@ def _lock(connection: sa.Connection, trial_id: int, reason: str, writes: Writes 
     lock_studies(connection, [study_id])
     if write(connection, {trial_id: with_reason(writes, reason)}):
         return None
-    return _read_attempt(connection, trial_id)
-
-
-def _read_attempt(connection: sa.Connection, trial_id: int) -> Attempt:
-    columns = "study_id, lineage, attempt, failures, error, progress, draw, apart, reserved"
-    row = execute(connection, f"SELECT {columns} FROM hpo_trials WHERE trial_id = :t", t=trial_id).one()
-    keys = [attributes.START_EPOCH, attributes.EPOCHS]
-    values = [trial_id, *row, execute(connection, REACHED, t=trial_id, k=keys).scalar_one()]
-    return Attempt(*values)
+    return read_attempt(connection, trial_id)
 
 
 def _queue_again(
@@ -231,76 +194,9 @@ def _queue_again(
         return False
     execute(connection, "UPDATE hpo_trials SET retried = true WHERE trial_id = :t", t=attempt.trial_id)
     progress = max(attempt.progress, attempt.reached)
-    successor = _insert_successor(connection, attempt, failures, error, apart, progress, attempt.draw)
-    _copy(connection, attempt.trial_id, successor)
+    successor = insert_successor(connection, attempt, failures, error, apart, progress, attempt.draw)
+    copy_kept(connection, attempt.trial_id, successor)
     return True
-
-
-def _insert_successor(
-    connection: sa.Connection,
-    attempt: Attempt,
-    failures: int,
-    error: str | None,
-    apart: str | None,
-    progress: int,
-    draw: int,
-) -> int:
-    successor, _ = insert_trial(connection, attempt.study_id, "WAITING")
-    execute(
-        connection,
-        "INSERT INTO hpo_trials "
-        "(trial_id, study_id, lineage, attempt, failures, error, apart, progress, draw, reserved, prune) "
-        "VALUES (:t, :s, :lineage, :attempt, :failures, :error, :apart, :progress, :draw, :reserved, "
-        "(SELECT prune FROM hpo_trials WHERE trial_id = :before AND draw = :draw))",
-        t=successor,
-        s=attempt.study_id,
-        lineage=attempt.lineage,
-        attempt=attempt.attempt + 1,
-        failures=failures,
-        error=error,
-        apart=apart,
-        progress=progress,
-        draw=draw,
-        reserved=attempt.reserved,
-        before=attempt.trial_id,
-    )
-    numbers = {attributes.LINEAGE: attempt.lineage, attributes.ATTEMPT: attempt.attempt + 1}
-    write_attributes(connection, "trial_user_attributes", {successor: numbers})
-    return successor
-
-
-KEPT = [getattr(attributes, name) for name in ("CONFIG", "GIVEN", "SEED", "AUDITED", "DRAW", "START")]
-"""User attributes that the attempts of a lineage share."""
-
-
-def _copy(connection: sa.Connection, trial_id: int, successor: int) -> None:
-    """Copies what a lineage keeps: parameters, configuration, seed, and what sampler and pruner noted about it.
-
-    The rungs that ASHA noted are copied, so a lineage is judged once at each rung; artifacts stay with their attempt.
-    """
-    execute(
-        connection,
-        "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json) "
-        "SELECT :new, param_name, param_value, distribution_json FROM trial_params WHERE trial_id = :old "
-        "ORDER BY param_id",
-        new=successor,
-        old=trial_id,
-    )
-    execute(
-        connection,
-        "INSERT INTO trial_user_attributes (trial_id, key, value_json) SELECT :new, key, value_json "
-        "FROM trial_user_attributes WHERE trial_id = :old AND key = ANY(:kept)",
-        new=successor,
-        old=trial_id,
-        kept=KEPT,
-    )
-    execute(
-        connection,
-        "INSERT INTO trial_system_attributes (trial_id, key, value_json) SELECT :new, key, value_json "
-        "FROM trial_system_attributes WHERE trial_id = :old AND key NOT LIKE 'artifacts:%'",
-        new=successor,
-        old=trial_id,
-    )
 
 
 FAILED_LINEAGES = """
@@ -328,7 +224,7 @@ def queue_failed(connection: sa.Connection, study_ids: list[int], only: int | No
             continue
         if execute(connection, REFUSED, t=trial_id, key=attributes.REFUSED).first() is not None:
             continue
-        attempt = _read_attempt(connection, trial_id)
+        attempt = read_attempt(connection, trial_id)
         execute(connection, "UPDATE hpo_trials SET retried = true WHERE trial_id = :t", t=trial_id)
         # The epochs of a lineage are counted when it ends, which it now does once more.
         execute(
@@ -338,8 +234,8 @@ def queue_failed(connection: sa.Connection, study_ids: list[int], only: int | No
             s=attempt.study_id,
         )
         progress = max(attempt.progress, attempt.reached)
-        successor = _insert_successor(connection, attempt, 0, None, None, progress, attempt.draw)
-        _copy(connection, trial_id, successor)
+        successor = insert_successor(connection, attempt, 0, None, None, progress, attempt.draw)
+        copy_kept(connection, trial_id, successor)
         num_queued += 1
     return num_queued
 

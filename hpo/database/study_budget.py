@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import sqlalchemy as sa
 
 from hpo.database import search_clock
-from hpo.database.trial_writes import execute
+from hpo.database.trial_writes import KEEPS_CONSTRAINTS, execute
 
 KNOWN_TRIALS = 4
 """Finished trials from which the average that a trial spends is known."""
@@ -192,3 +192,51 @@ WHERE s.study_id = ANY(:study_ids) GROUP BY s.study_id ORDER BY s.study_id
 def read_budgets(connection: sa.Connection, study_ids: Sequence[int]) -> list[StudyBudget]:
     """The budget of each of the studies, in the order of their ids; deleted ones are missing."""
     return [StudyBudget(*row) for row in execute(connection, BUDGETS, study_ids=list(study_ids))]
+
+
+REACHED = f"""
+UPDATE hpo_studies s SET reached = EXISTS (
+  SELECT 1 FROM trials t JOIN hpo_trials h USING (trial_id) JOIN trial_values v USING (trial_id)
+  WHERE t.study_id = s.study_id AND t.state = 'COMPLETE' AND v.objective = 0 AND v.value_type = 'FINITE'
+    AND {KEEPS_CONSTRAINTS.format("t.trial_id")}
+    AND CASE WHEN s.maximize THEN v.value >= s.stop_at ELSE v.value <= s.stop_at END)
+WHERE s.study_id = :s
+"""
+
+
+def set_budget(
+    connection: sa.Connection,
+    study_id: int,
+    num_lineages: int | None,
+    num_epochs: int | None,
+    epochs_per_trial: int,
+    *,
+    num_seconds: float | None = None,
+    gpus: int | None = None,
+    stop_at: float | None = None,
+    maximize: bool = False,
+) -> None:
+    """Writes a study's budget, or a larger one over it; may be repeated.
+
+    ``gpus``: GPUs of a trial, whose time is counted; None for that of the clock.
+    ``stop_at``: the value that ends the search as soon as a complete trial has it, at least or at most.
+    """
+    execute(
+        connection,
+        """
+        INSERT INTO hpo_studies (
+            study_id, num_lineages, num_epochs, epochs_per_trial, num_seconds, gpus, stop_at, maximize)
+        VALUES (:s, :n, :e, :p, :seconds, :gpus, :stop_at, :maximize)
+        ON CONFLICT (study_id) DO UPDATE SET num_lineages = :n, num_epochs = :e, epochs_per_trial = :p,
+            num_seconds = :seconds, gpus = :gpus, stop_at = :stop_at, maximize = :maximize
+        """,
+        s=study_id,
+        n=num_lineages,
+        e=num_epochs,
+        p=epochs_per_trial,
+        seconds=num_seconds,
+        gpus=gpus,
+        stop_at=stop_at,
+        maximize=maximize,
+    )
+    execute(connection, REACHED, s=study_id)

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from hpo.database import steering, workers
-from hpo.database.claims import insert_trial
+from hpo.database.attempts import insert_trial
 from hpo.database.study_budget import read_budgets
 from hpo.database.trial_writes import execute, write_attributes
 from hpo.errors import ExperimentError, UsageError, near_miss

@@ -10,8 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hpo.database import attributes, claims, imported, steering
+from hpo.database import attributes, imported, steering
 from hpo.database.storage import Storage
+from hpo.database.study_budget import set_budget
 from hpo.errors import ExperimentError, StudyFileError
 from hpo.experiment import stored
 from hpo.experiment.config_changes import changes
@@ -188,7 +189,7 @@ def create_experiment(
             if trainer_modules:
                 _set_attribute(connection, study_id, attributes.TRAINER_MODULES, trainer_modules)
             budget = study_file.budget_for(sampler)
-            claims.set_budget(
+            set_budget(
                 connection,
                 study_id,
                 budget.trials,

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from hpo.database import claims, trial_writes
 from hpo.database.claims import Claim
 from hpo.database.storage import Storage
+from hpo.database.study_budget import set_budget
 from hpo.database.trial_writes import Writes
 
 LIMIT_SECONDS = 120
@@ -27,7 +28,7 @@ def new_study(
     """A study of a metric to be maximized, with a budget."""
     study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
     with storage.engine.begin() as connection:
-        claims.set_budget(connection, study_id, trials, epochs, per_trial, num_seconds=seconds)
+        set_budget(connection, study_id, trials, epochs, per_trial, num_seconds=seconds)
     return study_id
 
 

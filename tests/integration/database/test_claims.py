@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from hpo.database import claims, dead_workers, retries, trial_writes
 from hpo.database.claims import Claim
 from hpo.database.storage import Storage
+from hpo.database.study_budget import set_budget
 from hpo.database.trial_writes import Writes
 from hpo.errors import ExperimentError
 from tests.integration.trials_support import claim_one, finish, new_study
@@ -69,7 +70,7 @@ def test_a_larger_budget_opens_a_finished_study_again(storage: Storage) -> None:
     finish(storage, claim_one(storage, study_id).trial_id)
     assert claims.claim(storage.engine, [study_id], "here:1") == ([], True)
     with storage.engine.begin() as connection:
-        claims.set_budget(connection, study_id, 2, None, 10)
+        set_budget(connection, study_id, 2, None, 10)
     assert claim_one(storage, study_id).lineage == 1
 
 
@@ -217,7 +218,7 @@ def test_what_is_enqueued_beyond_the_budget_keeps_nobody_waiting(storage: Storag
     assert claims.claim(storage.engine, [study_id], "here:1") == ([], True)
     assert [trial.state.name for trial in storage.get_all_trials(study_id)] == ["COMPLETE", "WAITING"]
     with storage.engine.begin() as connection:
-        claims.set_budget(connection, study_id, 2, None, 10)
+        set_budget(connection, study_id, 2, None, 10)
     # A larger budget has a place for it.
     claim = claim_one(storage, study_id)
     assert (claim.enqueued, claim.lineage) == (True, 1)

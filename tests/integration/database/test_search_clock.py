@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 
 from hpo.database import attributes, claims, dead_workers, retries, search_clock, study_budget, trial_writes
 from hpo.database.storage import Storage
-from hpo.database.study_budget import StudyBudget
+from hpo.database.study_budget import StudyBudget, set_budget
 from hpo.database.trial_writes import Writes
 from tests.integration.trials_support import claim_one, finish, new_study
 
@@ -112,7 +112,7 @@ def test_no_trial_begins_that_is_not_expected_to_end(storage: Storage) -> None:
     assert budget_of(storage, study_id).trial_seconds == pytest.approx(61 / 3)
     assert claims.claim(storage.engine, [study_id], "here:2") == ([], True)
     with storage.engine.begin() as connection:
-        claims.set_budget(connection, study_id, None, None, 10, num_seconds=110)
+        set_budget(connection, study_id, None, None, 10, num_seconds=110)
     assert claim_one(storage, study_id).lineage == 3
 
 
@@ -128,7 +128,7 @@ def test_what_runs_at_the_end_waits_for_a_larger_budget(storage: Storage) -> Non
     assert (now.waiting, now.finished) == (1, True)
     assert claims.claim(storage.engine, [study_id], "here:1") == ([], True)
     with storage.engine.begin() as connection:
-        claims.set_budget(connection, study_id, 20, None, 10, num_seconds=20)
+        set_budget(connection, study_id, 20, None, 10, num_seconds=20)
     assert not budget_of(storage, study_id).finished
     again = claim_one(storage, study_id)
     assert (again.lineage, again.attempt) == (0, 1)
@@ -158,7 +158,7 @@ def test_the_time_of_gpus_is_that_of_workers_and_not_of_trials(storage: Storage)
     study_id, other = new_study(storage, 20), new_study(storage, 20)
     with storage.engine.begin() as connection:
         for of in (study_id, other):
-            claims.set_budget(connection, of, 20, None, 10, num_seconds=100, gpus=2)
+            set_budget(connection, of, 20, None, 10, num_seconds=100, gpus=2)
     pack = [claim_one(storage, study_id, "here:1") for _ in range(4)]
     pass_seconds(storage, 5)
     assert spent(storage, study_id) == nearly(10)  # two GPUs, however many trials they train at once
@@ -184,7 +184,7 @@ def test_the_time_of_gpus_is_that_of_workers_and_not_of_trials(storage: Storage)
 def test_no_trial_begins_for_which_gpu_time_is_not_left(storage: Storage) -> None:
     study_id = new_study(storage, 20)
     with storage.engine.begin() as connection:
-        claims.set_budget(connection, study_id, 20, None, 10, num_seconds=100, gpus=1)
+        set_budget(connection, study_id, 20, None, 10, num_seconds=100, gpus=1)
     first = claim_one(storage, study_id)
     pass_seconds(storage, 25)
     writes = Writes(user_attrs={attributes.WALL_SECONDS: 99.0, attributes.SECONDS: 30.0})

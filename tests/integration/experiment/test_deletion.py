@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from hpo.database import claims, trial_writes
 from hpo.database.storage import Storage
+from hpo.database.study_budget import set_budget
 from hpo.database.trial_writes import Writes
 from hpo.errors import ExperimentDeletedError
 from hpo.experiment.deletion import delete_studies
@@ -21,7 +22,7 @@ TABLES = ("studies", "trials", "trial_user_attributes", "trial_heartbeats", "hpo
 def new_study(storage: Storage, trials: int) -> int:
     study_id = storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE])
     with storage.engine.begin() as connection:
-        claims.set_budget(connection, study_id, trials, None, 10)
+        set_budget(connection, study_id, trials, None, 10)
     return study_id
 
 
