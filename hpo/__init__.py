@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hpo.trainers.errors import Infeasible
     from hpo.trainers.generator import trainer
     from hpo.trainers.protocol import Config, Run
-    from hpo.trainers.reporting import report, should_stop
+    from hpo.trainers.reporting import infeasible, report, should_stop
     from hpo.verbs import delete, status
 
 _HOMES = {
@@ -36,6 +36,7 @@ _HOMES = {
     "export": "hpo.export",
     "extend": "hpo.steer",
     "import_trials": "hpo.verbs",
+    "infeasible": "hpo.trainers.reporting",
     "launch": "hpo.api",
     "list": "hpo.verbs:list_parts",
     "load": "hpo.api",
@@ -69,6 +70,7 @@ __all__ = [
     "export",
     "extend",
     "import_trials",
+    "infeasible",
     "launch",
     "load",
     "network",

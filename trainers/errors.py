@@ -5,6 +5,10 @@ class TrainerError(Exception):
     """A trainer was declared, configured or fed wrongly; the message says what to change."""
 
 
+class ProgramError(Exception):
+    """A program could not be started, ended with an error, or never reported its metric."""
+
+
 class Infeasible(Exception):
     """Raised by training code for a configuration that cannot be trained: ``raise hpo.Infeasible("does not fit")``.
 

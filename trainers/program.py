@@ -1,27 +1,28 @@
 """``trainer = "program"``: a program of the user's own as a trainer, any command line in any language.
 
 The study file gives the command; metrics come from ``hpo.report``, from JSON lines or from regular expressions over the
-program's output. A trial that is pruned or given back gets SIGTERM, ``stop_grace_seconds`` later SIGKILL, with all
-processes that it has started. What it writes is the trial's log.
+program's output; ``hpo.infeasible`` or a JSON line says that a configuration cannot be trained. A trial that is pruned
+or given back gets SIGTERM, ``stop_grace_seconds`` later SIGKILL, with all processes that it has started. What it writes
+is the trial's log.
 """
 
 import json
 import os
 import re
 import signal
-import socket
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpo.trainers.errors import Infeasible, ProgramError
 from hpo.trainers.process_group import Guard, ProcessGroup
 from hpo.trainers.program_command import ArgumentStyle, command_line
+from hpo.trainers.program_environment import ProgramFiles, program_environment
 from hpo.trainers.program_output import LineSplitter, MetricReader
 from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Failed, Run, State
 from hpo.trainers.registry import TrainerEntry, register
-from hpo.trainers.reporting import METRICS_VARIABLE, STOP_VARIABLE
 from hpo.trainers.trial_log import LOG_NAME, TrialLog
 
 POLL_SECONDS = 0.05
@@ -30,12 +31,10 @@ GATHER_SECONDS = 0.02
 """Shortest time between two readings, so that many short lines cost few wake-ups."""
 SNAPSHOT_SECONDS = 1.0
 """Shortest time between two records of how far a program with checkpoints has come."""
-SERVICE_VARIABLES = ("HPO_STORAGE", "HPO_LAUNCHER_PID", "HPO_DEVICE", "HPO_THREADS", "HPO_TRAINERS", "HPO_SLOTS")
-"""Variables of a worker that a program does not get; the first may hold a password."""
-
-
-class ProgramError(Exception):
-    """A program could not be started, ended with an error, or never reported its metric."""
+INFEASIBLE_SECONDS = 1.0
+"""How long a program may take to end by itself once it has said that its configuration is infeasible."""
+RAISED_INFEASIBLE = f"{Infeasible.__module__}.{Infeasible.__qualname__}: "
+"""How the last line of a traceback begins if a program has raised it."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +116,7 @@ class _Trial:
         self._threads = threads
         self._guard = guard
         self._process: ProcessGroup | None = None
+        self._files = ProgramFiles(run.folder)
         self._log = TrialLog(run.folder / LOG_NAME)
         self._output, self._reported = LineSplitter(), LineSplitter()
         self._read_bytes = 0
@@ -124,12 +124,8 @@ class _Trial:
         self._snapshot_after = 0.0
         patterns = {name: re.compile(pattern) for name, pattern in options.metrics.items()}
         self._metrics = MetricReader(options.objective, patterns)
-        if has_files(self._checkpoint_dir):
+        if has_files(self._files.checkpoints):
             self._metrics.last_epoch = run.start_epoch
-
-    @property
-    def _checkpoint_dir(self) -> Path:
-        return self._run.folder / "checkpoints"
 
     def advance(self) -> list[Event]:
         """Waits for the next epochs or the end of the program."""
@@ -144,7 +140,15 @@ class _Trial:
             self._read_after = time.monotonic() + GATHER_SECONDS
             if code is not None:
                 self._finish(code, events)
+            elif self._metrics.infeasible is not None:
+                self._process.wait_for_end(INFEASIBLE_SECONDS)
+                self.stop()
+                self._end_infeasible(self._metrics.infeasible, events)
         return events
+
+    def _end_infeasible(self, reason: str, events: list[Event]) -> None:
+        self._log.write(f"[hpo] infeasible: {reason}\n".encode(errors="backslashreplace"))
+        events.append(Failed(self.key, Infeasible(reason)))
 
     def stop(self) -> None:
         """Ends the program: SIGTERM, the time that it has to write its files, SIGKILL."""
@@ -153,7 +157,7 @@ class _Trial:
         process, self._process = self._process, None
         try:
             if process.poll() is None:
-                self._stop_file.touch()
+                self._files.stop.touch()
                 process.terminate()
                 deadline = time.monotonic() + self._options.stop_grace_seconds
                 while process.poll() is None and (left := deadline - time.monotonic()) > 0:
@@ -165,10 +169,10 @@ class _Trial:
 
     def _begin(self) -> ProcessGroup:
         run = self._run
-        self._checkpoint_dir.mkdir(parents=True, exist_ok=True)
-        self._stop_file.unlink(missing_ok=True)
-        self._metrics_file.write_bytes(b"")
-        self._params_file.write_text(json.dumps(dict(self._values)))
+        self._files.checkpoints.mkdir(parents=True, exist_ok=True)
+        self._files.stop.unlink(missing_ok=True)
+        self._files.metrics.write_bytes(b"")
+        self._files.params.write_text(json.dumps(dict(self._values)))
         command = command_line(self._options.command, self._options.args, self._values, run)
         cwd = None
         if run.work_in_folder:
@@ -178,48 +182,13 @@ class _Trial:
         self._log.write(f"[hpo] trial {run.trial}, attempt {run.attempt}: {command}\n".encode())
         try:
             earlier = run.folder if run.attempt else None
-            return ProcessGroup(self._guard, command, self._environment(), cwd, earlier)
+            return ProcessGroup(
+                self._guard, command, program_environment(run, self._files, self._threads), cwd, earlier
+            )
         except OSError as error:
             text = f"the command {command[0]!r} cannot be started: {error.strerror}"
             self._log.write(f"[hpo] {text}\n".encode(errors="backslashreplace"))
             raise ProgramError(text) from error
-
-    def _environment(self) -> dict[str, str]:
-        run = self._run
-        kept = {name: value for name, value in os.environ.items() if name not in SERVICE_VARIABLES}
-        defaults = {"PYTHONUNBUFFERED": "1", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": str(self._threads)}
-        own = {
-            "HPO_TRIAL": str(run.trial),
-            "HPO_STUDY": run.study,
-            "HPO_EXPERIMENT": run.experiment,
-            "HPO_ATTEMPT": str(run.attempt),
-            "HPO_SEED": str(run.seed),
-            "HPO_FOLDER": str(run.folder),
-            "HPO_CHECKPOINT_DIR": str(self._checkpoint_dir),
-            "HPO_PARAMS": str(self._params_file),
-            METRICS_VARIABLE: str(self._metrics_file),
-            STOP_VARIABLE: str(self._stop_file),
-            "HPO_TEST": run.test,
-        }
-        if len(run.devices) > 1:
-            # Two trials on one machine must not meet; torchrun reads PET_….
-            own["MASTER_PORT"] = own["PET_MASTER_PORT"] = str(_free_port())
-        own["CUDA_VISIBLE_DEVICES"] = visible_devices(run.devices, kept.get("CUDA_VISIBLE_DEVICES"))
-        if run.data_dir is not None:
-            own["HPO_DATA"] = str(Path(run.data_dir).absolute())
-        return {**defaults, **kept, **own}
-
-    @property
-    def _metrics_file(self) -> Path:
-        return self._run.folder / "metrics.jsonl"
-
-    @property
-    def _params_file(self) -> Path:
-        return self._run.folder / "params.json"
-
-    @property
-    def _stop_file(self) -> Path:
-        return self._run.folder / ".stop"
 
     def _read(self, events: list[Event]) -> None:
         """Reads what has been written since the last time and adds the epochs that have ended."""
@@ -234,7 +203,7 @@ class _Trial:
 
     def _new_reports(self) -> bytes:
         try:
-            with self._metrics_file.open("rb") as file:
+            with self._files.metrics.open("rb") as file:
                 if file.seek(0, os.SEEK_END) < self._read_bytes:  # the program has opened it anew
                     self._read_bytes = 0
                 file.seek(self._read_bytes)
@@ -253,7 +222,7 @@ class _Trial:
     def _snapshot(self, epoch: int) -> Any:
         """Records how far a program has come that keeps checkpoints; without any, a retry starts from the beginning."""
         now = time.monotonic()
-        if now < self._snapshot_after or not has_files(self._checkpoint_dir):
+        if now < self._snapshot_after or not has_files(self._files.checkpoints):
             return None
         self._snapshot_after = now + SNAPSHOT_SECONDS
         state: State = {"program_epoch": epoch}
@@ -275,6 +244,13 @@ class _Trial:
             self._log.write(f"[hpo] {note}\n".encode(errors="backslashreplace"))
         process, self._process = self._process, None
         process.end()
+        reason = self._metrics.infeasible
+        if reason is None and code != 0 and self._metrics.last_lines:
+            _, raised, text = self._metrics.last_lines[-1].partition(RAISED_INFEASIBLE)
+            reason = text.strip() if raised else None
+        if reason is not None:
+            self._end_infeasible(reason, events)
+            return
         last = " | ".join(line.strip() for line in list(self._metrics.last_lines)[-8:])
         ending = f"; its last lines: {last[-1500:]}" if last else "; it wrote nothing"
         if code != 0:
@@ -284,20 +260,6 @@ class _Trial:
             events.append(Failed(self.key, ProgramError(what + ending)))
         else:
             events.append(Ended(self.key))
-
-
-def visible_devices(devices: Sequence[str], visible: str | None) -> str:
-    """The names of a trial's GPUs for ``CUDA_VISIBLE_DEVICES``, of the ``visible`` ones of this process; else empty."""
-    numbers = [int(device.partition(":")[2] or 0) for device in devices if device.startswith("cuda")]
-    names = None if visible is None else [name.strip() for name in visible.split(",")]
-    return ",".join(str(n) if names is None or n >= len(names) else names[n] for n in numbers)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def has_files(folder: Path) -> bool:

@@ -16,6 +16,8 @@ LONGEST_LINE = 65_536
 LONGEST_MATCHED = 4_096
 """Characters of a line that regular expressions see: their time may grow steeply with it."""
 LAST_LINES = 20
+INFEASIBLE = "infeasible"
+"""Key of a line of JSON whose text says why the configuration cannot be trained."""
 
 
 class LineSplitter:
@@ -54,6 +56,7 @@ class MetricReader:
         last_epoch: number of the last epoch that ended; lines of it or an earlier one are ignored.
         notes: what was ignored and why, for the trial's log; each kind once.
         last_lines: the end of what was read.
+        infeasible: why the program says that its configuration cannot be trained; None if it has not.
     """
 
     objective: str
@@ -62,6 +65,7 @@ class MetricReader:
     notes: list[str] = field(default_factory=list)
     last_lines: deque[str] = field(default_factory=lambda: deque(maxlen=LAST_LINES))
     num_epochs: int = 0
+    infeasible: str | None = None
     _gathered: dict[str, float] = field(default_factory=dict)
     _nearest: list[tuple[float, str]] = field(default_factory=list)
     _noted: set[str] = field(default_factory=set)
@@ -116,6 +120,7 @@ class MetricReader:
             return {}
         if not isinstance(content, dict):
             return {}
+        self._note_infeasible(content)
         values: dict[str, float] = {}
         for name, value in content.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -127,6 +132,12 @@ class MetricReader:
             elif name in (self.objective, "epoch"):
                 self._note(f"{name} = {value!r} is no number; it is ignored")
         return values
+
+    def _note_infeasible(self, content: Mapping[str, Any]) -> None:
+        """Takes ``{"infeasible": "reason"}``, or true in place of the reason; the first one counts."""
+        reason = content.get(INFEASIBLE)
+        if self.objective != INFEASIBLE and self.infeasible is None and (reason is True or isinstance(reason, str)):
+            self.infeasible = reason if isinstance(reason, str) and reason.strip() else "the program says so"
 
     def _matched(self, line: str) -> dict[str, float]:
         values: dict[str, float] = {}

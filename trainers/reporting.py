@@ -1,6 +1,7 @@
-"""``hpo.report`` and ``hpo.should_stop``, which a program calls that runs as a trial. Outside of one they do nothing.
+"""``hpo.report``, ``hpo.should_stop`` and ``hpo.infeasible``, which a program calls that runs as a trial.
 
-Nothing but the standard library is imported here, so the import costs a program a few milliseconds.
+Outside of a trial the first two do nothing. Nothing but the standard library is imported here, so the import costs a
+program a few milliseconds.
 """
 
 import json
@@ -9,7 +10,9 @@ import os
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+from hpo.trainers.errors import Infeasible
 
 METRICS_VARIABLE = "HPO_METRICS"
 STOP_VARIABLE = "HPO_STOP_FILE"
@@ -41,8 +44,27 @@ def report(*, epoch: int | None = None, **metrics: Any) -> None:
         if not isinstance(epoch, numbers.Integral) and not (hasattr(epoch, "__index__")):
             raise TypeError(f"hpo.report: epoch = {epoch!r} is no whole number")
         values["epoch"] = int(epoch)
+    if os.environ.get("RANK", "0") == "0":
+        _write(values)
+
+
+def infeasible(reason: str) -> NoReturn:
+    """Ends the trial because its configuration cannot be trained: ``hpo.infeasible("does not fit into memory")``.
+
+    It costs no budget: another configuration is drawn in its place, and the sampler learns to avoid it. Any of several
+    processes may call it, whatever its rank.
+
+    Raises:
+        Infeasible: always, so that it ends a program that is no trial too; what catches it changes nothing for a trial.
+    """
+    _write({"infeasible": str(reason)})
+    raise Infeasible(str(reason))
+
+
+def _write(values: dict[str, Any]) -> None:
+    """Adds a line to the trial's file of metrics; nothing outside of a trial."""
     path = os.environ.get(METRICS_VARIABLE)
-    if not path or os.environ.get("RANK", "0") != "0":
+    if not path:
         return
     # One write in append mode: lines of several threads or processes do not mix.
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)

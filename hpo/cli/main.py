@@ -182,7 +182,7 @@ def _shown_arguments() -> list[str]:
 
 def main() -> NoReturn:
     """Runs the command line; expected failures are one message and an exit code, surprises keep their traceback."""
-    from hpo.trainers.errors import TrainerError
+    from hpo.trainers.errors import Infeasible, ProgramError, TrainerError
 
     code: Any
     _hide_password_from_process_list()
@@ -201,6 +201,10 @@ def main() -> NoReturn:
             print(f"  {' '.join(_shown_arguments())} --trainers {shlex.quote(modules)}", file=sys.stderr)
     except TrainerError as error:
         code = _failed(str(error), 2)
+    except ProgramError as error:
+        code = _failed(str(error), 1)
+    except Infeasible as error:
+        code = _failed(f"this configuration is infeasible: {error.reason}", 1)
     except Exception as error:
         if (message := _database_message(error)) is None:
             raise

@@ -43,7 +43,7 @@ NOT_FINITE = Failure(
 )
 INFEASIBLE = Failure(
     "infeasible",
-    "the configuration is refused by its own validator, or the trainer raises `hpo.Infeasible`",
+    "a validator refuses the configuration, the trainer raises `hpo.Infeasible`, or a program calls `hpo.infeasible`",
     "the configuration's",
     "PRUNED as infeasible; costs no budget, and another configuration is drawn (a grid's cell stays PRUNED)",
     "goes on",

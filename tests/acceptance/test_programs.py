@@ -82,6 +82,33 @@ def test_the_two_scripts_differ_in_two_lines() -> None:
     ]
 
 
+TRAIN_AGAIN = """
+name = "fails"
+trainer = "program"
+command = "{python} fails.py"
+metric = "loss"
+direction = "minimize"
+fixed = { width = 300 }
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("hpo.infeasible('it does not fit')", "error: this configuration is infeasible: it does not fit\n"),
+        ("1 / 0", "error: the program ended with exit code 1; its last lines: "),
+    ],
+)
+def test_train_of_a_program_that_fails(code: str, message: str, hpo_command: Hpo, tmp_path: Path) -> None:
+    """One message; a traceback of ours would only hide the program's own."""
+    (tmp_path / "fails.py").write_text(f"import hpo\n{code}\n")
+    (tmp_path / "fails.toml").write_text(TRAIN_AGAIN)
+    done = hpo_command("train", "fails.toml")
+    assert done.returncode == 1
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+
+
 SLOW = """
 import json, os, subprocess, sys, time
 path = os.path.join(os.environ["HPO_CHECKPOINT_DIR"], "epoch")

@@ -86,6 +86,7 @@ def test_public_names() -> None:
         "export",
         "extend",
         "import_trials",
+        "infeasible",
         "launch",
         "load",
         "network",

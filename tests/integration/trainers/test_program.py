@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hpo.trainers.errors import Infeasible
 from hpo.trainers.process_guard import processes_of
 from hpo.trainers.program import ProgramOptions, ProgramTrainer
 from hpo.trainers.protocol import Ended, EpochEnd, Event, Failed, Run
@@ -193,6 +194,41 @@ def test_children_in_the_background_end_with_their_program(tmp_path: Path):
     """
     trial = Trial(tmp_path, code)
     assert trial.all()[-1] == Ended("a")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import hpo; hpo.infeasible('does not fit')", "does not fit"),
+        ("import hpo; os.environ['RANK'] = '1'; hpo.infeasible('rank 1 has no memory')", "rank 1 has no memory"),
+        ("import hpo; raise hpo.Infeasible('too wide')", "too wide"),
+        ('print(\'{"infeasible": "too wide"}\')', "too wide"),
+        ('print(\'{"infeasible": "too wide"}\'); sys.exit(3)', "too wide"),
+        ("print('{\"infeasible\": true}')", "the program says so"),
+        ("open(os.environ['HPO_METRICS'], 'w').write('{\"infeasible\": \"half a line\"}')", "half a line"),
+        ('print(\'{"infeasible": "it goes on"}\', flush=True); time.sleep(60)', "it goes on"),
+    ],
+)
+def test_a_program_says_that_its_configuration_is_infeasible(code: str, reason: str, tmp_path: Path):
+    trial = Trial(tmp_path, "print('{\"acc\": 1}', flush=True); time.sleep(0.1)\n" + code)
+    events = trial.all()
+    assert epochs(events) == [(1, {"acc": 1.0})]
+    assert isinstance(events[-1], Failed)
+    assert isinstance(events[-1].error, Infeasible)
+    assert events[-1].error.reason == reason
+    assert f"[hpo] infeasible: {reason}" in trial.log
+
+
+def test_what_is_not_infeasible(tmp_path: Path):
+    code = """
+    import hpo
+    print('{"infeasible": 2, "acc": 1}')  # a metric of that name
+    try:
+        raise hpo.Infeasible("handled")
+    except hpo.Infeasible as error:
+        raise ValueError("another error") from error
+    """
+    assert "ValueError: another error" in error_of(Trial(tmp_path, code).all())
 
 
 # Being stopped.

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hpo.trainers.errors import ProgramError
 from hpo.trainers.process_guard import processes_of
-from hpo.trainers.program import ProgramError, ProgramOptions, ProgramTrainer, visible_devices
+from hpo.trainers.program import ProgramOptions, ProgramTrainer
+from hpo.trainers.program_environment import visible_devices
 from hpo.trainers.protocol import Ended, EpochEnd, Event, Failed, Run
 
 pytest.importorskip("torch")
