@@ -130,8 +130,12 @@ def runs_note(best: Any) -> str:
 
 
 def failure_lines(status: dict[str, Any], settings: "Settings") -> list[str]:
-    """What failed, why, where its log is and how to run it again; [] if nothing did."""
+    """What failed, why, where its log is and how to run it again; [] if nothing did.
+
+    Reasons that differ in numbers, addresses or paths alone count as one.
+    """
     from hpo.experiment.status import num_failed
+    from hpo.worker.failures import normalise
 
     total = num_failed(status)
     if not total:
@@ -140,12 +144,12 @@ def failure_lines(status: dict[str, Any], settings: "Settings") -> list[str]:
     for study in status["studies"]:
         for failure in study["failures"]:
             place = f"{study['sampler']}/{study['repeat']}"
-            reasons.setdefault(failure["reason"], []).append((place, failure))
+            reasons.setdefault(normalise(failure["reason"]), []).append((place, failure))
     lines = [f"{total} of the budget's trials failed and gave no result:"]
-    for reason, failed in list(reasons.items())[:MOST_REASONS]:
+    for failed in list(reasons.values())[:MOST_REASONS]:
         place, last = failed[-1]
-        more = f", {len(failed)} trials with this reason" if len(failed) > 1 else ""
-        first, *others = reason.splitlines() or ["no reason was recorded"]
+        more = f", {len(failed)} trials failed so" if len(failed) > 1 else ""
+        first, *others = last["reason"].splitlines() or ["no reason was recorded"]
         lines.append(f"  {first}{' …' if others else ''}")
         log = last["log"] or f"that of the worker {last['worker']}, in the folder logs of its home"
         lines.append(f"    {place}, trial {last['trial']}{more}; log: {log}")

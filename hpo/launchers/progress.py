@@ -12,6 +12,7 @@ from hpo import strict_json
 from hpo.launchers.live_view import LiveProgress
 from hpo.launchers.status_table import format_seconds, status_table, summary_line
 from hpo.launchers.time_left import Speed
+from hpo.worker.failures import normalise
 
 __all__ = ["JsonProgress", "LiveProgress", "NewFailures", "PlainProgress", "Speed", "choose_progress"]
 __all__ += ["format_seconds", "status_table", "summary_line"]
@@ -21,7 +22,10 @@ MOST_REASONS = 5
 
 
 class NewFailures:
-    """The lines of trials that have failed since the look before: one for each reason, at most MOST_REASONS in all."""
+    """The lines of trials that have failed since the look before: one for each reason, at most MOST_REASONS in all.
+
+    Reasons that differ in numbers, addresses or paths alone count as one.
+    """
 
     def __init__(self) -> None:
         self._reasons: set[str] | None = None
@@ -30,16 +34,16 @@ class NewFailures:
     def lines(self, status: dict[str, Any]) -> list[str]:
         """What to print; the failures of earlier launches, which the first look finds, are left out."""
         found = [(study, failure) for study in status["studies"] for failure in study.get("failures", ())]
-        reasons = {failure["reason"] for _, failure in found}
+        reasons = {normalise(failure["reason"]) for _, failure in found}
         if self._reasons is None:
             self._reasons = reasons
             return []
         lines = []
         for study, failure in found:
-            reason = failure["reason"]
-            if reason in self._reasons or self._num_lines >= MOST_REASONS:
+            reason, kind = failure["reason"], normalise(failure["reason"])
+            if kind in self._reasons or self._num_lines >= MOST_REASONS:
                 continue
-            self._reasons.add(reason)
+            self._reasons.add(kind)
             self._num_lines += 1
             first = (reason.splitlines() or [""])[0]
             log = f" (log: {failure['log']})" if failure["log"] else ""

@@ -14,6 +14,7 @@ from rich.console import Console
 
 import hpo.launchers.progress
 import hpo.launchers.time_left
+from hpo.cli.support import failure_lines
 from hpo.launchers.progress import (
     JsonProgress,
     LiveProgress,
@@ -24,6 +25,7 @@ from hpo.launchers.progress import (
     status_table,
     summary_line,
 )
+from hpo.settings import Settings
 
 COLUMNS = ["complete", "pruned", "running", "failed", "budget", "epochs", "best"]
 
@@ -320,8 +322,22 @@ def test_many_reasons_are_not_all_printed(clock: SimpleNamespace) -> None:
     stream = io.StringIO()
     progress = PlainProgress(stream)
     progress.update(status(study("tpe", {"trials": 80})))
-    progress.update(status(study("tpe", {"trials": 80}, failures=failed(*map(str, range(40))))))
+    progress.update(status(study("tpe", {"trials": 80}, failures=failed(*(chr(97 + i) * 3 for i in range(26))))))
     assert stream.getvalue().count("failed:") == 5
+
+
+def test_reasons_that_differ_in_numbers_and_paths_are_one(clock: SimpleNamespace) -> None:
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    progress.update(status(study("tpe", {"trials": 8})))
+    same = failed("OSError: 0x7f12 in /a/b/000001", "OSError: 0x7f13 in /a/b/000002")
+    progress.update(status(study("tpe", {"trials": 8}, failures=same)))
+    assert stream.getvalue().count("failed:") == 1
+    of = study("tpe", {"trials": 8}, failures=[{"worker": "w", **failure} for failure in same], failed=2, refused=0)
+    lines = failure_lines({"experiment": "e", **status(of)}, Settings())
+    assert "  OSError: 0x7f13 in /a/b/000002" in lines
+    assert "    tpe/0, trial 1, 2 trials failed so; log: here:/logs/e@1-0.log" in lines
+    assert not any("000001" in line for line in lines)
 
 
 def test_time_left_of_budgets_in_time(clock: SimpleNamespace) -> None:
