@@ -106,6 +106,8 @@ FEW = (
     "config.py, data.py, studies, benchmarks, tests",
 )
 
+INSTALLS = ("wheel", "development")
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -135,7 +137,7 @@ def development(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _installed(tmp_path_factory.mktemp("development") / "venv", "--editable", str(REPOSITORY))
 
 
-@pytest.fixture(params=["wheel", "development"])
+@pytest.fixture(params=INSTALLS)
 def run(request: pytest.FixtureRequest, home: Path, tmp_path: Path) -> Run:
     programs: Path = request.getfixturevalue(request.param)
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -168,11 +170,18 @@ def right(done: "subprocess.CompletedProcess[str]") -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [name if name in FEW else pytest.param(name, marks=pytest.mark.release) for name in ARRANGEMENTS],
+    ("run", "name"),
+    [
+        (install, name)
+        if name in (FEW if install == "wheel" else FEW[:1])
+        else pytest.param(install, name, marks=pytest.mark.release)
+        for install in INSTALLS
+        for name in ARRANGEMENTS
+    ],
+    indirect=["run"],
 )
 def test_every_way_to_start(name: str, run: Run, tmp_path: Path) -> None:
-    """``make test`` takes the arrangements of FEW, ``make test-all`` all of them."""
+    """``make test`` takes FEW from a wheel and the first of them as developed, ``make test-all`` all arrangements."""
     trainers, files = ARRANGEMENTS[name]
     arrange(tmp_path, files)
     right(run("hpo", "launch", "one.toml", "--trainers", trainers, "--workers", "1"))

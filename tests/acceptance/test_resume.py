@@ -128,7 +128,7 @@ def worker_of(launcher: "subprocess.Popen[str]") -> psutil.Process:
     return worker
 
 
-@pytest.mark.parametrize("dataset", ["mnist", "digits"])
+@pytest.mark.parametrize("dataset", [pytest.param("mnist", marks=pytest.mark.release), "digits"])
 def test_bit_equal_to_a_run_never_killed(
     dataset: str,
     request: pytest.FixtureRequest,

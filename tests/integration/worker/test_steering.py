@@ -25,6 +25,7 @@ from hpo.worker.worker import run_worker
 begun = threading.Event()
 slow_from = [10**9]
 """Number of the trial from which an epoch takes a minute."""
+long_seconds = [60.0]
 
 
 class Slow(Config):
@@ -37,7 +38,7 @@ def slow(config: Slow, run: Run) -> Iterator[dict[str, Any]]:
     for epoch in range(run.start_epoch + 1, 4):
         if epoch == 2 and run.trial >= slow_from[0]:
             begun.set()
-            time.sleep(60)
+            time.sleep(long_seconds[0])
         run.save({"epoch": epoch})
         yield {"loss": config.x / epoch}
 
@@ -47,7 +48,7 @@ def experiment(storage: Storage) -> Experiment:
     table = {"name": "steered", "trainer": "slow", "metric": "loss", "samplers": ["random"], "pruner": "none"}
     table |= {"budget": {"trials": 3}, "space": {"x": {"low": 0.0, "high": 1.0}}}
     begun.clear()
-    slow_from[0] = 1
+    slow_from[0], long_seconds[0] = 1, 60.0
     return create_experiment(storage, parse_study_file(table, "study.toml"))[0]
 
 
@@ -144,7 +145,7 @@ def test_a_prune_that_no_worker_has_obeyed_is_obeyed_by_the_next_one(experiment,
     assert work(experiment) == 0
     thread.join()
     steering.resume(experiment)
-    slow_from[0] = 1
+    slow_from[0], long_seconds[0] = 1, 4.0
     assert work(experiment) == 0
     assert states(experiment)["pruned"] == 1
 
@@ -156,18 +157,9 @@ def test_finish_running_lets_the_trial_end_first(experiment, work) -> None:
         steering.stop(experiment, finish_running=True, who="ann")
 
     steering.resume(experiment)
-    slow_from[0] = 1
-    original = time.sleep
-
-    def shorter(seconds: float) -> None:
-        original(2.0 if seconds == 60 else seconds)
-
+    slow_from[0], long_seconds[0] = 1, 2.0
     thread = once_it_trains(stop_soon)
-    time.sleep = shorter  # type: ignore[assignment]
-    try:
-        assert work(experiment) == 0
-    finally:
-        time.sleep = original
+    assert work(experiment) == 0
     thread.join()
     assert trained(experiment) == {"complete": 2}
 
