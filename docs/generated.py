@@ -56,11 +56,11 @@ def _options(model: type[pydantic.BaseModel]) -> str:
 
 def study_file() -> str:
     """Every key of a study file."""
-    from hpo.studyfile.model import StudyFile
+    from hpo.studyfile.keys import StudyFileKeys
 
-    rows, texts = [], _attribute_docstrings(StudyFile)
-    for name in StudyFile.own_keys():
-        field = StudyFile.model_fields[name]
+    rows, texts = [], _attribute_docstrings(StudyFileKeys)
+    for name in StudyFileKeys.own_keys():
+        field = StudyFileKeys.model_fields[name]
         default = field.get_default(call_default_factory=True) if not field.is_required() else None
         simple = isinstance(default, bool | int | float | str) and default != ""
         text = texts[name].replace("``", "`")
@@ -70,9 +70,9 @@ def study_file() -> str:
 
 def changeable_keys() -> str:
     """The keys that may change when an experiment is launched again."""
-    from hpo.studyfile.model import StudyFile
+    from hpo.studyfile.keys import StudyFileKeys
 
-    return ", ".join(f"`{name}`" for name in StudyFile.keys_that_change_no_trial()) + "."
+    return ", ".join(f"`{name}`" for name in StudyFileKeys.keys_that_change_no_trial()) + "."
 
 
 def samplers() -> str:
