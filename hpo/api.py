@@ -142,7 +142,8 @@ def launch_with(
         lambda: create_experiment(storage, started, settings.trainers, accept_trainer=accept_trainer)
     )
     if not persistently(lambda: is_finished(snapshot(experiment))):
-        for note in notes_on(parsed):
+        num_repeats = 1 + max(study.repeat for study in experiment.studies)
+        for note in notes_on(parsed.model_copy(update={"repeats": num_repeats})):
             progress.line(f"note: {note}")
     for change in changes:
         progress.line(f"{experiment.name} extended: {change}")

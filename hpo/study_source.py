@@ -29,9 +29,8 @@ SHORT = {"trials": "budget", "sampler": "samplers"}
 """Arguments that say a study file's key in fewer words."""
 KEYS = frozenset({*StudyFile.own_keys(), *SHORT} - {"trainer", "provenance"})
 """The study file's keys that may be given as arguments with an objective or a function."""
-OVERRIDES = frozenset({"gpus_per_trial"})
-"""Those that may be given beside a study file too, and override it."""
-MOST_GPUS = 64
+OVERRIDES = {"gpus_per_trial": 64, "repeats": 10_000}
+"""Those that may be given beside a study file too, and override it -> the largest number."""
 
 OF_OPTUNA = {
     "n_trials": "give trials=",
@@ -76,21 +75,24 @@ def read_study(
 
 
 def _parsed(study: Source, given: dict[str, Any]) -> StudyFile:
+    """``repeats`` may be given beside a study file too, every other key beside an objective or a function alone."""
     if isinstance(study, str) and takes_keys(study):
         return _from_keys(load_objective(study), given)
     if callable(study):
         return _from_keys(register_function(study), given)
-    if others := given.keys() - OVERRIDES:
+    if others := given.keys() - OVERRIDES.keys():
         if isinstance(study, str | Path) and str(study).endswith(".py"):
             raise UsageError(f"name the function beside the script, such as {study}:objective")
         names = ", ".join(name for name in given if name in others)
         raise UsageError(f"{names} can be given with an objective or a function alone; the study file says it itself")
     parsed = _without_keys(study)
-    if (gpus := given.get("gpus_per_trial")) is None:
-        return parsed
-    if isinstance(gpus, bool) or not isinstance(gpus, int) or not 1 <= gpus <= MOST_GPUS:
-        raise UsageError(f"--gpus-per-trial must be a whole number from 1 to {MOST_GPUS}, not {gpus!r}")
-    return parsed.model_copy(update={"gpus_per_trial": gpus})
+    overridden = {name: value for name, value in given.items() if name in OVERRIDES}
+    for name, most in OVERRIDES.items():
+        number = overridden.get(name, 1)
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{flag} must be a whole number from 1 to {most}, not {number!r}")
+    return parsed.model_copy(update=overridden)
 
 
 def _without_keys(study: str | Path | Mapping[str, Any] | StudyFile) -> StudyFile:
@@ -145,7 +147,7 @@ def sorted_options(
     """
     of_settings = {field.name for field in dataclasses.fields(Settings)}
     of_launchers = set(all_options())
-    keys = KEYS if takes_keys else OVERRIDES
+    keys = KEYS if takes_keys else frozenset(OVERRIDES)
     named = {"launcher", "workers", "trainers", "storage", "home", "data_dir", "progress", "settings"}
     for name in options:
         if name not in of_launchers | of_settings | keys:

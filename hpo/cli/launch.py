@@ -113,7 +113,12 @@ def launch(
         str | None, typer.Option("--name", envvar="HPO_LAUNCH_NAME", help="Of an objective: the experiment's name.")
     ] = None,
     repeats: Annotated[
-        int | None, typer.Option("--repeats", envvar="HPO_LAUNCH_REPEATS", help="Of an objective: searches a sampler.")
+        int | None,
+        typer.Option(
+            "--repeats",
+            envvar="HPO_LAUNCH_REPEATS",
+            help="Searches of each sampler, in place of the study file's number; more of them continue the experiment.",
+        ),
     ] = None,
     metric: Annotated[
         str | None,

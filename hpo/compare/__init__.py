@@ -1,7 +1,7 @@
 """Compares the samplers of an experiment: numbers first (no plotly, no storage), then the drawings of them.
 
 records.py       studies and trials as plain dataclasses    load.py          fills them from the database
-stats.py         intervals and bootstrap bands              significance.py  paired tests, power, ranks
+stats.py         intervals and bootstrap bands              significance.py  the test, its power, ranks
 summary.py       final values of one sampler                pairs.py         differences of samplers, the verdict
 curves.py        best so far against cost, speed-up         spending.py      cost, duplicates, audit, noise floor
 importance.py    PED-ANOVA for each sampler                 notes.py         what a reader must not miss

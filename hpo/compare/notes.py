@@ -21,7 +21,7 @@ def standing_notes(finals: Finals, repeats: Mapping[str, int], finished: bool) -
     if len(repeats) > 1 and all(number == 1 for number in repeats.values()):
         notes.append(
             "One repeat only: curves have no intervals and a difference between samplers may be chance. "
-            "hpo launch STUDY_FILE --repeats 7 adds repeats to this experiment."
+            "hpo launch STUDY_FILE --repeats 5 adds repeats to this experiment."
         )
     return notes
 

@@ -111,7 +111,7 @@ def pairs(c: Comparison) -> Table:
                 p.n,
                 p.difference,
                 p.interval,
-                None if p.wilcoxon is None else p.wilcoxon.p_value,
+                p.p_value,
                 p.p_corrected,
                 chance,
                 None if p.probability is None else p.probability.interval,
@@ -133,7 +133,7 @@ def pairs(c: Comparison) -> Table:
         "smallest",
     ]
     note = (
-        "Paired by repeat. p: Wilcoxon's signed-rank test. P(better): how often the first beats the second. "
+        "p: permutation test of the means. P(better): how often a search of the first beats one of the second. "
         "Smallest: the least difference that these repeats could have shown (power 80 %)."
     )
     return Table("pairs", "Pairwise", columns, rows, note)

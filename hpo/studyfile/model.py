@@ -51,11 +51,12 @@ class StudyFile(StudyFileKeys):
     def continued(self, before: "StudyFile") -> "StudyFile":
         """This file with what the experiment that it continues has and the file does not say.
 
-        That are the samplers, whose default was another one in earlier versions, ``gpus_per_trial``, which a launch may
-        have been given beside the file, and first configurations of elsewhere.
+        That are the samplers, whose default was another one in earlier versions, ``gpus_per_trial`` and repeats, which a
+        launch may have been given beside the file, and first configurations of elsewhere.
         """
         unsaid = {"samplers", "gpus_per_trial"} - self.model_fields_set
         kept: dict[str, Any] = {name: getattr(before, name) for name in unsaid}
+        kept["repeats"] = max(self.repeats, before.repeats)
         asked = (self.like, self.portfolio)
         if all(mine in (None, theirs) for mine, theirs in zip(asked, (before.like, before.portfolio), strict=True)):
             kept |= {"like": before.like, "portfolio": before.portfolio, "starts": before.starts}

@@ -8,6 +8,7 @@ from hpo.search.space import Categorical, is_number
 from hpo.studyfile.config_fields import OpenFields
 from hpo.studyfile.config_tree import can_refuse
 from hpo.studyfile.model import StudyFile
+from hpo.studyfile.repeats import repeats_note
 from hpo.studyfile.sample_configs import MOST_DRAWS
 from hpo.studyfile.validation import shown
 
@@ -20,12 +21,14 @@ FEW_FIT = 0.2
 
 def notes_on(study_file: StudyFile) -> list[str]:
     """Notes, each one line: a list that looks like a range, refused cells of a grid, a space in which little fits,
-    what a number of trials comes to under a pruner."""
+    what a number of trials comes to under a pruner, whether the repeats can give a verdict."""
+    about_repeats = repeats_note(len(study_file.samplers), study_file.repeats)
     return [
         *_lists_like_ranges(study_file),
         *_refused_cells(study_file),
         *_share_that_fits(study_file),
         *_trials_under_a_pruner(study_file),
+        *([] if about_repeats is None else [about_repeats]),
     ]
 
 

@@ -46,7 +46,7 @@ def test_compare(hpo_command: Hpo, tmp_path: Path) -> None:
         "not decided",
         "no difference that these repeats could show",
     )
-    assert content["pairwise"][0]["wilcoxon"]["n"] <= 6
+    assert 0 < content["pairwise"][0]["p_value"] <= 1
 
     again = json.loads(hpo_command("compare", "one", "--json", "--retrain", "3").stdout)
     retrained = again["samplers"]["random"]["retrained"]

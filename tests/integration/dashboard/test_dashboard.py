@@ -31,7 +31,7 @@ def test_pages_and_optunas_dashboard_share_the_server(storage, serve):
     page = browser.get("/hpo/experiment?name=digits")
     for part in ("Best so far", "Learning curves", "Final values", "Differences", "Best configuration"):
         assert part in page.text
-    assert "Not decided:" in page.text
+    assert "Not decided by the test:" in page.text
     assert f"/dashboard/compare-studies?ids={','.join(map(str, ids))}" in page.text
     assert all(f'href="/dashboard/studies/{i}"' in page.text for i in ids)
 

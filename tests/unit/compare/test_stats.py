@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo.compare import significance, stats
+from hpo.studyfile import repeats
 
 # Hollander & Wolfe's depression scores, the example of R's wilcox.test: V = 40 of 45, p = 0.03906.
 BEFORE = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
@@ -58,39 +59,55 @@ def test_expanded_levels_lie_outside_the_plain_ones():
     assert stats.expanded_levels(100_000)[0] == pytest.approx(0.025, abs=1e-4)
 
 
-def test_wilson_interval_by_hand():
-    # 8 of 10: the textbook interval.
-    interval = stats.wilson_interval(8, 10)
-    assert (round(interval.low, 4), round(interval.high, 4)) == (0.4902, 0.9433)
-    assert stats.wilson_interval(10, 10).high == pytest.approx(1.0)
+def test_difference_interval_as_scipy_has_it():
+    interval = stats.difference_interval(BEFORE, AFTER)
+    theirs = scipy.stats.ttest_ind(BEFORE, AFTER, equal_var=False).confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high), rel=1e-9)
+    assert stats.difference_interval([1.0], AFTER) is None
+    assert stats.difference_interval([2.0, 2.0], [1.5, 1.5]) == stats.Interval(0.5, 0.5)
 
 
-def test_wilcoxon_textbook_example():
-    result = significance.wilcoxon(np.subtract(BEFORE, AFTER))
-    assert (result.statistic, result.n, result.sign) == (5.0, 9, 1)
-    assert result.p_value == pytest.approx(0.0390625, abs=1e-12)
-
-
-def test_wilcoxon_with_ties_is_the_exact_permutation_test():
-    values = np.array([1.0, 1.0, -1.0, 2.0, 2.0, 3.0, 3.0])
-    signs = (np.arange(2**7)[:, None] >> np.arange(7)) & 1
-    ranks = scipy.stats.rankdata(np.abs(values))
-    sums = signs @ ranks
-    at_least_as_far = np.abs(sums - ranks.sum() / 2) >= abs(ranks[values > 0].sum() - ranks.sum() / 2)
-    assert significance.wilcoxon(values).p_value == pytest.approx(at_least_as_far.mean(), abs=1e-12)
+def test_five_repeats_that_lie_apart_are_decided():
+    # All five of one above all five of the other: 2 of C(10, 5) = 252 assignments are as far apart.
+    first, second = [9.1, 8.7, 9.3, 8.9, 9.0], [0.5, 1.1, 0.7, 0.65, 0.5]
+    assert significance.permutation_test(first, second) == pytest.approx(2 / 252, abs=1e-15)
+    assert significance.permutation_test(second, first) == pytest.approx(2 / 252, abs=1e-15)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(-10, 10).filter(lambda x: abs(x) > 1e-6), min_size=2, max_size=25, unique_by=abs))
-def test_wilcoxon_agrees_with_scipy(values):
-    ours = significance.wilcoxon(values)
-    theirs = scipy.stats.wilcoxon(values, method="exact")
-    assert ours.p_value == pytest.approx(theirs.pvalue, rel=1e-9)
-    assert ours.statistic == theirs.statistic
+@given(
+    st.lists(st.integers(-5, 5).map(lambda i: i / 10), min_size=2, max_size=5),
+    st.lists(st.integers(-5, 5).map(lambda i: i / 10), min_size=2, max_size=5),
+)
+def test_the_permutation_test_agrees_with_scipy_with_ties_and_unequal_numbers(first, second):
+    # Exact fractions on their side: sums of floats in another order are not tied, and theirs are compared by rounding.
+    theirs = scipy.stats.permutation_test(
+        ([round(10 * x) for x in first], [round(10 * x) for x in second]),
+        lambda x, y, axis: abs(len(second) * np.sum(x, axis=axis) - len(first) * np.sum(y, axis=axis)),
+        alternative="greater",
+        n_resamples=np.inf,
+        vectorized=True,
+    )
+    assert significance.permutation_test(first, second) == pytest.approx(theirs.pvalue, abs=1e-12)
 
 
-def test_no_difference_at_all():
-    assert significance.wilcoxon([0.0, 0.0]) == significance.SignedRank(0.0, 1.0, 0, 0)
+def test_above_ten_repeats_random_assignments_come_near_the_exact_value():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(0.9, 1, 11), rng.normal(0, 1, 11)
+    p_value = significance.permutation_test(first, second)
+    values = np.concatenate([first, second]) - np.concatenate([first, second]).mean()
+    sums = np.abs(values[significance._assignments(22, 11)].sum(axis=1))
+    exact = (sums >= abs(values[:11].sum()) - 1e-12).mean()
+    assert p_value == pytest.approx(exact, abs=4 * (exact / 50_000) ** 0.5)
+    assert significance.permutation_test(first + 100, second) == 1 / 50_001
+    assert significance.permutation_test(first + 100, second) == significance.permutation_test(first + 100, second)
+
+
+def test_no_difference_at_all_and_what_diverged():
+    assert significance.permutation_test([0.1] * 5, [0.1] * 5) == 1.0
+    assert significance.permutation_test([], [0.1]) == 1.0
+    assert significance.permutation_test([1.0, 2.0, 3.0, np.inf], [5.0, np.inf, np.inf, np.inf]) > 0.05
+    assert significance.permutation_test([np.inf] * 5, [0.1, 0.2, 0.3, 0.4, 0.5]) == pytest.approx(2 / 252)
 
 
 def test_holm_by_hand():
@@ -100,20 +117,35 @@ def test_holm_by_hand():
 
 
 def test_what_few_repeats_can_show():
-    # The least two-sided p of n repeats is 2 / 2**n.
-    assert significance.attainable_level(5, 0.05) == 0.0
-    assert significance.attainable_level(6, 0.05) == pytest.approx(2 / 64)
-    assert significance.attainable_level(10, 0.05) == pytest.approx(50 / 1024)
-    assert [significance.fewest_repeats(pairs) for pairs in (1, 3, 6)] == [6, 7, 8]
-    assert significance.smallest_difference([0.1, 0.2, 0.1, 0.3, 0.2]) is None
-    assert significance.smallest_difference([0.1] * 10) == 0.0
+    # The least two-sided p of n repeats is 2 / C(2n, n).
+    assert repeats.attainable_level(3, 0.05) == 0.0
+    assert repeats.attainable_level(4, 0.05) == pytest.approx(2 / 70)
+    assert repeats.attainable_level(5, 0.05) == pytest.approx(12 / 252)
+    assert [repeats.fewest_repeats(pairs) for pairs in (1, 3, 6, 10)] == [4, 5, 5, 6]
+    assert significance.smallest_difference([0.1, 0.2, 0.1], [0.3, 0.2, 0.4]) is None
+    assert significance.smallest_difference([0.1] * 10, [0.2] * 10) == 0.0
 
 
-def test_probability_better_counts_ties_half():
-    result = significance.probability_better([3, 2, 1, 5], [1, 2, 2, 4], maximize=True)
-    assert result.value == 0.625
-    assert significance.probability_better([3, 2, 1, 5], [1, 2, 2, 4], maximize=False).value == 0.375
-    assert result.interval.contains(0.625)
+def test_probability_better_counts_ties_half_over_all_pairs():
+    result = significance.probability_better([3, 2], [1, 2], maximize=True)
+    assert result.value == (1 + 1 + 1 + 0.5) / 4
+    assert significance.probability_better([3, 2], [1, 2], maximize=False).value == 0.125
+    assert result.interval.contains(0.875)
+    assert significance.probability_better([], [1], maximize=True) is None
+
+
+def test_the_interval_of_the_probability_covers_the_truth():
+    rng = np.random.default_rng(4)
+    for shift in (0.0, 1.0, 2.5):
+        truth = scipy.stats.norm.cdf(shift / 2**0.5)
+        found = [
+            significance.probability_better(rng.normal(shift, 1, 5), rng.normal(0, 1, 5), maximize=True).interval
+            for _ in range(SIMULATIONS)
+        ]
+        assert np.mean([interval.contains(truth) for interval in found]) >= 0.92
+    sure = significance.probability_better([2.0] * 5, [1.0] * 5, maximize=True)
+    assert sure.value == sure.interval.high == 1.0
+    assert 0.5 < sure.interval.low < 0.8
 
 
 def test_ranks_and_friedman():
@@ -136,7 +168,7 @@ def test_critical_difference_as_published():
 SIMULATIONS = 500
 
 
-def paired_searches(rng, difference=0.0, repeats=10, trials=25):
+def searches_of_two(rng, difference=0.0, repeats=10, trials=25):
     """Two samplers whose repeats are the best of ``trials`` draws each: skewed, as the best values of searches are."""
     first = rng.normal(size=(SIMULATIONS, repeats, trials)).max(axis=2) + difference
     return first, rng.normal(size=(SIMULATIONS, repeats, trials)).max(axis=2)
@@ -144,15 +176,15 @@ def paired_searches(rng, difference=0.0, repeats=10, trials=25):
 
 @pytest.mark.parametrize("difference", [0.0, 0.3])
 def test_difference_intervals_cover_the_truth(difference):
-    first, second = paired_searches(np.random.default_rng(7), difference)
-    covered = [stats.mean_interval(a - b).contains(difference) for a, b in zip(first, second, strict=True)]
+    first, second = searches_of_two(np.random.default_rng(7), difference)
+    covered = [stats.difference_interval(a, b).contains(difference) for a, b in zip(first, second, strict=True)]
     assert np.mean(covered) >= 0.93
 
 
 @pytest.mark.parametrize("statistic", ["median", "iqm"])
 def test_bands_cover_the_truth(statistic):
     rng = np.random.default_rng(11)
-    samples = paired_searches(rng)[0]
+    samples = searches_of_two(rng)[0]
     population = np.sort(rng.normal(size=(100_000, 10, 25)).max(axis=2), axis=1)
     # What the statistic of ten repeats estimates: its own expectation.
     truth = stats.STATISTICS[statistic](population, 1).mean()
@@ -163,24 +195,26 @@ def test_bands_cover_the_truth(statistic):
     assert covered / SIMULATIONS >= 0.93
 
 
-def test_the_test_is_rarely_wrong_and_finds_what_it_says_it_could():
+@pytest.mark.parametrize("n", [5, 7])
+def test_the_test_is_rarely_wrong_and_finds_what_it_says_it_could(n):
     rng = np.random.default_rng(3)
-    first, second = paired_searches(rng)
-    wrong = np.mean([significance.wilcoxon(a - b).p_value <= 0.05 for a, b in zip(first, second, strict=True)])
-    assert wrong <= 0.06
-    # Normal differences of unit spread: the difference named as the smallest is found in about 80 % of the cases.
-    unit = rng.normal(size=10)
+    first, second = searches_of_two(rng, repeats=n)
+    wrong = np.mean([significance.permutation_test(a, b) <= 0.05 for a, b in zip(first, second, strict=True)])
+    assert wrong <= 0.07
+    # Normal values of unit spread: the difference named as the smallest is found in about 80 % of the cases.
+    unit = rng.normal(size=n)
     unit = (unit - unit.mean()) / unit.std(ddof=1)
-    smallest = significance.smallest_difference(unit)
-    found = np.mean([significance.wilcoxon(rng.normal(smallest, 1, size=10)).p_value <= 0.05 for _ in range(1000)])
+    smallest = significance.smallest_difference(unit, unit)
+    drawn = rng.normal(size=(SIMULATIONS, 2, n))
+    found = np.mean([significance.permutation_test(a + smallest, b) <= 0.05 for a, b in drawn])
     assert 0.75 <= found <= 0.86
 
 
 def test_three_samplers_alike_are_rarely_told_apart():
     rng = np.random.default_rng(5)
-    values = rng.normal(size=(SIMULATIONS, 3, 10, 25)).max(axis=3)
+    values = rng.normal(size=(SIMULATIONS, 3, 5, 25)).max(axis=3)
     wrong = 0
     for a, b, c in values:
-        p_values = significance.holm([significance.wilcoxon(d).p_value for d in (a - b, a - c, b - c)])
+        p_values = significance.holm([significance.permutation_test(*pair) for pair in ((a, b), (a, c), (b, c))])
         wrong += min(p_values) <= 0.05
     assert wrong / SIMULATIONS <= 0.06
