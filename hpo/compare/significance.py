@@ -2,10 +2,10 @@
 
 The verdict on two samplers is a permutation test: of all ways to divide their final values into two groups, the share
 in which the means lie at least as far apart as they do (Fisher 1935; Pitman 1937, "Significance Tests Which May be
-Applied to Samples from any Populations"). Repeats of the same number share no random number, so all searches are independent
-and each assignment is equally likely if the samplers do not differ: the p value is exact for any distribution and for
-ties. It decides from 4 repeats on, where a test of paired differences takes 6 (there are C(2n, n) assignments and 2**n
-signs). p values are corrected for the number of pairs by Holm (1979).
+Applied to Samples from any Populations"). Repeats of the same number share no random number, so all searches are
+independent and each assignment is equally likely if the samplers do not differ: the p value is exact for any
+distribution and for ties. It decides from 4 repeats on, where a test of paired differences takes 6 (there are C(2n, n)
+assignments and 2**n signs). p values are corrected for the number of pairs by Holm (1979).
 
 The other procedures that were judged, and how often each errs and decides on real searches, are in
 ``benchmarks/README.md``. With few repeats no test can decide; each comparison therefore also has the smallest
