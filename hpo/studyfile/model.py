@@ -51,8 +51,8 @@ class StudyFile(StudyFileKeys):
     def continued(self, before: "StudyFile") -> "StudyFile":
         """This file with what the experiment that it continues has and the file does not say.
 
-        That are the samplers, whose default was another one in earlier versions, ``gpus_per_trial`` and repeats, which a
-        launch may have been given beside the file, and first configurations of elsewhere.
+        That are the samplers, whose default was another one in earlier versions, ``gpus_per_trial`` and repeats, which
+        a launch may have been given beside the file, and first configurations of elsewhere.
         """
         unsaid = {"samplers", "gpus_per_trial"} - self.model_fields_set
         kept: dict[str, Any] = {name: getattr(before, name) for name in unsaid}
