@@ -1,4 +1,4 @@
-"""The experiment page at 300 and 10,000 trials: the first page of a fresh server, a second one, an update, a figure.
+"""The pages of an experiment of 300 and of 10,000 trials: first page of a fresh server, update, figure, list of trials.
 
 One study of 7 hyperparameters and 8 reports a trial. *Server* is the processor time of the dashboard's process for the
 request, *clock* what a client waits; an update is the answer to a poll after one more trial has ended. *Paint* is
@@ -28,6 +28,8 @@ from benchmarks.scale import filled_studies
 from hpo.database.storage import open_storage
 
 UPDATES = 15
+TABLES = ("", "&page=3", "&sort=param:lr&desc=1", "&sort=epochs", "&search=value%3E0.5")
+"""Views of the table of trials, of which the slowest is shown."""
 
 
 class Dashboard:
@@ -97,7 +99,7 @@ def measure(address: str, folder: Path, size: int) -> dict[str, Any]:
     name, _ = filled_studies(address, folder, size)
     storage = open_storage(address)
     study = optuna.load_study(study_name=f"{name}/tpe/0", storage=storage)
-    row: dict[str, Any] = {"trials": size}
+    row: dict[str, Any] = {"size": size}
     dashboard = Dashboard(address, folder)
     try:
         dashboard.get("/hpo/login")  # templates and connections are those of any server that has run a while
@@ -117,6 +119,8 @@ def measure(address: str, folder: Path, size: int) -> dict[str, Any]:
         time.sleep(0.6)
         row["idle"], _ = _poll(dashboard, name, token)
         row["figure"], _ = dashboard.get(f"/hpo/api/figure?name={name}&figure=learning&scope=")
+        tables = [dashboard.get(f"/hpo/trials?name={name}{values}")[0] for values in TABLES]
+        row["trials"] = {key: max(table[key] for table in tables) for key in ("clock", "server")}
         row["paint"] = paint(f"{dashboard.url}/hpo/experiment?name={name}")
     finally:
         dashboard.close()
@@ -134,8 +138,8 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[300, 10_000])
     sizes = parser.parse_args().sizes
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    columns = ("first", "again", "update", "idle", "figure")
-    print(f"{'trials':>7}" + "".join(f"{column:>18}" for column in columns) + f"{'paint':>9}")
+    columns = ("first", "again", "update", "idle", "figure", "trials")
+    print(f"{'size':>7}" + "".join(f"{column:>18}" for column in columns) + f"{'paint':>9}")
     with tempfile.TemporaryDirectory() as temporary, PostgresServer(Path(temporary) / "postgres") as server:
         for size in sizes:
             row = measure(server.address, Path(temporary), size)

@@ -5,7 +5,6 @@ Imports inside functions keep the start quick: what they bring is not needed by 
 
 import dataclasses
 import inspect
-import logging
 import os
 from typing import Annotated, Any
 
@@ -238,14 +237,14 @@ def worker(
     from hpo.database.retrying import persistently
     from hpo.settings import Settings
     from hpo.trainers.loading import load_trainers
+    from hpo.worker.log_lines import LOG_LINES
     from hpo.worker.options import claim_gpus, prepare_process, worker_options
     from hpo.worker.process_end import end_own_children, has_successor, leave
     from hpo.worker.worker import run_worker
 
     # A copy of standard error, so that the log goes on if a trainer closes its own.
     stream = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, stream=stream)
-    logging.getLogger("hpo").setLevel(logging.INFO)
+    LOG_LINES.write_to(stream)
     settings = Settings.given(
         storage=storage,
         home=home,

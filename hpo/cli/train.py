@@ -70,12 +70,19 @@ def train(
         raise UsageError("--attach needs --diagnose FOLDER: there is nothing to attach without it")
     settings = Settings.given(storage=storage, home=home, data_dir=data_dir, trainers=trainers, download=download)
 
+    constants: set[tuple[str, float]] = set()
+
     def report(seed: int, epoch: int, metrics: dict[str, float]) -> None:
         if not as_json:
-            values = "  ".join(
-                f"{name} {value:.4g}" for name, value in metrics.items() if not name.startswith("seconds")
-            )
-            print(f"seed {seed}, epoch {epoch}: {values}", file=sys.stderr, flush=True)
+            parts = []
+            for name, value in metrics.items():
+                is_constant = name == "num_parameters"  # a size is the same after each epoch: it is printed once
+                if name.startswith("seconds") or (name, value) in constants:
+                    continue
+                if is_constant:
+                    constants.add((name, value))
+                parts.append(f"{name} {value:,.0f}" if is_constant else f"{name} {value:.4g}")
+            print(f"seed {seed}, epoch {epoch}: {'  '.join(parts)}", file=sys.stderr, flush=True)
 
     result = train_file(
         file,

@@ -40,7 +40,8 @@ class TrialsPages:
         except UsageError as error:
             # What a person has typed stays in the form beside what is wrong with it.
             problem, table = str(error), TrialTable(experiment, Wanted())
-        total = table.count()
+        counts = table.count_states()
+        total = sum(counts.values())
         last = max(1, -(-total // PAGE))
         number = min(max(1, int(query.page) if query.page.isdecimal() else 1), last)
         names = table.parameters
@@ -58,6 +59,7 @@ class TrialsPages:
             experiment,
             rows=table.page(number),
             total=total,
+            counts=counts,
             problem=problem,
             wanted=wanted,
             states=STATES,

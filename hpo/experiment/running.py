@@ -1,5 +1,6 @@
-"""What runs now: each running trial of an experiment with its worker and the epochs that it has reported."""
+"""What runs now: each running trial with its worker and the epochs that it has reported, and what workers warn of."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,20 @@ SELECT t.study_id, t.number, h.worker,
 FROM trials t JOIN hpo_trials h USING (trial_id)
 WHERE t.study_id = ANY(:study_ids) AND t.state = 'RUNNING' ORDER BY h.worker, t.study_id, t.number LIMIT :most
 """
+
+
+WARNINGS = """
+SELECT report FROM hpo_workers WHERE study_id = ANY(:study_ids) AND ended_at IS NULL
+AND seen_at > now() AT TIME ZONE 'UTC' - make_interval(secs => 60) ORDER BY started_at LIMIT :most
+"""
+MOST_WARNINGS = 10
+
+
+def worker_warnings(connection: sa.Connection, study_ids: Sequence[int]) -> list[str]:
+    """The newest warnings in the logs of the workers that are alive, each text once."""
+    reports = connection.execute(sa.text(WARNINGS), {"study_ids": list(study_ids), "most": MOST_RUNNING}).scalars()
+    texts = [text for report in reports for text in json.loads(report).get("warnings", ())]
+    return list(dict.fromkeys(texts))[:MOST_WARNINGS]
 
 
 def running_trials(connection: sa.Connection, study_ids: Sequence[int]) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from hpo.database import attributes, imported
 from hpo.database.study_budget import StudyBudget, read_budgets
 from hpo.experiment import results
 from hpo.experiment.experiment import Experiment, StudyHandle
-from hpo.experiment.running import running_trials
+from hpo.experiment.running import running_trials, worker_warnings
 from hpo.files.checkpoints import CheckpointFolder
 
 State = Literal["complete", "pruned", "failed", "running", "waiting"]
@@ -168,6 +168,7 @@ def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict
         deciding = [handle.study_id for handle in experiment.studies if handle.sampler.name == "auto"]
         drawn_by = _by_study(connection, DRAWN_BY, study_ids=deciding, key=attributes.DRAWN_BY) if deciding else {}
         running = running_trials(connection, ids)
+        warnings = [] if is_over else worker_warnings(connection, ids)
     studies = [
         _entry(handle, budgets.get(handle.study_id), counts[handle.study_id], active.get(handle.study_id, 0), totals)
         for handle in experiment.studies
@@ -178,6 +179,7 @@ def snapshot(experiment: Experiment, checkpoint_root: str | None = None) -> dict
     result: dict[str, Any] = {"experiment": experiment.name, "direction": direction, "studies": studies}
     names = {handle.study_id: f"{handle.sampler.label}/{handle.repeat}" for handle in experiment.studies}
     result["running"] = [{"study": names[trial.pop("study_id")], **trial} for trial in running]
+    result["warnings"] = warnings
     if checkpoint_root is not None:
         result["checkpoint_bytes"] = sum(
             CheckpointFolder(checkpoint_root, handle.key).size_bytes() for handle in experiment.studies

@@ -56,7 +56,7 @@ def trial_details(experiment: Experiment, trial: str) -> dict[str, Any]:
         "metrics": attrs.get(attributes.METRICS) or {},
         "drawn_by": attrs.get(attributes.DRAWN_BY),
         "epochs": row.epochs,
-        "seconds": row.seconds,
+        "seconds": attrs.get(attributes.WALL_SECONDS, row.seconds),
         "worker_seconds": attrs.get(attributes.SECONDS),
         "began": row.began,
         "worker": row.worker or None,

@@ -24,7 +24,7 @@ COLUMNS = {
     "sampler": "sampler",
     "repeat": "repeat",
     "epochs": "epochs",
-    "time": "time",
+    "time": "worker-time",
     "reason": "reason",
     "attempt": "attempt",
     "worker": "worker",
@@ -43,8 +43,8 @@ NUMBER = """(SELECT CASE WHEN a.value_json ~ '^-?[0-9]+([.][0-9]+)?(e[-+]?[0-9]+
   THEN CAST(a.value_json AS float8) END FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND a.key = '{}')"""
 EPOCHS = f"""coalesce({NUMBER.format(attributes.EPOCHS)},
   (SELECT max(step) FROM trial_intermediate_values i WHERE i.trial_id = t.trial_id), 0)"""
-TIME = f"""coalesce({NUMBER.format(attributes.WALL_SECONDS)}, {NUMBER.format(attributes.SECONDS)},
-  CAST(extract(epoch FROM coalesce(t.datetime_complete, now() AT TIME ZONE 'UTC') - t.datetime_start) AS float8))"""
+TIME = f"""coalesce({NUMBER.format(attributes.SECONDS)}, CASE WHEN t.state = 'RUNNING'
+  THEN CAST(extract(epoch FROM now() AT TIME ZONE 'UTC' - t.datetime_start) AS float8) END)"""
 VALUE = "CASE WHEN v.value_type = 'FINITE' THEN v.value END"
 TEXT = "(SELECT a.value_json FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND a.key = '{}')"
 FROM = """
@@ -92,7 +92,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class TrialRow:
-    """A trial of the table; ``epochs`` finished, ``seconds`` in its slot, ``began`` a POSIX timestamp."""
+    """A trial of the table; ``epochs`` finished, ``began`` a POSIX timestamp.
+
+    ``seconds`` are its worker-seconds, in a pack its share of them; while it runs the time since it began.
+    """
 
     study: StudyHandle
     trial_id: int
@@ -211,12 +214,12 @@ class TrialTable:
             raise UsageError(f"there is no column {wanted.sort!r}{near_miss(wanted.sort, SORTS)} to sort by")
         return f"{expression} {direction} NULLS LAST, array_position(CAST(:ids AS integer[]), t.study_id), t.number"
 
-    def count(self) -> int:
-        """How many trials there are."""
+    def count_states(self) -> dict[str, int]:
+        """How many trials there are in each state, in the order of STATES."""
+        query = f"SELECT {STATE}, count(*) {FROM} AND {self._where} GROUP BY 1"
         with self._engine.connect() as connection:
-            return int(
-                connection.execute(sa.text(f"SELECT count(*) {FROM} AND {self._where}"), self._bound).scalar_one()
-            )
+            found = {state: int(number) for state, number in connection.execute(sa.text(query), self._bound)}
+        return {state: found[state] for state in STATES if state in found}
 
     def page(self, number: int, size: int = PAGE) -> list[TrialRow]:
         """The trials of a page, from 1."""

@@ -1,4 +1,4 @@
-"""The live view of a launch on a terminal: samplers, workers, the newest failures, elapsed and left.
+"""The live view of a launch on a terminal: samplers, workers, their warnings, the newest failures, elapsed and left.
 
 It never takes more lines than the terminal has: the table goes first, then failures and workers if there is room.
 """
@@ -11,9 +11,11 @@ from rich.text import Text
 
 from hpo.launchers.status_table import format_seconds, status_table, summary_line
 from hpo.launchers.time_left import Speed
+from hpo.worker.failures import normalise
 
 MOST_WORKERS = 8
 MOST_FAILURES = 3
+MOST_WARNINGS = 2
 ROWS_AROUND_TABLE = 3
 """The table's title and head, and the line with what is left."""
 
@@ -27,7 +29,8 @@ class LiveProgress:
     def __init__(self, console: Console, *, verbose: bool = False) -> None:
         self._speed = Speed()
         self._known: set[tuple[str, int]] | None = None
-        self._failures: list[str] = []
+        self._failures: dict[str, list[str]] = {}
+        """Kind of reason -> a line for each trial that failed so, the newest kind last."""
         self._verbose = verbose
         self._live = Live(console=console, refresh_per_second=4, transient=True)
 
@@ -56,12 +59,15 @@ class LiveProgress:
         taken = ROWS_AROUND_TABLE + (len(last.plain) - 1) // max(1, width)
         table = status_table(status, verbose=self._verbose, most_rows=height - taken)
         room = height - taken - table.row_count
-        failures = [_cut(text, width) for text in self._failures[-min(MOST_FAILURES, max(0, room)) :] if room > 0]
-        workers = worker_lines(status.get("running", []), width, min(MOST_WORKERS, room - len(failures)))
-        return Group(table, *workers, *failures, last)
+        lines = [folded(alike) for alike in self._failures.values()]
+        failures = [_cut(text, width, "red") for text in lines[-min(MOST_FAILURES, max(0, room)) :] if room > 0]
+        room -= len(failures)
+        warnings = [f"warning: {text}" for text in status.get("warnings", ())[: min(MOST_WARNINGS, max(0, room))]]
+        workers = worker_lines(status.get("running", []), width, min(MOST_WORKERS, room - len(warnings)))
+        return Group(table, *workers, *(_cut(text, width, "yellow") for text in warnings), *failures, last)
 
     def _note_failures(self, status: dict[str, Any]) -> None:
-        """Keeps a line for each trial that has failed since the first look."""
+        """Keeps a line for each trial that has failed since the first look, by what it failed of."""
         found = {
             (study["name"], failure["trial"]): (study, failure)
             for study in status["studies"]
@@ -69,14 +75,14 @@ class LiveProgress:
         }
         if self._known is None:
             self._known = set(found)
-        for key in found.keys() - self._known:
+        for key in [key for key in found if key not in self._known]:
             study, failure = found[key]
             self._known.add(key)
             reason = (failure["reason"].splitlines() or [""])[0]
             log = f"; log {failure['log'].partition(':')[2] or failure['log']}" if failure["log"] else ""
-            self._failures.append(
-                f"{study['sampler']}/{study['repeat']} trial {failure['trial']} failed: {reason}{log}"
-            )
+            kind = normalise(reason)
+            line = f"{study['sampler']}/{study['repeat']} trial {failure['trial']} failed: {reason}{log}"
+            self._failures[kind] = [*self._failures.pop(kind, []), line]
 
 
 def worker_lines(running: list[dict[str, Any]], width: int, most: int) -> list[Text]:
@@ -108,9 +114,17 @@ def _cut_list(text: str, width: int) -> str:
     return text[: width - 2].rpartition(",")[0] + ", …"
 
 
-def _cut(text: str, width: int) -> Text:
+def folded(alike: list[str]) -> str:
+    """One line for trials that failed of the same error; of several that of the newest, with their number."""
+    if len(alike) == 1:
+        return alike[0]
+    trial, _, reason = alike[-1].partition(" failed: ")
+    return f"{trial} failed: the same error again ({len(alike)} times): {reason}"
+
+
+def _cut(text: str, width: int, style: str) -> Text:
     """One line; of a long one the beginning and the end stay, where the file name of the log is."""
     if len(text) > width:
         tail = min(len(text.rpartition("; log ")[2]) if "; log " in text else 0, width // 2)
         text = text[: width - tail - 1] + "…" + text[len(text) - tail :]
-    return Text(text, style="red")
+    return Text(text, style=style)

@@ -19,6 +19,7 @@ from hpo.errors import ExperimentError, ExperimentStoppedError
 from hpo.experiment.experiment import Experiment
 from hpo.experiment.status import is_finished, snapshot
 from hpo.launchers.registry import LaunchOptions, Progress
+from hpo.launchers.repeated import PrintedLines
 from hpo.launchers.signals import END_SIGNALS, interruptible
 from hpo.worker.exit_codes import EXIT_BUG, EXIT_DEVICE, EXIT_MEMORY, EXIT_NOTHING_SUCCEEDS, EXIT_PAUSED, EXIT_RESTART
 from hpo.worker.failures import why_nothing_succeeds
@@ -178,6 +179,7 @@ class Supervision:
     deaths: int = 0
     failures: int = 0
     first_failure: str = ""
+    printed: PrintedLines = field(default_factory=PrintedLines)
     places: list[Place] = field(default_factory=list)
     _most_done: int = 0
     _most_epochs: int = 0
@@ -243,7 +245,8 @@ class Supervision:
                 f"{self.deaths} workers in a row died before any trial moved on; the last one {end.how}, "
                 f"after writing:\n{end.last_lines or '    (nothing)'}"
             )
-        self.progress.line(f"{name} {end.how}; another takes its place\n{end.last_lines}".rstrip())
+        lines = self.printed.new_lines(name, end.last_lines)
+        self.progress.line(f"{name} {end.how}; another takes its place\n{lines}".rstrip())
         place.start_at = time.monotonic()
 
     def _after_failure(self, end: WorkerEnd, place: Place, name: str, report: str, limit: int) -> None:

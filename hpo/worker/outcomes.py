@@ -23,6 +23,7 @@ from hpo.trainers.metrics import value_epoch, with_latest
 from hpo.worker import failures
 from hpo.worker.db_thread import DatabaseThread
 from hpo.worker.failures import Failure
+from hpo.worker.log_lines import LOG_LINES
 from hpo.worker.running_trial import Outcome, RunningTrial
 from hpo.worker.study_runner import CONSTRAINT
 from hpo.worker.trial_cache import TrialCache
@@ -150,7 +151,11 @@ class Outcomes:
         text = failures.describe(error)
         shown = error if error.__traceback__ is not None else None
         name = trial.study.name
-        log.error("trial %d of %s failed: %s", trial.claim.number, name, text, exc_info=shown)
+        first = None if shown is None else LOG_LINES.first_of(error, f"trial {trial.claim.number} of {name}")
+        if first is None:
+            log.error("trial %d of %s failed: %s", trial.claim.number, name, text, exc_info=shown)
+        else:
+            log.error("trial %d of %s failed: the same error again as %s: %s", trial.claim.number, name, first, text)
         failures.release(error)
         self._account(trial, None)
         self._attach_files(trial)

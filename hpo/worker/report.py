@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from hpo.database import workers
 from hpo.experiment.experiment import Experiment
 from hpo.machine import gpu_indices
+from hpo.worker.log_lines import LOG_LINES
 from hpo.worker.options import WorkerOptions
 
 log = logging.getLogger("hpo")
@@ -87,6 +88,7 @@ class Reporter:
             "memory_mb": _memory_mb(self._process),
             **self._gpu_use(),
             "last_lines": last_lines(self._log),
+            "warnings": list(LOG_LINES.warnings),
         }
 
     def _gpu_use(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from hpo.worker.db_thread import DatabaseThread
 from hpo.worker.exit_codes import EXIT_BUG, EXIT_RESTART
 from hpo.worker.heartbeat import Heartbeat
 from hpo.worker.limits import Limits
+from hpo.worker.log_lines import LOG_LINES
 from hpo.worker.options import WorkerOptions
 from hpo.worker.outcomes import Outcomes
 from hpo.worker.report import Reporter
@@ -83,6 +84,7 @@ class Worker:
         self.has_slots = self.trainer.capacity > 1
         self.slot_time = SlotTime(lambda: getattr(self.trainer, "host_seconds", 0.0))
         self.stdio = StdioGuard()
+        LOG_LINES.running = self._names_of_running
         self.db_thread = DatabaseThread(self.cache)
         self.limits = Limits(self.study_file, experiment.storage.engine, self.db_thread)
         self.queue = ClaimQueue(
@@ -234,6 +236,8 @@ class Worker:
         self.num_started += 1
         self._charge_time()
         trial.started = time.monotonic()
+        after = f" again after epoch {trial.run.start_epoch}" if trial.run.start_epoch else ""
+        log.info("trial %d of %s begins%s", claim.number, trial.study.name, after)
         self.slot_time.start(claim.trial_id)
         self.running[claim.trial_id] = trial
         if claim.deadline is not None and self.study_file.budget.counts_gpus:
@@ -367,6 +371,10 @@ class Worker:
             if (trial := self.running.get(trial_id)) is not None and not self.cache.leases.is_lost(trial_id):
                 log.info("trial %d of %s was %s", trial.claim.number, trial.study.name, reason)
                 self._finish(trial, TrialState.PRUNED, reason)
+
+    def _names_of_running(self) -> list[str]:
+        """Such as ``tpe/0 #17``; also asked by other threads, while trials come and go."""
+        return [f"{t.study.sampler.label}/{t.study.repeat} #{t.claim.number}" for t in list(self.running.values())]
 
     def _report(self) -> None:
         self.reporter.report("trains" if self.running else "waits")

@@ -249,6 +249,29 @@ def test_the_live_view_names_workers_and_failures(clock: SimpleNamespace) -> Non
     assert max(len(line) for line in lines if "\x1b" not in line) <= 80
 
 
+def test_failures_alike_are_one_line_and_warnings_of_workers_stand_above(clock: SimpleNamespace) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=120, height=30, color_system=None)
+    with LiveProgress(console) as progress:
+        progress.update(thirty())
+        later = thirty()
+        later["studies"][3] |= {
+            "failures": [
+                *({"trial": n, "reason": f"ValueError: size {n} does not fit", "log": None} for n in (5, 9, 17)),
+                {"trial": 18, "reason": "OSError: no file", "log": None},
+            ]
+        }
+        progress.update({**later, "warnings": ["2 other workers use GPU 0 as well", "an old option", "a third one"]})
+        progress._live.refresh()
+    lines = screen.getvalue().replace("\r", "").splitlines()
+    assert len({line for line in lines if "does not fit" in line}) == 1
+    assert any("failed: the same error again (3 times): ValueError: size" in line for line in lines)
+    assert any(line.endswith("trial 18 failed: OSError: no file") for line in lines)
+    assert "warning: 2 other workers use GPU 0 as well" in lines
+    assert "warning: an old option" in lines
+    assert "warning: a third one" not in lines
+
+
 def test_what_does_not_fit_is_counted() -> None:
     lines = drawn(status_table(thirty(), verbose=True, most_rows=10))
     assert len(lines) == 12
