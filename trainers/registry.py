@@ -1,7 +1,7 @@
 """The table of trainers: a row for each name that a study file's ``trainer`` may say."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,8 @@ class TrainerEntry:
         more_modules: names of further modules with its code, such as networks of a user's own.
         portfolio: returns configurations, or parts of them, that are good on average over data sets, the best first;
             None if there are none.
+        fixes_anew: given the names that a study file fixes or searches, values that a new experiment fixes besides if
+            the file gives none. The fields' defaults remain what earlier experiments and exported files mean by them.
         suggests: whether it suggests its own parameters as it runs, so that a study has no space: an Optuna objective.
     """
 
@@ -51,6 +53,7 @@ class TrainerEntry:
     suggests: bool = False
     portfolio: Callable[[], list[dict[str, Any]]] | None = None
     more_modules: Callable[[], Iterable[str]] | None = None
+    fixes_anew: Callable[[Collection[str]], Mapping[str, Any]] | None = None
 
     @property
     def epochs_field(self) -> str | None:

@@ -173,6 +173,8 @@ def create_experiment(
             made_with = attrs.get(attributes.TRAINER_FIELDS)
             if not accept_trainer:
                 check_trainer(study_file.name, study_file.trainer, made_with, attrs[attributes.STUDY_FILE])
+        else:
+            study_file = study_file.begun()
         fields = fingerprint(TRAINERS[study_file.trainer].config)
         # By sampler and repeat: a study that got another name in the database is still the same study.
         known = {(of.get(attributes.SAMPLER), of.get(attributes.REPEAT)): study_id for study_id, _, of in rows}

@@ -192,9 +192,13 @@ def _fitted(study_file: StudyFile, source: str, found: Iterable[Found], left_out
 
 def _another_training(study_file: StudyFile, params: Mapping[str, Any], given: Mapping[str, Any]) -> str | None:
     """Why the experiment would train other than the trial did, although its parameters fit; None if it would not."""
+    merged = study_file.merge(params)
+    # What only new experiments fix (where random numbers come from) makes no other training.
+    fixes_anew = TRAINERS[study_file.trainer].fixes_anew
+    anew = {} if fixes_anew is None else fixes_anew({*merged, *given})
     try:
-        here = study_file.configure(study_file.merge(params))
-        there = study_file.configure(given)
+        here = study_file.configure({**merged, **anew})
+        there = study_file.configure({**given, **anew})
     except Infeasible:
         return "the configuration is infeasible"
     except HPOError:

@@ -48,15 +48,30 @@ class StudyFile(StudyFileKeys):
             and list(self.space.parameters) == list(old.space.parameters)
         )
 
+    def fixed_anew(self) -> dict[str, Any]:
+        """What a new experiment fixes besides, see `TrainerEntry.fixes_anew`; nothing for an exported configuration."""
+        entry = TRAINERS.get(self.trainer)
+        if entry is None or entry.fixes_anew is None or self.provenance:
+            return {}
+        given = {*self.fixed, *self.space.parameters, *(name for first in self.first_configurations for name in first)}
+        return {name: value for name, value in entry.fixes_anew(given).items() if name not in given}
+
+    def begun(self) -> "StudyFile":
+        """This file as a new experiment keeps it."""
+        return self.model_copy(update={"fixed": {**self.fixed, **self.fixed_anew()}})
+
     def continued(self, before: "StudyFile") -> "StudyFile":
         """This file with what the experiment that it continues has and the file does not say.
 
         That are the samplers, whose default was another one in earlier versions, ``gpus_per_trial`` and repeats, which
-        a launch may have been given beside the file, and first configurations of elsewhere.
+        a launch may have been given beside the file, first configurations of elsewhere, and what :meth:`begun` has
+        fixed.
         """
         unsaid = {"samplers", "gpus_per_trial"} - self.model_fields_set
         kept: dict[str, Any] = {name: getattr(before, name) for name in unsaid}
         kept["repeats"] = max(self.repeats, before.repeats)
+        if missing := {name: before.fixed[name] for name in self.fixed_anew() if name in before.fixed}:
+            kept["fixed"] = {**self.fixed, **missing}
         asked = (self.like, self.portfolio)
         if all(mine in (None, theirs) for mine, theirs in zip(asked, (before.like, before.portfolio), strict=True)):
             kept |= {"like": before.like, "portfolio": before.portfolio, "starts": before.starts}

@@ -85,6 +85,7 @@ class ClassifierConfig(_Combined):
         # Those of them that are read from any configuration.
         beta: float
         dropout: float
+        dropout_generator: str
 
     @property
     def num_train(self) -> int:

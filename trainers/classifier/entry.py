@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+from collections.abc import Collection
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,11 @@ def read_portfolio() -> list[dict[str, Any]]:
     return list(json.loads(Path(__file__).with_name("portfolio.json").read_text()))
 
 
+def fixes_anew(names: Collection[str]) -> dict[str, Any]:
+    """New experiments with dropout take its random numbers from counters; those of before draw them one by one."""
+    return {"dropout_generator": "philox"} if "dropout" in names else {}
+
+
 def register_classifier(config: type[ClassifierConfig]) -> None:
     """Adds the classifier to the table of trainers, or replaces it by one with a larger configuration."""
     register(
@@ -153,6 +159,7 @@ def register_classifier(config: type[ClassifierConfig]) -> None:
             check=check_classifier,
             more_modules=_modules,
             portfolio=read_portfolio,
+            fixes_anew=fixes_anew,
         )
     )
 

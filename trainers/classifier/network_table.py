@@ -29,6 +29,11 @@ class BatchNormField(Config):
 
 class DropoutField(Config):
     dropout: float = Field(0.0, ge=0, lt=1, description="probability of zeroing an activation")
+    dropout_generator: Literal["torch", "philox"] = Field(
+        "torch",
+        description="where dropout's random numbers come from: philox computes them from seed, step, layer and unit, "
+        "and new experiments with dropout take it; torch draws one after the other, as experiments of version 0.1 do",
+    )
 
 
 @dataclass(frozen=True)

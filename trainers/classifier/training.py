@@ -23,7 +23,7 @@ from hpo.trainers.classifier.networks import build_network
 from hpo.trainers.classifier.optimizers import build_optimizer, load_optimizer_state, optimizer_state
 from hpo.trainers.classifier.precision import Precision, choose_precision, set_determinism
 from hpo.trainers.classifier.randomness import derived_seed, epoch_order, generator, num_steps
-from hpo.trainers.classifier.regularizers import add_l1_gradients, set_dropout_generator
+from hpo.trainers.classifier.regularizers import add_l1_gradients, set_dropout_generator, set_dropout_streams
 from hpo.trainers.classifier.schedules import learning_rates
 from hpo.trainers.errors import TrainerError
 from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Event, Failed, Metrics, Run, State
@@ -147,7 +147,10 @@ class Training:
         config, run, network, train = self.config, self.run, self.network, self.train
         device = torch.device(run.device)
         order = epoch_order(run.seed, self.epochs_done, len(train)).to(device)
-        set_dropout_generator(network, generator(run.seed, "dropout", self.epochs_done, device))
+        if config.dropout_generator == "philox":
+            set_dropout_streams(network, derived_seed(run.seed, "dropout", self.epochs_done))
+        else:
+            set_dropout_generator(network, generator(run.seed, "dropout", self.epochs_done, device))
         # A user's network may hold layers that draw from PyTorch's global generators (nn.Dropout).
         torch.manual_seed(derived_seed(run.seed, "library", self.epochs_done))
         crops = None

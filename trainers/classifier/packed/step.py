@@ -14,7 +14,7 @@ from torch import Tensor
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import Split
 from hpo.trainers.classifier.packed.direct import DirectStep
-from hpo.trainers.classifier.packed.dropout import DropoutMasks
+from hpo.trainers.classifier.packed.dropout import MASKS, DropoutMasks
 from hpo.trainers.classifier.packed.graph import CapturedStep, capture
 from hpo.trainers.classifier.packed.layers import ForwardState
 from hpo.trainers.classifier.packed.losses import cross_entropy
@@ -73,7 +73,8 @@ class PackedStep:
         self.optimizer = PACKED_OPTIMIZERS[template.optimizer](parameters, template)
         self.tables = Tables(capacity, len(train), device, dtype, augment=template.augment, static=static)
         widths, active = self.network.dropout_widths, precision.autocast or dtype
-        self.masks = DropoutMasks(widths, capacity, template.batch_size, device, active)
+        masks = MASKS[template.dropout_generator]
+        self.masks: DropoutMasks = masks(widths, capacity, template.batch_size, device, active)
         self._x = train.x.flatten(1) if self.network.is_features and not template.augment else train.x
         self._y = train.y
         self._viewed: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
@@ -114,7 +115,7 @@ class PackedStep:
             state.valid = valid.to(self.precision.weights)
             state.counts = state.valid.sum(1).clamp_(min=1)
         if features.dropout:
-            state.masks = self.masks.first(num_slots, batch)
+            state.masks = self.masks.first(num_slots, batch, tables.step[:num_slots])
         x = self.network.gather(self._x, index, crops)
         y = self._y.index_select(0, index.view(-1)).view(index.shape)
         smoothing = tables.hyper[HYPER.index("label_smoothing"), :num_slots] if features.smoothing else None
@@ -150,7 +151,7 @@ class PackedStep:
         memory = [value for values in self.optimizer.memory for value in values.values()]
         return [
             *(*self.network.parameters, *self.network.buffers, *memory, *steps),
-            *(*self.tables.stacked(), *self.masks.tensors),
+            *(*self.tables.stacked(), *self.masks.stacks),
         ]
 
     def _views(self, num_slots: int) -> tuple[list[Tensor], list[Tensor]]:

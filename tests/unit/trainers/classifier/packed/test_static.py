@@ -21,6 +21,7 @@ from tests.unit.trainers.classifier.packed.test_same import CNN, MLPS, OTHERS, S
 CASES: dict[str, dict[str, object]] = {
     "mlp": {},
     "mlp dropout": {"dropout": 0.2},
+    "mlp philox": {"dropout": 0.2, "dropout_generator": "philox"},
     "mlp batch_norm": {"batch_norm": True},
     "mlp augment": {"augment": True, "pad": 1},
     "mlp nesterov": {"nesterov": True},
@@ -29,6 +30,7 @@ CASES: dict[str, dict[str, object]] = {
     "cnn": CNN,
     "cnn batch_norm": {**CNN, "batch_norm": True, "dropout": 0.1},
     "cnn augment": {**CNN, "augment": True, "pad": 1, "optimizer": "adam"},
+    "cnn philox": {**CNN, "dropout": 0.1, "dropout_generator": "philox"},
     "squeeze_expand": SQUEEZE,
     "relu_line": {"network": "relu_line", "dataset": "line", "batch_norm": True},
 }
