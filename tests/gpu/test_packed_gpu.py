@@ -19,6 +19,7 @@ CASES: dict[str, dict[str, object]] = {
     "smaller batch, narrower": {"batch_size": 17, "width_1": 13},
     "decay and smoothing": {"weight_decay": 0.01, "label_smoothing": 0.1, "l1": 0.001},
     "dropout": {"dropout": 0.2, "batch_size": 20},
+    "philox": {"dropout": 0.2, "batch_size": 20, "dropout_generator": "philox"},
     "schedule": {"scheduler": "cosine", "beta": 0.5},
     "batch_norm": {"batch_norm": True, "batch_size": 25},
     "augment": {"augment": True, "pad": 1, "batch_size": 20},

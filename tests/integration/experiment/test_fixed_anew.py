@@ -64,7 +64,7 @@ def test_an_experiment_of_before_keeps_its_dropout(settings: hpo.Settings, as_be
 
     # Its finished trials are knowledge for a new experiment all the same.
     table = {**STUDY, "name": "anew", "budget": {"trials": 2}}
-    assert len(read_import(gone_on._experiment.storage, parse_study_file(table), "before").trials) == 3
+    assert len(read_import(gone_on._experiment.storage, parse_study_file(table, "anew"), "before").trials) == 3
 
 
 def test_a_new_experiment_takes_the_counters(settings: hpo.Settings, tmp_path: Path) -> None:
