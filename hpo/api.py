@@ -28,6 +28,7 @@ from hpo.experiment.status import is_finished, snapshot
 from hpo.experiment.steering import person
 from hpo.experiment.trainer_version import record_version
 from hpo.export.train_file import train_file
+from hpo.files.store import check_writable
 from hpo.launchers.launch import check_launch
 from hpo.launchers.launch import launch as run_launcher
 from hpo.launchers.notebook import NotebookProgress, in_notebook
@@ -130,6 +131,7 @@ def launch_with(
             check(config, settings.data_dir, settings.download)
     if parsed.command is not None and launcher in ("local", "inline"):
         check_program(parsed.command, parsed.name)
+    check_writable(settings.checkpoints)
     if serve:
         serve_database(settings)
     parsed = with_like(parsed, like)
@@ -169,6 +171,7 @@ def retry(
     settings = settings or Settings()
     options = options or make_options(launcher)
     check_launch(launcher, settings, options)
+    check_writable(settings.checkpoints)
     load_trainers(settings.trainers)
     storage = open_storage(settings.storage, home=settings.home)
     experiment = load_experiment(storage, name)

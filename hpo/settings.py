@@ -4,6 +4,7 @@ All defaults and all reading of the environment are here. Child processes get th
 address with a password shows in a list of processes.
 """
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -113,6 +114,19 @@ class Settings:
     def artifacts(self) -> Path:
         """Folder of the artifacts."""
         return self.home_path / "artifacts"
+
+    @property
+    def unsent_artifacts(self) -> Path | None:
+        """Folder of artifacts that are still to be sent to an address; None if no checkpoint folder is given."""
+        if self.checkpoint_dir is None:
+            return None
+        return self.home_path / "unsent" / hashlib.sha256(self.checkpoint_dir.encode()).hexdigest()[:16]
+
+    @property
+    def artifact_places(self) -> tuple[str | Path, ...]:
+        """Where artifacts are looked for, in this order; new ones go to the first."""
+        unsent = self.unsent_artifacts
+        return (self.artifact_root, *(() if unsent is None else (unsent,)), self.artifacts)
 
     @property
     def logs(self) -> Path:

@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -60,6 +62,34 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     monkeypatch.setenv("HPO_HOME", str(folder))
     return folder
+
+
+@pytest.fixture
+def object_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server that speaks S3, which AWS's variables name for this process and those that it starts."""
+    moto_server = pytest.importorskip("moto.server", reason="a development dependency: moto[server]")
+    s3fs = pytest.importorskip("s3fs", reason="a development dependency: s3fs")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield server
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+@pytest.fixture
+def bucket(object_store: Any) -> str:
+    """The address of a folder in an empty bucket."""
+    import s3fs
+
+    name = f"hpo-{uuid.uuid4()}"
+    s3fs.S3FileSystem().mkdir(name)
+    return f"s3://{name}/folder"
 
 
 @pytest.fixture(scope="session")

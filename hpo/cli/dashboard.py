@@ -72,8 +72,9 @@ def dashboard(
         storage=storage, home=home, data_dir=data_dir, trainers=trainers, checkpoint_dir=checkpoint_dir
     )
     opened = open_storage(settings.storage, home=settings.home, connections=THREADS)
-    places = (settings.artifact_root, settings.artifacts)
-    server = Server(make_app(opened, places, access, exporter(opened, settings), settings), host, port)
+    server = Server(
+        make_app(opened, settings.artifact_places, access, exporter(opened, settings), settings), host, port
+    )
     # What `docker stop` sends: end as with Ctrl-C, so that the embedded server is let go of.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"dashboard: {server.url}  (Ctrl-C ends it)", flush=True)

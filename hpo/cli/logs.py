@@ -41,6 +41,14 @@ def logs(
             help="Go on with what is written, until the trial or all workers end.",
         ),
     ] = False,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole",
+            envvar="HPO_WHOLE",
+            help="The workers' whole logs: files of this machine, or copies at the address of the checkpoints.",
+        ),
+    ] = False,
     storage: StorageOption = None,
     home: HomeOption = None,
     checkpoint_dir: CheckpointOption = None,
@@ -52,7 +60,7 @@ def logs(
     found = load_named(settings, experiment)
     with contextlib.suppress(KeyboardInterrupt):
         if trial is None:
-            _workers_logs(found, follow=follow)
+            _workers_logs(found, settings, follow=follow, whole=whole)
         else:
             _trial_log(found, trial, settings, raw=raw, follow=follow)
 
@@ -102,10 +110,15 @@ def _follow(read: Callable[[], bytes], has_ended: Callable[[], bool], shown: Cal
         time.sleep(FOLLOW_SECONDS)
 
 
-def _workers_logs(found: "Experiment", *, follow: bool) -> None:
-    """The end of each worker's log as the worker reports it, so that it needs no access to its machine."""
+def _workers_logs(found: "Experiment", settings: "Settings", *, follow: bool, whole: bool) -> None:
+    """The end of each worker's log as the worker reports it, so that it needs no access to its machine.
+
+    With ``whole`` the log itself, where this machine or the shared address has it; what follows are the reported ends.
+    """
     from hpo.cli.show import printable
     from hpo.database.workers import read_workers
+    from hpo.experiment.worker_logs import worker_log
+    from hpo.trainers.trial_log import as_text
 
     seen: dict[str, list[str]] = {}
     while True:
@@ -119,6 +132,8 @@ def _workers_logs(found: "Experiment", *, follow: bool) -> None:
             if row.worker not in seen or new:
                 where = f"{row.report.get('host')}, process {row.report.get('pid')}"
                 print(f"==> {printable(where)}: {printable(row.report.get('log') or 'it writes to no file')}")
+                if whole and row.worker not in seen and (log := worker_log(found, row, settings)) is not None:
+                    new = as_text(log).splitlines()
                 for line in new:
                     print(f"  {printable(line)}")
             seen[row.worker] = lines

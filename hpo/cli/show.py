@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from hpo.cli.options import HomeOption, JsonOption, StorageOption
+from hpo.cli.options import CheckpointOption, HomeOption, JsonOption, StorageOption
 from hpo.cli.support import command_for, load_named, print_json, show
 
 
@@ -18,15 +18,18 @@ def show_trial(
     ],
     storage: StorageOption = None,
     home: HomeOption = None,
+    checkpoint_dir: CheckpointOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a trial: configuration, curve, attempts, worker, and why it ended."""
-    from hpo.experiment.trial_details import trial_details
+    """Show a trial: configuration, curve, attempts, worker, files, and why it ended."""
+    from hpo.experiment.trial_details import kept_files, trial_details
     from hpo.launchers.progress import format_seconds
     from hpo.settings import Settings
 
-    settings = Settings.given(storage=storage, home=home)
-    found = trial_details(load_named(settings, experiment), trial)
+    settings = Settings.given(storage=storage, home=home, checkpoint_dir=checkpoint_dir)
+    loaded = load_named(settings, experiment)
+    found = trial_details(loaded, trial)
+    found["folder"] = kept_files(loaded, found, settings)
     if as_json:
         print_json(found)
         return
@@ -64,6 +67,12 @@ def show_trial(
             )
     for artifact in found["artifacts"]:
         show(f"file: {printable(artifact['name'])}")
+    if (folder := found["folder"])["where"] is not None:
+        show(f"folder: {printable(folder['where'])}")
+        for name, size in folder["files"].items():
+            show(f"  {printable(name)}, {size:,} bytes")
+    elif folder["problem"]:
+        show(f"folder: {printable(folder['problem'])}")
     show(f"log:  {command_for(settings, 'logs', experiment, found['trial'])}")
 
 

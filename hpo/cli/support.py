@@ -67,6 +67,9 @@ def command_for(settings: "Settings", *words: str) -> str:
         options += ["--home", str(settings.home)]
     if takes_trainers and settings.trainers != own.trainers:
         options += ["--trainers", settings.trainers]
+    takes_address = words[0] in ("launch", "retry", "worker", "logs", "show", "export", "status", "delete", "dashboard")
+    if takes_address and settings.checkpoint_dir is not None and settings.checkpoint_dir != own.checkpoint_dir:
+        options += ["--checkpoint-dir", settings.checkpoint_dir]
     command, *arguments = words
     if any(argument.startswith("-") for argument in arguments[:1]):
         # Options first, so that nothing after it is taken for one.

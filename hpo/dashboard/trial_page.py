@@ -5,7 +5,7 @@ Its curve is drawn by the server as SVG, so the page needs no script.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import bottle  # type: ignore[import-untyped]
 
@@ -13,7 +13,7 @@ from hpo.dashboard.guard import Access
 from hpo.dashboard.opened import answering, named_experiment, page
 from hpo.database.storage import Storage
 from hpo.errors import ExperimentError
-from hpo.experiment.trial_details import trial_details
+from hpo.experiment.trial_details import kept_files, kept_folder, trial_details
 from hpo.experiment.trial_log import trial_log
 from hpo.settings import Settings
 from hpo.trainers.trial_log import as_text
@@ -30,6 +30,7 @@ class TrialPage:
         self.routes: tuple[tuple[str, str, Callable[..., Any]], ...] = (
             ("/trial", "GET", answering(self.trial)),
             ("/trial.log", "GET", answering(self.log)),
+            ("/trial.file", "GET", answering(self.file)),
         )
 
     def trial(self) -> str:
@@ -45,6 +46,7 @@ class TrialPage:
             self._access,
             experiment,
             trial=found,
+            folder=kept_files(experiment, found, self._settings),
             curve=curve(found["curve"]),
             log=log[-LOG_CHARACTERS:],
             is_cut=len(log) > LOG_CHARACTERS,
@@ -55,6 +57,25 @@ class TrialPage:
         experiment = named_experiment(self._storage)
         bottle.response.content_type = "text/plain; charset=utf-8"
         return trial_log(experiment, bottle.request.query.trial, self._settings)
+
+    def file(self) -> BinaryIO:
+        """A file of the trial's folder, to be downloaded: a browser must not show what a trainer has written."""
+        experiment = named_experiment(self._storage)
+        found = trial_details(experiment, bottle.request.query.trial)
+        name = bottle.request.query.file
+        try:
+            kept = kept_folder(experiment, found, self._settings)
+            if kept is None:
+                raise KeyError(name)
+            opened = kept.open(name)
+        except KeyError:
+            raise ExperimentError(f"trial {found['trial']} has no file {name!r} in its folder") from None
+        except OSError as error:
+            raise ExperimentError(f"the folder of trial {found['trial']} cannot be read: {error}") from error
+        plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name.rpartition("/")[2])
+        bottle.response.content_type = "application/octet-stream"
+        bottle.response.set_header("Content-Disposition", f'attachment; filename="{plain}"')
+        return opened
 
 
 def curve(values: Mapping[str, float]) -> dict[str, Any] | None:

@@ -1,10 +1,11 @@
-"""Deleting an experiment: its studies, its checkpoints and its artifacts. Needs none of its trainers.
+"""Deleting an experiment: its studies, checkpoints, artifacts, logs and folders of trials. Needs none of its trainers.
 
 Only what is ours is deleted: the studies by our own table, so that a copy that a person made stays, with the artifacts
 that it shows; and files by keys and ids that look as we make them, so that no text of the database becomes a path.
 """
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hpo.database.storage import Storage
 from hpo.experiment import stored
 from hpo.files.artifacts import PREFIX, ArtifactFolder, is_artifact_id
 from hpo.files.checkpoints import CheckpointFolder, is_study_key
+from hpo.files.trial_folders import TrialFolders
 from hpo.settings import Settings
 
 
@@ -82,7 +84,9 @@ def delete_experiment(found: Contents, settings: Settings) -> Counter[str]:
     delete_studies(found.storage.engine, found.study_ids)
     for key in found.keys:
         CheckpointFolder(settings.checkpoints, key).remove_all()
-    folder = ArtifactFolder(settings.artifact_root, settings.artifacts)
+        # Beside checkpoints that are at an address, a worker of this machine had the folders of its trials in its home.
+        shutil.rmtree(TrialFolders(settings.checkpoints, settings.home_path, key).path.parent, ignore_errors=True)
+    folder = ArtifactFolder(*settings.artifact_places)
     return Counter(host for artifact_id, host in found.artifact_hosts.items() if not folder.discard(artifact_id))
 
 

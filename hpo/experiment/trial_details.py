@@ -14,6 +14,8 @@ from hpo.experiment.experiment import Experiment
 from hpo.experiment.trial_list import STATES, TrialTable, Wanted
 from hpo.experiment.trial_log import named_trial
 from hpo.files.artifacts import PREFIX, is_artifact_id
+from hpo.files.kept_folders import KeptFolder
+from hpo.settings import Settings
 
 ATTEMPTS = """
 SELECT t.trial_id, t.number, h.attempt, h.lineage FROM trials t JOIN hpo_trials h USING (trial_id)
@@ -78,6 +80,30 @@ def trial_details(experiment: Experiment, trial: str) -> dict[str, Any]:
         ],
         "artifacts": artifacts_of(held),
     }
+
+
+def kept_files(experiment: Experiment, trial: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The folder of a trial of :func:`trial_details`: where it is, its files with their bytes, or why it is not read.
+
+    It is looked for on this machine, then at the shared address.
+    """
+    found: dict[str, Any] = {"where": None, "files": {}, "problem": None}
+    try:
+        if (kept := kept_folder(experiment, trial, settings)) is not None:
+            found |= {"where": kept.where, "files": dict(sorted(kept.files.items()))}
+    except OSError as error:
+        found["problem"] = f"{settings.checkpoints} does not answer ({error})"
+    return found
+
+
+def kept_folder(experiment: Experiment, trial: dict[str, Any], settings: Settings) -> KeptFolder | None:
+    """The folder of a trial of :func:`trial_details`; None for one that a person added.
+
+    Raises OSError if the shared address does not answer.
+    """
+    study = next(study for study in experiment.studies if study.study_id == trial["study_id"])
+    lineage = trial["lineage"]
+    return KeptFolder(settings, study.key, lineage) if isinstance(lineage, int) else None
 
 
 def artifacts_of(trial: FrozenTrial) -> list[dict[str, str]]:

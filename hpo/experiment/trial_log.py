@@ -1,6 +1,12 @@
-"""A trial's log, as ``hpo logs`` prints it: the artifact of a trial that has ended, the file of a running one."""
+"""A trial's log, as ``hpo logs`` prints it: the artifact of a trial that has ended, the file of a running one.
 
+Where checkpoints go to an address, workers send both there; a running trial's log is some seconds behind.
+"""
+
+import contextlib
+import functools
 import json
+from collections.abc import Callable
 
 import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -10,6 +16,7 @@ from hpo.database import attributes
 from hpo.errors import ExperimentError, UsageError, near_miss
 from hpo.experiment.experiment import Experiment, StudyHandle
 from hpo.files.artifacts import PREFIX, ArtifactFolder
+from hpo.files.kept_folders import folder_copies
 from hpo.files.trial_folders import TrialFolders
 from hpo.settings import Settings
 from hpo.trainers.trial_log import LOG_NAME
@@ -20,25 +27,17 @@ def trial_log(experiment: Experiment, trial: str, settings: Settings) -> bytes:
 
     Raises:
         UsageError: for a text that names no trial.
-        ExperimentError: if there is no such trial, it has no log, or its log is not on this machine.
+        ExperimentError: if there is no such trial, it has no log, its log is not on this machine, or the shared
+            address does not answer.
     """
     study, number, trial_id = named_trial(experiment, trial)
     held = experiment.storage.get_trial(trial_id)
-    lineage = held.user_attrs.get(attributes.LINEAGE)
-    if isinstance(lineage, int):
-        path = TrialFolders(settings.checkpoints, settings.home_path, study.key).of(lineage) / LOG_NAME
-        if path.is_file() and not held.state.is_finished():
-            return path.read_bytes()
-    store = ArtifactFolder(settings.artifact_root, settings.artifacts)
-    for artifact_id in reversed(_logs(held)):
-        try:
-            with store.open_reader(artifact_id) as file:
-                return file.read()
-        except ArtifactNotFound:
-            continue
-    if isinstance(lineage, int) and path.is_file():
-        return path.read_bytes()
     what = f"trial {number} of {study.name!r} has no log here"
+    try:
+        if (log := _log_of(held, study.key, settings)) is not None:
+            return log
+    except OSError as error:
+        raise ExperimentError(f"{what}: {settings.checkpoints} does not answer ({error})") from error
     if _logs(held):
         worker = str(held.user_attrs.get(attributes.WORKER, "another machine")).partition(":")[0]
         raise ExperimentError(f"{what}: it was trained on {worker}; a shared --checkpoint-dir makes logs readable")
@@ -46,6 +45,30 @@ def trial_log(experiment: Experiment, trial: str, settings: Settings) -> bytes:
         f"{what}: a program's output and run.log(…) make one; what other code prints is in the logs of the workers, in "
         f"{settings.home_path / 'logs'}"
     )
+
+
+def _log_of(held: FrozenTrial, study_key: str, settings: Settings) -> bytes | None:
+    """The log as this machine finds it; None if it does not. Raises OSError if the shared address does not answer."""
+    lineage = held.user_attrs.get(attributes.LINEAGE)
+    in_folder: list[Callable[[], bytes]] = []
+    if isinstance(lineage, int):
+        path = TrialFolders(settings.checkpoints, settings.home_path, study_key).of(lineage) / LOG_NAME
+        in_folder.append(path.read_bytes)
+        if (copies := folder_copies(settings.checkpoints, study_key)) is not None:
+            in_folder.append(lambda: copies.read(lineage, LOG_NAME))
+    store = ArtifactFolder(*settings.artifact_places)
+    attached: list[Callable[[], bytes]] = [
+        functools.partial(_attached, store, artifact_id) for artifact_id in reversed(_logs(held))
+    ]
+    for read in (*attached, *in_folder) if held.state.is_finished() else (*in_folder, *attached):
+        with contextlib.suppress(FileNotFoundError, ArtifactNotFound):
+            return read()
+    return None
+
+
+def _attached(store: ArtifactFolder, artifact_id: str) -> bytes:
+    with store.open_reader(artifact_id) as file:
+        return file.read()
 
 
 def named_trial(experiment: Experiment, trial: str) -> tuple[StudyHandle, int, int]:

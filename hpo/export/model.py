@@ -12,6 +12,7 @@ from hpo.database import attributes
 from hpo.errors import ExperimentError, UsageError
 from hpo.experiment.experiment import Experiment
 from hpo.experiment.results import BestTrial
+from hpo.files.kept_folders import KeptFolder
 from hpo.files.trial_folders import TrialFolders
 from hpo.settings import Settings
 from hpo.trainers.model_file import model_files
@@ -28,21 +29,29 @@ def check_target(path: Path) -> None:
 
 
 def export_model(experiment: Experiment, best: BestTrial, settings: Settings, path: Path) -> Path:
-    """Copies the model that a trial kept to ``path``; returns the file that it was copied from.
+    """Copies the model that a trial kept to ``path``, from here or from the shared address; returns the original.
 
     Raises:
         ExperimentError: if the trial has none, or its folder is not here; says what to do.
     """
     check_target(path)
     study = next(study for study in experiment.studies if study.name == best.study)
-    folder = TrialFolders(settings.checkpoints, settings.home_path, study.key).of(int(best.attrs[attributes.LINEAGE]))
-    models = model_files(folder)
-    if not models:
-        what = f"trial {best.number} of {best.study} has no model"
+    lineage = int(best.attrs[attributes.LINEAGE])
+    folder = TrialFolders(settings.checkpoints, settings.home_path, study.key).of(lineage)
+    what = f"trial {best.number} of {best.study} has no model"
+    try:
+        kept = KeptFolder(settings, study.key, lineage)
+        model = kept.model()
+        if model is not None and not kept.is_here:
+            kept.fetch(model, path)
+            return Path(model)
+    except OSError as error:
+        raise ExperimentError(f"{what} here: {settings.checkpoints} does not answer ({error})") from error
+    if model is None:
         if experiment.study_file.trainer == CLASSIFIER:
             why = "the classifier keeps none in a search; train it again: hpo export … --output best.toml, then "
             why += f"hpo train best.toml --model {path}"
-        elif not folder.is_dir():
+        elif kept.where is None and not folder.is_dir():
             worker = str(best.attrs.get(attributes.WORKER, "another machine")).partition(":")[0]
             why = (
                 f"its folder is not here ({folder}): keep_folders = {experiment.study_file.keep_folders!r}, and it was "
@@ -51,8 +60,8 @@ def export_model(experiment: Experiment, best: BestTrial, settings: Settings, pa
         else:
             why = "its code calls run.save_model(…) or writes a file called model.* into its folder; this one did not"
         raise ExperimentError(f"{what}: {why}")
-    copy_file(models[0], path)
-    return models[0]
+    copy_file(folder / model, path)
+    return folder / model
 
 
 def copy_model(folder: Path, path: Path, trainer: str) -> None:

@@ -2,7 +2,8 @@
 
 They lie beside the checkpoints: below ``--checkpoint-dir`` (a shared folder, or an fsspec address such as
 ``s3://bucket/folder``) if one is given, so that a dashboard and ``hpo delete`` on another machine reach them, else in
-the home of the worker's own machine. Older files of a home are still found when a shared place is named later.
+the home of the worker's own machine. Older files of a home are still found when a shared place is named later, and so
+are those that a worker has not sent to the address yet (:mod:`hpo.worker.uploads`).
 """
 
 import contextlib
@@ -20,12 +21,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import fsspec
 import optuna
 from optuna.artifacts import ArtifactMeta
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
+from hpo.files.store import open_place
 from hpo.search.optuna_internals import storage_of, study_id_of
 
 PREFIX = "artifacts:"
@@ -43,26 +44,26 @@ class ArtifactFolder:
     """Artifacts by their id below ``root``, then below ``others``; what Optuna calls an artifact store."""
 
     def __init__(self, root: str | Path, *others: str | Path) -> None:
-        self._places = [fsspec.core.url_to_fs(str(place)) for place in dict.fromkeys((str(root), *map(str, others)))]
+        self._places = [open_place(place) for place in dict.fromkeys((str(root), *map(str, others)))]
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         """Raises ArtifactNotFound if there is no such file, or for a text that is no id."""
         if is_artifact_id(artifact_id):
-            for files, base in self._places:
+            for place in self._places:
                 with contextlib.suppress(FileNotFoundError):
-                    opened: BinaryIO = files.open(_path(base, artifact_id), "rb")
+                    opened: BinaryIO = place.files.open(place.path(artifact_id), "rb")
                     return opened
         raise ArtifactNotFound(f"there is no artifact {artifact_id!r} here")
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Writes the file: it appears whole or not at all. Raises OSError if it cannot be written."""
         _checked(artifact_id)
-        files, base = self._places[0]
-        if not isinstance(files, fsspec.implementations.local.LocalFileSystem):
-            with files.open(_path(base, artifact_id), "wb") as target:
+        place = self._places[0]
+        if not place.is_local:
+            with place.files.open(place.path(artifact_id), "wb") as target:
                 shutil.copyfileobj(content_body, target)
             return
-        path = Path(_path(base, artifact_id))
+        path = Path(place.path(artifact_id))
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{artifact_id}.{secrets.token_hex(4)}")
         try:
@@ -81,15 +82,14 @@ class ArtifactFolder:
         """Removes the file if it is here; returns whether it was."""
         removed = False
         if is_artifact_id(artifact_id):
-            for files, base in self._places:
+            for place in self._places:
+                path = place.path(artifact_id)
                 with contextlib.suppress(FileNotFoundError):
-                    files.rm_file(_path(base, artifact_id))
-                    removed = True
+                    # An object store says nothing of a file that it does not have.
+                    if place.is_local or place.files.exists(path):
+                        place.files.rm_file(path)
+                        removed = True
         return removed
-
-
-def _path(base: str, artifact_id: str) -> str:
-    return f"{base.rstrip('/')}/{artifact_id}"
 
 
 def _checked(artifact_id: str) -> str:
@@ -98,16 +98,17 @@ def _checked(artifact_id: str) -> str:
     return artifact_id
 
 
-def attach(storage: BaseStorage, trial_id: int, path: Path, folder: str | Path) -> None:
+def attach(storage: BaseStorage, trial_id: int, path: Path, folder: str | Path) -> str:
     """Copies the file at ``path`` into the store below ``folder`` and notes it on the trial, which must be running.
 
     Optuna's own call notes it first, and where the file then cannot be copied (gone, disk full) the note leads nowhere.
-    Raises OSError if it cannot be copied; nothing is left behind then.
+    Returns its id. Raises OSError if it cannot be copied; nothing is left behind then.
     """
     artifact_id = str(uuid.uuid4())
     with path.open("rb") as file:
         ArtifactFolder(folder).write(artifact_id, file)
     storage.set_trial_system_attr(trial_id, PREFIX + artifact_id, _note(artifact_id, path.name))
+    return artifact_id
 
 
 def _note(artifact_id: str, name: str) -> str:
@@ -117,12 +118,12 @@ def _note(artifact_id: str, name: str) -> str:
     )
 
 
-def attach_text(storage: BaseStorage, trial_id: int, name: str, text: str, folder: str | Path) -> None:
-    """Attaches a file of that name and content to a running trial."""
+def attach_text(storage: BaseStorage, trial_id: int, name: str, text: str, folder: str | Path) -> str:
+    """Attaches a file of that name and content to a running trial; returns its id."""
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / name
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
-        attach(storage, trial_id, path, folder)
+        return attach(storage, trial_id, path, folder)
 
 
 def epochs_table(history: Sequence[Mapping[str, float]]) -> str:

@@ -21,9 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from hpo.errors import CheckpointError
+from hpo.files.store import open_place
 
 log = logging.getLogger("hpo")
 
@@ -49,7 +48,12 @@ def is_study_key(text: object) -> bool:
 
 
 class CheckpointFolder:
-    """All checkpoints of one study, below ``root`` (a path, or an fsspec address such as ``s3://bucket/folder``)."""
+    """All checkpoints of one study, below ``root`` (a path, or an fsspec address such as ``s3://bucket/folder``).
+
+    Attributes:
+        path: the study's folder there.
+        is_local: whether it is a folder of a file system.
+    """
 
     def __init__(self, root: str | Path, study_key: str) -> None:
         """Raises CheckpointError for a ``study_key`` that is not one of ours: it becomes a folder's name."""
@@ -58,9 +62,8 @@ class CheckpointFolder:
                 f"the attribute hpo:key of a study is {study_key!r}, which is no name of a folder of checkpoints "
                 "(letters, digits, - and _): somebody has changed it in the database"
             )
-        self._files, base = fsspec.core.url_to_fs(str(root))
-        self._local = isinstance(self._files, fsspec.implementations.local.LocalFileSystem)
-        self.path = f"{base.rstrip('/')}/{study_key}"
+        place = open_place(root)
+        self._files, self.is_local, self.path = place.files, place.is_local, place.path(study_key)
 
     def lineage_path(self, lineage: int) -> str:
         return f"{self.path}/{lineage:06d}"
@@ -81,7 +84,7 @@ class CheckpointFolder:
         """:meth:`save` of what :func:`encoded` has made; raises CheckpointError as it does."""
         path = self._epoch_path(lineage, epoch)
         try:
-            if self._local:
+            if self.is_local:
                 os.makedirs(self.lineage_path(lineage), exist_ok=True)
                 # Process ids are the same in every container; a name of its own keeps two writers apart.
                 aside = f"{path}.{secrets.token_hex(4)}"
@@ -153,7 +156,10 @@ class CheckpointFolder:
         self._forget_listing()
         try:
             paths = self._files.ls(self.lineage_path(lineage), detail=False)
-        except OSError:
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            log.warning("the checkpoints in %s are not used: %s", self.lineage_path(lineage), error.strerror or error)
             return []
         return [path.rpartition("/")[2] for path in paths]
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import fsspec
+from hpo.files.store import open_place
 
 FOLDERS = "trials"
 
@@ -52,6 +52,5 @@ class TrialFolders:
 
 def local_root(checkpoints: str | Path, home: Path) -> Path:
     """The folder of ``checkpoints`` if it is on a file system, else the home's own."""
-    files, base = fsspec.core.url_to_fs(str(checkpoints))
-    is_local = isinstance(files, fsspec.implementations.local.LocalFileSystem)
-    return Path(base) if is_local else home / "checkpoints"
+    place = open_place(checkpoints)
+    return Path(place.base or "/") if place.is_local else home / "checkpoints"

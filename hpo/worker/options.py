@@ -40,6 +40,7 @@ class WorkerOptions:
     Attributes:
         checkpoints: folder or fsspec address below which checkpoints are kept.
         artifacts: folder of this machine's artifacts.
+        unsent: folder for artifacts that are still to be sent to ``shared_artifacts``, if that is an address.
         shared_artifacts: folder or address of artifacts that other machines reach; None: only this machine's.
         memory_limit_mb: a worker that has grown past this gives its trials back and ends, to be replaced.
         launcher_pid: the worker ends when this process is no longer its parent.
@@ -66,6 +67,7 @@ class WorkerOptions:
     shared_artifacts: str | None = None
     log: str | None = None
     device_workers: int = 1
+    unsent: Path | None = None
 
     @property
     def artifact_root(self) -> str | Path:
@@ -83,6 +85,7 @@ def worker_options(settings: Settings) -> WorkerOptions:
         checkpoints=settings.checkpoints,
         artifacts=settings.make_home() / "artifacts",
         shared_artifacts=settings.artifact_root if settings.checkpoint_dir else None,
+        unsent=settings.unsent_artifacts,
         log=os.environ.get(LOG_VARIABLE) or None,
         device=os.environ.get("HPO_DEVICE") or default_device(),
         threads=int(os.environ.get("HPO_THREADS") or usable_cores()),

@@ -27,6 +27,7 @@ from hpo.worker.log_lines import LOG_LINES
 from hpo.worker.running_trial import Outcome, RunningTrial
 from hpo.worker.study_runner import CONSTRAINT
 from hpo.worker.trial_cache import TrialCache
+from hpo.worker.uploads import Uploads
 
 log = logging.getLogger("hpo")
 
@@ -36,7 +37,8 @@ GIVE_BACK_SECONDS = 10.0
 class Outcomes:
     """Ends the trials of the worker called ``worker``; ``trained_on`` is noted with each.
 
-    ``forget_checkpoint(trial_id)`` ends the writing of an ended trial's checkpoints.
+    ``forget_checkpoint(trial_id)`` ends the writing of an ended trial's checkpoints. Files go to ``artifacts``, or with
+    ``uploads`` to a shared address.
 
     Attributes:
         trial_seconds: how long a trial takes lately, on the clock; infinite before the first has ended.
@@ -53,6 +55,7 @@ class Outcomes:
         artifacts: str | Path,
         trained_on: dict[str, Any],
         forget_checkpoint: Callable[[int], None] = lambda trial_id: None,
+        uploads: Uploads | None = None,
     ) -> None:
         self.trial_seconds = math.inf
         self.any_finished = False
@@ -63,7 +66,8 @@ class Outcomes:
         self._db_thread = db_thread
         self._worker = worker
         self._folders = folders
-        self._artifacts = artifacts
+        self._artifacts = artifacts if uploads is None else uploads.unsent
+        self._uploads = uploads
         self._trained_on = trained_on
         self._forget_checkpoint = forget_checkpoint
 
@@ -96,7 +100,7 @@ class Outcomes:
         if state is TrialState.COMPLETE and trial.history:
             curves = epochs_table(trial.history)
             name = "epochs.csv"
-            self._attach(trial, name, attach_text, self._cache, trial_id, name, curves, self._artifacts)
+            self._attach(trial, name, attach_text, self._cache, trial_id, name, curves)
         trial.outcome = Outcome(state, value, len(trial.history), other)
         self._cache.set_ended(trial_id, state, value, other)
         self.any_finished = True
@@ -112,10 +116,16 @@ class Outcomes:
             finished = trial_writes.finish(
                 connection, trial_id, outcome.state, outcome.value, outcome.epochs, writes, outcome.second
             ) or trial_writes.ended_as(connection, trial_id, outcome.state, self._worker)
-        self._forget_checkpoint(trial_id)
-        if finished:
-            self._folders[trial.claim.study_id].remove(trial.claim.lineage)
+        if self._uploads is None:
+            self._end_checkpoints(trial, remove=finished)
+        else:  # nothing that is claimed next waits for the address
+            self._uploads.submit(("ended", trial_id), lambda: self._end_checkpoints(trial, remove=finished))
         self._cache.untrack(trial_id)
+
+    def _end_checkpoints(self, trial: RunningTrial, *, remove: bool) -> None:
+        self._forget_checkpoint(trial.trial_id)
+        if remove:
+            self._folders[trial.claim.study_id].remove(trial.claim.lineage)
 
     # Trials that did not.
 
@@ -223,9 +233,13 @@ class Outcomes:
         writes.user_attrs[attributes.INFEASIBLE] = {"lineage": claim.lineage, "draw": draw}
         writes.system_attrs[CONSTRAINT] = 1.0
         # Before the next configuration can be claimed: it must not go on from this one's checkpoint.
-        self._forget_checkpoint(claim.trial_id)
-        self._folders[claim.study_id].remove(claim.lineage)
-        if trial.can_be_redrawn:
+        try:
+            self._end_checkpoints(trial, remove=True)
+            is_cleared = True
+        except OSError as error:  # the shared address does not answer
+            log.warning("no other configuration is drawn for trial %d: %s", claim.number, error)
+            is_cleared = False
+        if trial.can_be_redrawn and is_cleared:
             retries.replace(connection, claim.trial_id, TrialState.PRUNED, reason, writes, draw=draw + 1)
         else:
             retries.finish_infeasible(connection, claim.trial_id, reason, writes)
@@ -290,14 +304,17 @@ class Outcomes:
 
     def _attach_files(self, trial: RunningTrial) -> None:
         for path in trial.run.artifacts if trial.run is not None else ():
-            self._attach(trial, str(path), attach, self._cache, trial.trial_id, path, self._artifacts)
+            self._attach(trial, str(path), attach, self._cache, trial.trial_id, path)
 
-    def _attach(self, trial: RunningTrial, name: str, job: Callable[..., Any], *arguments: Any) -> None:
+    def _attach(self, trial: RunningTrial, name: str, job: Callable[..., str], *arguments: Any) -> None:
         """A result stands without its files: a full disk, or a trainer that has removed one, only costs the file."""
         try:
-            job(*arguments)
+            artifact_id = job(*arguments, self._artifacts)
         except OSError as error:
             log.warning("%s is not attached to trial %d: %s", name, trial.claim.number, error.strerror or error)
+            return
+        if self._uploads is not None:
+            self._uploads.send_artifact(artifact_id)
 
     def _account(self, trial: RunningTrial, reason: str | None) -> None:
         seconds = time.monotonic() - trial.started

@@ -12,6 +12,7 @@ from hpo.worker.options import WorkerOptions
 from hpo.worker.running_trial import RunningTrial
 from hpo.worker.study_runner import StudyRunner
 from hpo.worker.trial_cache import TrialCache
+from hpo.worker.uploads import Uploads
 
 
 def make_run(trial: RunningTrial, runner: StudyRunner, options: WorkerOptions, checkpoint: Checkpoint | None) -> Run:
@@ -70,23 +71,37 @@ def attach_log(run: Run) -> None:
         run.artifacts.append(log)
 
 
-def tidy_folders(cache: TrialCache, runner: StudyRunner, options: WorkerOptions) -> None:
-    """Removes the folders of trials that have ended, as the study file's ``keep_folders`` says."""
-    policy = runner.study_file.keep_folders
+def tidy_folders(
+    cache: TrialCache, runner: StudyRunner, options: WorkerOptions, lineage: int, uploads: Uploads | None
+) -> None:
+    """Keeps the folder of the ``lineage`` that has ended, or not, as the study file's ``keep_folders`` says.
+
+    With ``uploads`` what is kept is sent to the shared address, and what is no longer kept is removed there.
+    """
+    policy, study_id = runner.study_file.keep_folders, runner.handle.study_id
     folders = folders_of(runner, options)
-    if policy == "all" or not folders.path.is_dir():
+    if policy == "all":
+        if uploads is not None:
+            uploads.keep(study_id, lineage, folders.of(lineage))
         return
-    cache.refresh(runner.handle.study_id)
-    ended: list[int] = []
+    if uploads is None and not folders.path.is_dir():
+        return
+    cache.refresh(study_id)
+    ended: set[int] = set()
     best: tuple[float, int] | None = None
     sign = 1 if runner.study_file.direction == "maximize" else -1
-    for trial in cache.get_all_trials(runner.handle.study_id, deepcopy=False):
-        lineage = trial.user_attrs.get("lineage")
-        if lineage is None or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+    for trial in cache.get_all_trials(study_id, deepcopy=False):
+        number = trial.user_attrs.get("lineage")
+        if number is None or trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
             continue
-        ended.append(lineage)
+        ended.add(number)
         keeps = not any(violation > 0 for violation in trial.constraints.values())
         if trial.state is TrialState.COMPLETE and trial.values and keeps:
-            rank = (sign * trial.values[0], -lineage)
+            rank = (sign * trial.values[0], -number)
             best = rank if best is None else max(best, rank)
-    folders.keep_best(None if policy == "none" or best is None else -best[1], ended)
+    kept = None if policy == "none" or best is None else -best[1]
+    if uploads is not None:
+        if kept is not None:
+            uploads.keep(study_id, kept, folders.of(kept))
+        uploads.keep_only(study_id, kept, ended)
+    folders.keep_best(kept, ended)

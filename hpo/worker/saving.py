@@ -19,6 +19,7 @@ from hpo.files.checkpoints import Checkpoint, CheckpointFolder, encoded
 from hpo.trainers.protocol import EpochEnd, State
 from hpo.worker.leases import Leases
 from hpo.worker.running_trial import RunningTrial
+from hpo.worker.uploads import StoreHealth
 
 log = logging.getLogger("hpo")
 
@@ -41,10 +42,21 @@ class _Held:
 
 
 class CheckpointSaver:
-    """The checkpoints of a worker's running trials; ``seconds`` is the study file's ``checkpoint_seconds``."""
+    """The checkpoints of a worker's running trials; ``seconds`` is the study file's ``checkpoint_seconds``.
 
-    def __init__(self, folders: Mapping[int, CheckpointFolder], leases: Leases, seconds: float | None) -> None:
-        self._folders, self._leases, self._seconds = folders, leases, seconds
+    ``health`` is that of the address to which they go; None if they go to a folder. Nothing waits for an address: what
+    is saved there is a copy, written by the thread, and of several that are due the newest. If it does not answer, the
+    trial goes on, and the next checkpoint is tried there again.
+    """
+
+    def __init__(
+        self,
+        folders: Mapping[int, CheckpointFolder],
+        leases: Leases,
+        seconds: float | None,
+        health: StoreHealth | None = None,
+    ) -> None:
+        self._folders, self._leases, self._seconds, self._health = folders, leases, seconds, health
         self._held: dict[int, _Held] = {}
         self._written_at: dict[int, float] = {}
         self._errors: list[tuple[RunningTrial, Exception]] = []
@@ -61,11 +73,12 @@ class CheckpointSaver:
         Returns the error if the trainer cannot make it or makes something that cannot be saved: that is the trial's.
 
         Raises:
-            CheckpointError: if the file cannot be written.
+            CheckpointError: if the file cannot be written to a folder.
         """
         if event.snapshot is None and event.capture is None:
             return None
-        if event.capture is None and not self._seconds:
+        is_users_own = event.capture is None and not self._seconds
+        if is_users_own and self._health is None:
             # Training code of a user's own may end its process in the next epoch: then this one is on disk.
             assert event.snapshot is not None
             return self._save_now(trial, event)
@@ -80,9 +93,8 @@ class CheckpointSaver:
             earlier = self._held.get(trial.trial_id)
             held.is_due = earlier is not None and earlier.is_due  # then it is written in the place of that one
             self._held[trial.trial_id] = held
-            if now - self._written_at.setdefault(trial.trial_id, trial.started) >= self._interval(
-                num_running, copy_seconds
-            ):
+            interval = 0.0 if is_users_own else self._interval(num_running, copy_seconds)
+            if now - self._written_at.setdefault(trial.trial_id, trial.started) >= interval:
                 self._written_at[trial.trial_id] = now
                 self._make_due(held)
         return None
@@ -144,13 +156,21 @@ class CheckpointSaver:
                 self._writing = None if held is None else trial_id
             if held is None:
                 continue
-            started, error = time.perf_counter(), None
+            started = time.perf_counter()
+            error: Exception | None = None
             try:
                 if is_recorded(held.trial, self._leases):
                     started = time.perf_counter()
                     data = encoded(Checkpoint(held.epoch, held.make_state(), held.history))
                     folder, lineage = self._folders[held.trial.claim.study_id], held.trial.claim.lineage
                     folder.write(lineage, held.epoch, data)
+                    if self._health is not None:
+                        self._health.answered()
+            except CheckpointError as raised:
+                if self._health is None:
+                    error = raised
+                else:
+                    self._health.failed(raised)
             except Exception as raised:
                 error = raised
             seconds = time.perf_counter() - started

@@ -6,6 +6,7 @@ Everything that a trial has gone through is either in the database or repeated f
 may die at any point. What follows an error is looked up in :mod:`hpo.worker.failures`.
 """
 
+import contextlib
 import logging
 import math
 import time
@@ -45,6 +46,7 @@ from hpo.worker.steering import SteeringWatch, wait_while_paused
 from hpo.worker.study_runner import StudyRunner
 from hpo.worker.training_end import end_of_training
 from hpo.worker.trial_cache import TrialCache
+from hpo.worker.uploads import make_uploads
 from hpo.worker.watchdogs import Watchdogs
 
 log = logging.getLogger("hpo")
@@ -95,7 +97,13 @@ class Worker:
             lambda: list(self.running.values()),
             self.trainer.capacity,
         )
-        self.saver = CheckpointSaver(self.folders, self.cache.leases, self.study_file.checkpoint_seconds)
+        self.uploads = make_uploads(experiment, options, lambda: list(self.running.values()))
+        self.saver = CheckpointSaver(
+            self.folders,
+            self.cache.leases,
+            self.study_file.checkpoint_seconds,
+            None if self.uploads is None else self.uploads.health,
+        )
         threads = getattr(self.trainer, "threads", options.threads)  # of the classifier, which measures how many pay
         self.outcomes = Outcomes(
             experiment,
@@ -106,6 +114,7 @@ class Worker:
             options.artifact_root,
             {**trained_on(options.device, threads, self.trainer.capacity), "source": source},
             self.saver.forget,
+            self.uploads,
         )
         self.watchdogs = Watchdogs(
             experiment, self.name, options.grace_seconds, options.launcher_pid, lambda: list(self.running)
@@ -133,7 +142,7 @@ class Worker:
             HPOError: if nothing succeeds; running trials are given back.
             ExperimentDeletedError: if somebody deleted the experiment; this worker's files of it are removed.
         """
-        why = "ended"
+        why, is_asked = "ended", False
         with raising_interrupted():
             try:
                 self._report()
@@ -141,17 +150,20 @@ class Worker:
                 why = self.steering.reason if self.steering.halt else self.replacement[1] if self.replacement else why
                 return code
             except Interrupted:
-                why = "its worker was asked to end"
+                why, is_asked = "its worker was asked to end", True
                 self._give_all_back(why)
                 return 130
             except Exception as error:
                 return self._end_by(error)
             except BaseException:
                 # A trainer's own KeyboardInterrupt, or one that came while the handlers were being set.
+                is_asked = True
                 self._give_all_back("its worker was interrupted")
                 raise
             finally:
                 self.heartbeat.stop()
+                if self.uploads is not None:
+                    self.uploads.end(is_asked=is_asked)
                 self.stdio.close()
                 self.reporter.end(why)
 
@@ -187,8 +199,11 @@ class Worker:
         if isinstance(error, ExperimentDeletedError) or self._is_deleted():
             # Any other error comes of that: something was looked for that is gone.
             self._give_all_back("its experiment was deleted")
+            if self.uploads is not None:
+                self.uploads.drop()
             for folder in self.folders.values():
-                folder.remove_all()
+                with contextlib.suppress(OSError):  # an address that does not answer keeps what it has
+                    folder.remove_all()
             raise ExperimentDeletedError from None
         if isinstance(error, HPOError):
             self._give_all_back(f"its worker ended: {error}")
@@ -390,7 +405,14 @@ class Worker:
             # depends on this trial only if the budget is in epochs or in time, or if it may have reached the target.
             self.queue.prefetch()
         self.outcomes.finish(trial)
-        self.db_thread.submit(tidy_folders, self.cache, self.runners[trial.claim.study_id], self.options)
+        self.db_thread.submit(
+            tidy_folders,
+            self.cache,
+            self.runners[trial.claim.study_id],
+            self.options,
+            trial.claim.lineage,
+            self.uploads,
+        )
 
     def _fail(self, trial: RunningTrial, error: BaseException) -> None:
         self._leave(trial)

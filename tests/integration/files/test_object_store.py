@@ -2,7 +2,6 @@
 
 import io
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,26 +10,7 @@ from hpo.files.artifacts import ArtifactFolder
 from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.settings import Settings
 
-moto_server = pytest.importorskip("moto.server", reason="a development dependency: moto[server]")
 s3fs = pytest.importorskip("s3fs", reason="a development dependency: s3fs")
-
-
-@pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an empty bucket."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    s3fs.S3FileSystem.clear_instance_cache()
-    name = f"hpo-{uuid.uuid4()}"
-    s3fs.S3FileSystem().mkdir(name)
-    yield f"s3://{name}/folder"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 def test_checkpoints(bucket: str) -> None:
