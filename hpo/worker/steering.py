@@ -76,6 +76,10 @@ class SteeringWatch:
         if is_known and interrupt_epoch():
             log.info("an epoch is interrupted: %s", self.reason if must_halt else "its trial is pruned")
 
+    def must_halt(self, *, has_running: bool) -> bool:
+        """Whether the worker has to end now; ``has_running``: it still trains trials, which it may have to finish."""
+        return self.halt is not None and not (self.halt.finish_running and has_running)
+
     @property
     def is_stopped(self) -> bool:
         return self.halt is not None and self.halt.stops > self._first.stops

@@ -22,30 +22,30 @@ from hpo.experiment.trainer_version import trainer_version
 from hpo.files.checkpoints import CheckpointFolder
 from hpo.machine import trained_on
 from hpo.trainers.errors import TrainerError
-from hpo.trainers.metrics import checked_metrics, reported_value
-from hpo.trainers.protocol import Ended, EpochEnd, Event, Evicted, Failed, Metrics, Trainer
+from hpo.trainers.protocol import Ended, EpochEnd, Event, Evicted, Failed, Trainer
 from hpo.trainers.registry import TRAINERS
-from hpo.worker import failures, process_end
-from hpo.worker.build import build_trainer, size_mb
+from hpo.worker import failures
+from hpo.worker.build import build_trainer
 from hpo.worker.claim_queue import ClaimQueue
 from hpo.worker.db_thread import DatabaseThread
-from hpo.worker.exit_codes import EXIT_BUG, EXIT_RESTART
+from hpo.worker.epoch_end import EpochEnds
+from hpo.worker.exit_codes import EXIT_BUG
 from hpo.worker.heartbeat import Heartbeat
 from hpo.worker.limits import Limits
 from hpo.worker.log_lines import LOG_LINES
 from hpo.worker.options import WorkerOptions
 from hpo.worker.outcomes import Outcomes
 from hpo.worker.report import Reporter
-from hpo.worker.run_context import attach_log, make_run, tidy_folders
+from hpo.worker.run_context import make_run
 from hpo.worker.running_trial import RunningTrial
 from hpo.worker.saving import CheckpointSaver
 from hpo.worker.signals import Interrupted, Steered, raising_interrupted, steerable
-from hpo.worker.slot_time import SlotTime
+from hpo.worker.slots import Slots
 from hpo.worker.stdio import StdioGuard
 from hpo.worker.steering import SteeringWatch, wait_while_paused
 from hpo.worker.study_runner import StudyRunner
-from hpo.worker.training_end import end_of_training
 from hpo.worker.trial_cache import TrialCache
+from hpo.worker.trial_ends import TrialEnds
 from hpo.worker.uploads import make_uploads
 from hpo.worker.watchdogs import Watchdogs
 
@@ -68,8 +68,7 @@ class Worker:
         self.options = options
         self.name = options.name
         self.study_file = experiment.study_file
-        self.trainer_entry = TRAINERS[self.study_file.trainer]
-        self.trainer: Trainer = build_trainer(self.trainer_entry, self.study_file, options)
+        self.trainer: Trainer = build_trainer(TRAINERS[self.study_file.trainer], self.study_file, options)
         self.cache = TrialCache(experiment.storage, auto_refresh=False)
         imported = persistently(lambda: imported_trials(experiment))
         self.runners = {
@@ -79,14 +78,10 @@ class Worker:
         self.folders = {
             study.study_id: CheckpointFolder(options.checkpoints, study.key) for study in experiment.studies
         }
-        self.running: dict[int, RunningTrial] = {}
-        self.num_started = 0
-        self.replacement: tuple[int, str] | None = None  # exit code and reason, once the process has to be replaced
-        self._charged_until = time.monotonic()
-        self.has_slots = self.trainer.capacity > 1
-        self.slot_time = SlotTime(lambda: getattr(self.trainer, "host_seconds", 0.0))
+        self.slots = Slots(self.trainer)
+        self.running = self.slots.running
         self.stdio = StdioGuard()
-        LOG_LINES.running = self._names_of_running
+        LOG_LINES.running = self.slots.names
         self.db_thread = DatabaseThread(self.cache)
         self.limits = Limits(self.study_file, experiment.storage.engine, self.db_thread)
         self.queue = ClaimQueue(
@@ -116,6 +111,9 @@ class Worker:
             self.saver.forget,
             self.uploads,
         )
+        self.epoch_ends = EpochEnds(experiment, self.cache, self.db_thread, self.runners, self.limits, self.saver)
+        held = (self.cache, self.db_thread, self.runners, self.slots, self.queue, self.saver, self.outcomes)
+        self.ends = TrialEnds(experiment, options, *held, self.uploads)
         self.watchdogs = Watchdogs(
             experiment, self.name, options.grace_seconds, options.launcher_pid, lambda: list(self.running)
         )
@@ -147,7 +145,10 @@ class Worker:
             try:
                 self._report()
                 code = self._train()
-                why = self.steering.reason if self.steering.halt else self.replacement[1] if self.replacement else why
+                if self.steering.halt:
+                    why = self.steering.reason
+                elif self.ends.replacement:
+                    why = self.ends.replacement[1]
                 return code
             except Interrupted:
                 why, is_asked = "its worker was asked to end", True
@@ -170,25 +171,25 @@ class Worker:
     def _train(self) -> int:
         while not self.queue.finished or self.running:
             self._prune_ordered()
-            if self._must_halt():
+            if self.steering.must_halt(has_running=bool(self.running)):
                 self._give_all_back(self.steering.reason)
                 return self.steering.exit_code
             self._fill_slots()
             if self.running:
                 events = self._advance()
-                self._refresh_for(events)
+                self.epoch_ends.read_others(events, self.running)
                 neighbours = len(self.running) > 1
                 for event in events:
                     self._handle(event, neighbours)
                 for trial, error in self.saver.errors():
                     if trial.trial_id in self.running:
-                        self._fail(trial, error)
+                        self.ends.fail(trial, error)
             elif not self.queue.finished:
                 time.sleep(0.2)
-            self._check_size()
-            if self.replacement is not None:
+            self.ends.check_size()
+            if self.ends.replacement is not None:
                 # What a trainer has leaked, or a device that is broken, is gone with its process only.
-                code, reason = self.replacement
+                code, reason = self.ends.replacement
                 self._give_all_back(reason)
                 return code
         self.db_thread.stop()
@@ -214,7 +215,7 @@ class Worker:
 
     def _fill_slots(self) -> None:
         """Starts trials in the free slots; claims the next one ahead of time if claiming is slow."""
-        free = 0 if self.steering.halt else self.trainer.capacity - len(self.running)
+        free = 0 if self.steering.halt else self.slots.num_free
         while free > 0 and (trial := self.queue.take(free)) is not None:
             free -= self._start(trial)
         has_next = bool(self.running) and not self.steering.halt
@@ -233,72 +234,37 @@ class Worker:
         if checkpoint is not None:
             trial.history = list(checkpoint.history)
             for epoch in range(1, len(trial.history) + 1):
-                if (value := self._reported(trial.history[:epoch])) is not None:
+                if (value := self.epoch_ends.reported(trial.history[:epoch])) is not None:
                     self.cache.set_trial_intermediate_value(claim.trial_id, epoch, value)
         self.cache.set_trial_user_attr(claim.trial_id, attributes.START_EPOCH, trial.run.start_epoch)
         if self.options.log is not None:
             self.cache.set_trial_user_attr(claim.trial_id, attributes.LOG, self.options.log)
         if trial.error is not None:
-            self._end_by_error(trial, trial.error)
+            self.ends.end_by_error(trial, trial.error)
             return False
         # If this trial ends its process, the record must show that it had begun: else it counts as claimed ahead.
         begun = self.db_thread.write()
         if claim.attempt:
             begun.exception()
-        trial.shared = self.num_started > 0
-        for other in self.running.values():
-            other.shared = True
-        self.num_started += 1
-        self._charge_time()
-        trial.started = time.monotonic()
-        after = f" again after epoch {trial.run.start_epoch}" if trial.run.start_epoch else ""
-        log.info("trial %d of %s begins%s", claim.number, trial.study.name, after)
-        self.slot_time.start(claim.trial_id)
-        self.running[claim.trial_id] = trial
         if claim.deadline is not None and self.study_file.budget.counts_gpus:
             self.limits.deadlines[claim.study_id] = claim.deadline
         if trial.optuna_trial is not None:
             trial.optuna_trial.changed = self.db_thread.write_soon
-        self.trainer.start(claim.trial_id, trial.config, trial.run)
+        self.slots.put(trial)
         return True
 
     def _advance(self) -> list[Event]:
         self._drop_lost()
         self.watchdogs.epoch_started = time.monotonic()
         try:
-            with steerable(), self.slot_time.computing():
+            with steerable(), self.slots.time.computing():
                 return self.trainer.advance()
         except Steered:
             return []  # the trial goes on from its checkpoint, or is pruned with what it has
         finally:
             self.watchdogs.epoch_started = math.inf
             self.stdio.restore()
-            self._charge_time()
-
-    def _charge_time(self) -> None:
-        """Shares the time since the last call among the running trials: their sum is never more than the clock's."""
-        now = time.monotonic()
-        if self.running:
-            share = (now - self._charged_until) / len(self.running)
-            for trial in self.running.values():
-                trial.worker_seconds += share
-        self._charged_until = now
-
-    def _refresh_for(self, events: list[Event]) -> None:
-        """Reads the other workers' trials once for all pruning decisions that these events ask for."""
-        study_ids = {
-            trial.claim.study_id
-            for event in events
-            if isinstance(event, EpochEnd) and not event.finished and event.may_prune
-            if (trial := self.running.get(event.key)) is not None  # type: ignore[call-overload]
-            if not trial.audited and self.runners[trial.claim.study_id].decides_at(event.epoch)
-        }
-        if study_ids:
-            self.db_thread.run(self._refresh, study_ids)
-
-    def _refresh(self, study_ids: set[int]) -> None:
-        for study_id in study_ids:
-            self.cache.refresh(study_id)
+            self.slots.charge_time()
 
     def _handle(self, event: Event, has_neighbours: bool) -> None:
         self._drop_lost()
@@ -307,156 +273,42 @@ class Worker:
             return
         trial.has_neighbours = has_neighbours
         if isinstance(event, EpochEnd):
-            self._end_epoch(trial, event)
+            self.ends.apply(trial, self.epoch_ends.judge(trial, event, len(self.running)))
         elif isinstance(event, Ended):
-            self._end_training(trial, event.metrics)
+            self.ends.apply(trial, self.epoch_ends.end_training(trial, event.metrics))
         elif isinstance(event, Evicted):
-            self._release(trial)
-            self.saver.flush([trial.trial_id])
-            self.outcomes.give_back(trial, event.reason)
+            self.ends.evicted(trial, event.reason)
         elif isinstance(event, Failed):
             if isinstance(event.error, TrainerError):
                 raise UsageError(str(event.error))  # the trainer's own mistake, which every trial would repeat
-            self._fail(trial, event.error)
-
-    def _end_epoch(self, trial: RunningTrial, event: EpochEnd) -> None:
-        """Report, prune or finish or go on from a checkpoint."""
-        try:
-            trial.history.append(checked_metrics(event.metrics, self.study_file.metric))
-        except TypeError as error:
-            self._fail(trial, error)
-            return
-        process_end.Progress.made = True
-        value = self._reported(trial.history)
-        if value is not None:
-            self.cache.set_trial_intermediate_value(trial.trial_id, event.epoch, value)
-        if value is not None and not math.isfinite(value):
-            self._finish(trial, TrialState.PRUNED, f"{self.study_file.metric} is {value} at epoch {event.epoch}")
-        elif event.finished:
-            self._end_training(trial)
-        elif (
-            value is not None
-            and event.may_prune
-            and self.runners[trial.claim.study_id].should_prune(trial, event.epoch, self.trainer_entry)
-        ):
-            reason = f"{self.study_file.pruner.name} at epoch {event.epoch}"
-            if self.runners[trial.claim.study_id].stops_early:
-                # It stopped for lack of progress of its own, which says nothing against it.
-                self._finish(trial, TrialState.COMPLETE, f"no more progress: {reason}")
-            else:
-                self._finish(trial, TrialState.PRUNED, reason)
-        elif self.limits.is_out_of_time(trial):
-            self._end_training(trial, reason=f"stopped after trial_timeout_seconds, at epoch {event.epoch}")
-        else:
-            if (unsaved := self.saver.offer(trial, event, len(self.running))) is not None:
-                self._fail(trial, unsaved)
-            elif self.limits.is_time_over(trial):
-                self._leave(trial)
-                self.saver.flush([trial.trial_id])
-                self.outcomes.give_back(trial, f"the time of the search is over, at epoch {event.epoch}")
-            elif not self.limits.has_epochs(trial, event.epoch):
-                self._leave(trial)
-                self.saver.flush([trial.trial_id])
-                self.outcomes.give_back(trial, f"the epochs of the search are given out, at epoch {event.epoch}")
-            self.db_thread.write()
-
-    def _end_training(self, trial: RunningTrial, final: Metrics | None = None, reason: str | None = None) -> None:
-        """The trainer has run to its end, or is ended before it for ``reason``."""
-        end = end_of_training(self.study_file, trial, final)
-        if isinstance(end, Exception):
-            self._fail(trial, end)
-            return
-        state, why = end
-        self._finish(trial, state, reason if state is TrialState.COMPLETE else why)
-
-    def _reported(self, history: list[dict[str, float]]) -> float | None:
-        """What the last epoch of ``history`` reports; None if it is an epoch without a report."""
-        nan_is_no_report = self.trainer_entry.nan_is_no_report
-        return reported_value(history, self.study_file.metric, nan_is_no_report=nan_is_no_report)
-
-    # What persons order.
-
-    def _must_halt(self) -> bool:
-        """Whether this worker has to end because the experiment is stopped or paused."""
-        halt = self.steering.halt
-        return halt is not None and not (halt.finish_running and self.running)
-
-    def _prune_ordered(self) -> None:
-        for trial_id, reason in self.steering.prunes.items():
-            if (trial := self.running.get(trial_id)) is not None and not self.cache.leases.is_lost(trial_id):
-                log.info("trial %d of %s was %s", trial.claim.number, trial.study.name, reason)
-                self._finish(trial, TrialState.PRUNED, reason)
-
-    def _names_of_running(self) -> list[str]:
-        """Such as ``tpe/0 #17``; also asked by other threads, while trials come and go."""
-        return [f"{t.study.sampler.label}/{t.study.repeat} #{t.claim.number}" for t in list(self.running.values())]
-
-    def _report(self) -> None:
-        self.reporter.report("trains" if self.running else "waits")
-
-    # How trials leave their slots.
-
-    def _finish(self, trial: RunningTrial, state: TrialState, reason: str | None = None) -> None:
-        self._leave(trial)
-        self.outcomes.conclude(trial, state, reason)
-        budget = self.study_file.budget
-        if budget.epochs is None and budget.time is None and not self.study_file.stop_at_target:
-            # The slot waits for a claim, and nothing waits for the result, which the cache shows already. A claim
-            # depends on this trial only if the budget is in epochs or in time, or if it may have reached the target.
-            self.queue.prefetch()
-        self.outcomes.finish(trial)
-        self.db_thread.submit(
-            tidy_folders,
-            self.cache,
-            self.runners[trial.claim.study_id],
-            self.options,
-            trial.claim.lineage,
-            self.uploads,
-        )
-
-    def _fail(self, trial: RunningTrial, error: BaseException) -> None:
-        self._leave(trial)
-        self._end_by_error(trial, error)
-
-    def _end_by_error(self, trial: RunningTrial, error: BaseException) -> None:
-        """Ends a trial that raised an error as the failure table says; notes if the worker has to end."""
-        failure = self.outcomes.end_by_error(trial, error)
-        if failure.ends_worker and self.replacement is None:
-            self.replacement = failure.exit_code, f"its worker is replaced: {failure.name}"
+            self.ends.fail(trial, event.error)
 
     def _drop_lost(self) -> None:
         """Drops the trials that another worker has; asks the database first if the last heartbeat is old."""
         if self.heartbeat.lease_may_be_lost:
             self.heartbeat.beat()
-        for trial in list(self.running.values()):
-            if self.cache.leases.is_lost(trial.trial_id):
-                number, name = trial.claim.number, trial.study.name
-                log.warning("trial %d of %s was given to another worker, or deleted; it is dropped", number, name)
-                self._leave(trial)
-                self.cache.untrack(trial.trial_id)
+        self.ends.drop_lost()
 
-    def _leave(self, trial: RunningTrial) -> None:
-        self.trainer.stop(trial.trial_id)
-        if trial.run is not None:
-            attach_log(trial.run)
-        self._release(trial)
+    # What persons order.
 
-    def _release(self, trial: RunningTrial) -> None:
-        self._charge_time()
-        del self.running[trial.trial_id]
-        slot_seconds = self.slot_time.end(trial.trial_id)
-        trial.slot_seconds = slot_seconds if self.has_slots else None
-        self.queue.slot_is_free()
+    def _prune_ordered(self) -> None:
+        for trial_id, reason in self.steering.prunes.items():
+            if (trial := self.running.get(trial_id)) is not None and not self.cache.leases.is_lost(trial_id):
+                log.info("trial %d of %s was %s", trial.claim.number, trial.study.name, reason)
+                self.ends.finish(trial, TrialState.PRUNED, reason)
+
+    def _report(self) -> None:
+        self.reporter.report("trains" if self.running else "waits")
 
     # The end.
 
     def _give_all_back(self, reason: str) -> None:
         """Queues everything again. After a device broke under several trials, each is then trained alone."""
-        self._charge_time()
+        self.slots.charge_time()
         if close := getattr(self.trainer, "close", None):
             close()  # before another worker may begin the trial: a program must not run twice in one folder
         self.saver.flush(list(self.running))
-        apart = self.replacement is not None and self.replacement[0] == failures.DEVICE_LOST.exit_code
+        apart = self.ends.replacement is not None and self.ends.replacement[0] == failures.DEVICE_LOST.exit_code
         self.outcomes.give_all_back(self.running.values(), reason, apart=apart)
 
     def _is_deleted(self) -> bool:
@@ -468,19 +320,6 @@ class Worker:
     def _sweep(self) -> None:
         if self.heartbeat.may_declare_others_dead:
             self.watchdogs.sweep()
-
-    def _check_size(self) -> None:
-        """Replaces a worker that has grown past its limit, in time: the trials go on from their checkpoints."""
-        limit = self.options.memory_limit_mb
-        if limit is None or self.replacement is not None or size_mb() <= limit:
-            return
-        self.replacement = EXIT_RESTART, "its worker grew past the memory limit"
-        if len(self.running) == 1 and self.num_started == 1:
-            # Nothing else has run here: a trial that grows past the limit at the same place again cannot go on.
-            trial = next(iter(self.running.values()))
-            self._leave(trial)
-            error = MemoryError(f"it grew past --memory-limit-mb {limit} alone in its process")
-            self.outcomes.fail(trial, failures.MEMORY_LIMIT, error)
 
 
 def run_worker(experiment: Experiment, options: WorkerOptions) -> int:
