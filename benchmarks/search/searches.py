@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import optuna
+import optuna.samplers._tpe._truncnorm as truncnorm
+import scipy.special  # type: ignore[import-untyped]
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
@@ -29,6 +31,10 @@ from hpo.trainers.registry import TRAINERS
 from hpo.worker.running_trial import RunningTrial
 from hpo.worker.study_runner import StudyRunner
 from hpo.worker.trial_cache import TrialCache
+
+# Optuna's own function is called number by number, and is two thirds of what a draw of TPE costs. Both sides have this
+# one, which agrees with it to the last digits.
+truncnorm._log_ndtr = scipy.special.log_ndtr
 
 TRIAL_SECONDS = 600.0
 """What a trial is taken to have cost its worker, for ``auto``: the seconds of a table rule out a Gaussian process."""

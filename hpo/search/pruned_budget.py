@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from hpo.search.pruner_registry import AshaOptions, HyperbandOptions, PrunerSpec, num_brackets
 
 REPEATS = 100
+QUICK_REPEATS = 5
+"""Where a worker begins, which is not to wait."""
+
 MOST_TRIALS = 200
 """With more trials than this, the others are taken to train what these do on average."""
 
@@ -40,6 +43,22 @@ def expected(spec: PrunerSpec, trials: int, max_epochs: int) -> Expected | None:
     runs = [_simulated(brackets, counted, max_epochs, random.Random(seed)) for seed in range(REPEATS)]
     factor = trials / counted
     return Expected(factor * statistics.fmean(e for e, _ in runs), factor * statistics.fmean(c for _, c in runs))
+
+
+def trials_for(spec: PrunerSpec, epochs: int, max_epochs: int) -> int | None:
+    """About how many trials of ``max_epochs`` a budget of ``epochs`` comes to; None as for :func:`expected`.
+
+    The more trials there are the less each takes, as the pruner's first ones are judged by few others.
+    """
+    brackets = _brackets(spec, max_epochs)
+    if brackets is None:
+        return None
+    trials = max(1, epochs // max_epochs)
+    for _ in range(3):
+        counted = min(trials, MOST_TRIALS)
+        runs = [_simulated(brackets, counted, max_epochs, random.Random(seed))[0] for seed in range(QUICK_REPEATS)]
+        trials = max(1, int(epochs * counted / statistics.fmean(runs)))
+    return trials
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from hpo.database import claims
 from hpo.database.claims import Claim
 from hpo.experiment.experiment import Experiment
+from hpo.search.pruned_budget import trials_for
 from hpo.search.sampler_registry import SamplerSpec
 from hpo.studyfile.model import StudyFile
 from hpo.worker.db_thread import DatabaseThread
@@ -121,5 +122,11 @@ def _most_running(study_file: StudyFile, sampler: SamplerSpec) -> int:
     budget = study_file.budget_for(sampler)
     if budget.trials is None and budget.epochs is None:
         return 2**31  # how many there will be is not known
-    trials = budget.trials or (budget.epochs or 0) // (study_file.max_epochs() or 1)
-    return max(1, trials // claims.LEARNING_SHARE)
+    if budget.trials is not None:
+        return max(1, budget.trials // claims.LEARNING_SHARE)
+    epochs, max_epochs = budget.epochs or 0, study_file.max_epochs() or 1
+    whole = epochs // max_epochs
+    # Most trials of some pruners end early. Until their average is known each reserves a whole training, so half of the
+    # budget is left for other workers.
+    expected = min(trials_for(study_file.pruner, epochs, max_epochs) or whole, claims.LEARNING_SHARE * whole // 2)
+    return max(1, expected // claims.LEARNING_SHARE)

@@ -24,17 +24,23 @@ from tests.integration.trials_support import wait_until
 from tests.unit.study_files import study as study_table
 
 
-@pytest.fixture
-def queue(storage: Storage) -> Iterator[ClaimQueue]:
-    """The queue of a worker that holds nothing, on an experiment of 12 TPE trials."""
+@contextlib.contextmanager
+def queue_of(storage: Storage, capacity: int = 1, **changes: object) -> Iterator[ClaimQueue]:
+    """The queue of a worker that holds nothing, on an experiment of 12 TPE trials but for ``changes``."""
     space = {"lr": {"low": 1e-3, "high": 1.0, "log": True}}
-    table = study_table(samplers=["tpe"], pruner="none", budget={"trials": 12}, space=space)
+    table = study_table(**{"samplers": ["tpe"], "pruner": "none", "budget": {"trials": 12}, "space": space, **changes})
     experiment, _ = create_experiment(storage, parse_study_file(table, "study.toml"))
     view = TrialCache(storage, auto_refresh=False)
     runners = {study.study_id: StudyRunner(view, experiment.study_file, study) for study in experiment.studies}
     db_thread = DatabaseThread(view)
-    yield ClaimQueue(experiment, runners, db_thread, "here:1", list)
+    yield ClaimQueue(experiment, runners, db_thread, "here:1", list, capacity)
     db_thread.stop()
+
+
+@pytest.fixture
+def queue(storage: Storage) -> Iterator[ClaimQueue]:
+    with queue_of(storage) as queue:
+        yield queue
 
 
 @contextlib.contextmanager
@@ -94,3 +100,22 @@ def test_what_was_claimed_before_the_database_went_away_is_not_forgotten(storage
     assert taken is not None
     trials = storage.get_all_trials(taken.claim.study_id)
     assert [(trial.number, trial.state) for trial in trials] == [(0, TrialState.RUNNING)]
+
+
+@pytest.mark.parametrize(
+    ("pruner", "budget", "at_once"),
+    [
+        ("none", {"trials": 12}, 3),
+        ("median", {"epochs": 96}, 3),
+        ({"name": "asha", "min_epochs": 1}, {"epochs": 96}, 6),
+    ],
+    ids=["trials", "epochs", "epochs under ASHA"],
+)
+def test_a_pack_begins_a_quarter_of_the_trials_that_the_budget_comes_to(
+    storage: Storage, pruner: object, budget: object, at_once: int
+) -> None:
+    """96 epochs of 8 are 12 whole trainings, and under ASHA some 40 trials: a quarter, but half of the epochs."""
+    with queue_of(storage, 64, pruner=pruner, budget=budget) as queue:
+        first = queue.take(64)
+    assert first is not None
+    assert len(storage.get_all_trials(first.claim.study_id)) == at_once

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from hpo.search.context import SearchContext
-from hpo.search.pruned_budget import expected
+from hpo.search.pruned_budget import expected, trials_for
 from hpo.search.pruner_registry import PRUNERS, PrunerSpec, build_pruner
 from hpo.search.space import Space
 
@@ -54,3 +54,13 @@ def test_many_trials_and_other_pruners() -> None:
     assert many.epochs == pytest.approx(10 * few.epochs)
     assert expected(spec("median"), 20, 27) is None
     assert expected(PrunerSpec(), 20, 27) is None
+
+
+@pytest.mark.parametrize("epochs", [27, 360, 540, 5400])
+def test_the_trials_of_a_budget_come_to_it(epochs: int) -> None:
+    trials = trials_for(spec("asha"), epochs, 27)
+    assert trials is not None
+    found = expected(spec("asha"), trials, 27)
+    assert found is not None
+    assert found.epochs == pytest.approx(epochs, rel=0.25)
+    assert trials_for(spec("median"), epochs, 27) is None
