@@ -16,7 +16,6 @@ from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import Split, load_split
 from hpo.trainers.classifier.datasets import Part
 from hpo.trainers.classifier.packed.dropout import DropoutMasks
-from hpo.trainers.classifier.packed.evaluate import evaluate_slots
 from hpo.trainers.classifier.packed.host_copies import HostCopies
 from hpo.trainers.classifier.packed.slot import Slot
 from hpo.trainers.classifier.packed.step import PackedStep, StepFeatures
@@ -164,7 +163,7 @@ class Pack:
         }
         for part, (name, chosen) in parts.items():
             if chosen:
-                results = evaluate_slots(self.step.network, [ended[i].position for i in chosen], self._split(part))
+                results = self.step.evaluate(part, self._split(part), [ended[i].position for i in chosen])
                 for i, (loss, accuracy) in zip(chosen, results, strict=True):
                     metrics[i] |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
         events = []

@@ -1,9 +1,11 @@
 """One update of the trials of a pack: the tensors that were allocated for its slots, and what a step computes on them.
 
 A dynamic step computes the slots that hold trials. A static one computes all slots, and was captured when it was made
-(`graph`), so that a refill changes numbers and never shapes.
+(`graph`), so that a refill changes numbers and never shapes. If few trials are left for long, a second step is captured
+that computes a part of the slots.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,17 +15,27 @@ from torch import Tensor
 
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import Split
+from hpo.trainers.classifier.datasets import Part
 from hpo.trainers.classifier.packed.direct import DirectStep
 from hpo.trainers.classifier.packed.dropout import MASKS, DropoutMasks
+from hpo.trainers.classifier.packed.evaluate import CapturedEvaluation, evaluate_slots
 from hpo.trainers.classifier.packed.graph import CapturedStep, capture
 from hpo.trainers.classifier.packed.layers import ForwardState
 from hpo.trainers.classifier.packed.losses import cross_entropy
+from hpo.trainers.classifier.packed.memory import is_out_of_memory
 from hpo.trainers.classifier.packed.network import PackedNetwork
 from hpo.trainers.classifier.packed.optimizers import PACKED_OPTIMIZERS, add_l1, norms
 from hpo.trainers.classifier.packed.shape import ROWS
 from hpo.trainers.classifier.packed.slot import Slot
 from hpo.trainers.classifier.packed.tables import HYPER, Tables
 from hpo.trainers.classifier.precision import Precision
+
+log = logging.getLogger("hpo")
+
+FEW = 4
+"""A static step for a FEWth of the slots is captured once that is enough for their trials."""
+FEW_STEPS = 256
+"""How many steps in a row it must have been enough: a capture costs some, and trials may still be coming."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +90,41 @@ class PackedStep:
         self._x = train.x.flatten(1) if self.network.is_features and not template.augment else train.x
         self._y = train.y
         self._viewed: dict[int, tuple[list[Tensor], list[Tensor]]] = {}
-        self._captured: CapturedStep | None = None
-        if static:
-            step = partial(self._step, capacity, template.batch_size, masked=True, with_norms=True)
-            self._captured = capture(step, self.stacks(), device)
+        self.evaluations: dict[Part, CapturedEvaluation] = {}
+        self._device, self._batch = device, template.batch_size
+        self._captured: CapturedStep | None = self._capture(capacity) if static else None
+        # Another number of slots may take other kernels, and so have other bits.
+        self._few = 0 if template.deterministic or not static else capacity // FEW
+        self._captured_few: CapturedStep | None = None
+        self._steps_of_few = 0
+
+    def _capture(self, num_slots: int) -> CapturedStep:
+        step = partial(self._step, num_slots, self._batch, masked=True, with_norms=True)
+        return capture(step, self.stacks(), self._device)
+
+    def _captured_for(self, num_slots: int, count: int) -> CapturedStep | None:
+        """The captured step for the first slots, of which ``count`` updates are wanted; None for a dynamic step."""
+        if num_slots > self._few:
+            self._steps_of_few = 0
+            return self._captured
+        if self._captured_few is None and self._steps_of_few >= FEW_STEPS:
+            try:
+                self._captured_few = self._capture(self._few)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._few = 0
+                log.info("no memory for a second graph: all slots are computed for the last trials")
+        self._steps_of_few += count
+        return self._captured_few or self._captured
+
+    def evaluate(self, part: Part, split: Split, positions: list[int]) -> list[tuple[float, float]]:
+        """Mean loss and accuracy of the slots at ``positions``; in a static pack in a graph for each ``part``."""
+        if self._captured is None:
+            return evaluate_slots(self.network, positions, split)
+        if part not in self.evaluations:
+            self.evaluations[part] = CapturedEvaluation(self.network, split, self._device)
+        return self.evaluations[part].run(positions)
 
     def run(self, slots: Sequence[Slot], count: int) -> None:
         """``count`` updates of ``slots``, which are the first ones."""
@@ -91,13 +134,14 @@ class PackedStep:
         num_full = min(slot.num_full for slot in slots) if same_size else 0
         strides = {(slot.step, slot.stride) for slot in slots}
         dropping = [slot for slot in slots if slot.config.dropout]
+        captured = self._captured_for(num_slots, count)
         for ahead in range(count):
             for slot in dropping:
                 self.masks.draw(slot, ahead)
-            if self._captured is not None:
+            if captured is not None:
                 # An error of the device shows at the next wait for it; until then the weights are in doubt.
                 self.unsafe = True
-                self._captured.replay()
+                captured.replay()
                 self.unsafe = False
             else:
                 with_norms = any((step + ahead) % stride == 0 for step, stride in strides)

@@ -27,6 +27,9 @@ log = logging.getLogger("hpo")
 TURN_STEPS = 64
 """Most steps of a pack before another one has its turn."""
 
+IDLE_PACKS = 4
+"""Static packs without a trial that are kept for the next trial of their kind: a capture takes longer than an epoch."""
+
 
 @dataclass
 class PackOrSingle:
@@ -80,8 +83,8 @@ class PackedTrainer:
             began = time.perf_counter()
             events += self.place()
             self.host_seconds += time.perf_counter() - began
-            self._parts = [part for part in self._parts if part.trials]
-            if not self._parts:
+            self._drop_empty()
+            if not self._busy_parts():
                 break
             events += self._turns(self._next_parts())
         for event in events:
@@ -105,12 +108,21 @@ class PackedTrainer:
             part.trials -= 1
         return part
 
+    def _busy_parts(self) -> list[PackOrSingle]:
+        return [part for part in self._parts if part.trials]
+
+    def _drop_empty(self) -> None:
+        """Drops the parts without trials; of static packs all but the newest ones."""
+        idle = [part for part in self._parts if not part.trials and part.pack is not None and self._is_static]
+        kept = idle[-IDLE_PACKS:]
+        self._parts = [part for part in self._parts if part.trials or part in kept]
+
     # Where trials are.
 
     @property
     def packs(self) -> list[Pack]:
         """The packs that hold trials."""
-        return [part.pack for part in self._parts if part.pack is not None]
+        return [part.pack for part in self._busy_parts() if part.pack is not None]
 
     def place(self) -> list[Event]:
         """Gives every waiting trial its part; the trials that cannot be placed have failed or leave."""
@@ -120,6 +132,8 @@ class PackedTrainer:
         for number, (key, config, run) in enumerate(waiting):
             try:
                 part = self._part_for(key, config, run, templates.get(key))
+                if not part.trials:  # what it has not used while it was empty is no claim to turns
+                    part.spent = max(part.spent, min((m.spent for m in self._busy_parts()), default=0.0))
                 self._placed[key] = part
                 part.trials += 1
             except Exception as error:
@@ -144,7 +158,7 @@ class PackedTrainer:
         fitting = [m for m in self._parts if m.pack is not None and shape.holds(m.pack.template, config)]
         if least is None:
             return fitting
-        neighbours = len(self._placed) / max(1, len(self._parts))
+        neighbours = len(self._placed) / max(1, len(self._busy_parts()))
         return [m for m in fitting if m.pack is not None and placing.pays(m.pack.template, least, neighbours)]
 
     def _part_for(
@@ -184,7 +198,7 @@ class PackedTrainer:
     def _new_part(self, pack: Pack | None) -> PackOrSingle:
         part = PackOrSingle(pack, min((m.spent for m in self._parts), default=0.0))
         self._parts.append(part)
-        if len(self._parts) > 4 and len(self._parts) > len(self._placed) // 4:
+        if len(self._busy_parts()) > 3 and len(self._busy_parts()) >= len(self._placed) // 4:
             self._say_once(
                 "the search space splits the trials into many small packs (trials of one pack share network, optimizer "
                 "and normalization, and are of similar size), so packing gains less"
@@ -195,7 +209,7 @@ class PackedTrainer:
 
     def _next_parts(self) -> list[PackOrSingle]:
         """Whose turn it is: those that have had the least time, one for each thread of which a pack uses one."""
-        parts = sorted(self._parts, key=lambda part: part.spent)
+        parts = sorted(self._busy_parts(), key=lambda part: part.spent)
         if self._device_type != "cpu" or parts[0].pack is None or parts[0].pack.threads > 1:
             return parts[:1]
         return [part for part in parts if part.pack is not None and part.pack.threads == 1][: self.options.threads]
@@ -219,7 +233,12 @@ class PackedTrainer:
         try:
             if part.pack is None:
                 return self._turn_single(), None
-            return list(part.pack.advance(TURN_STEPS if len(self._parts) > 1 else 1 << 30)), None
+            if len(self._busy_parts()) == 1:
+                return list(part.pack.advance(1 << 30)), None
+            events = list(part.pack.advance(TURN_STEPS))
+            if self._device_type == "cuda":
+                torch.cuda.synchronize(self.options.device)  # else the next pack's time would be this one's
+            return events, None
         except Exception as error:
             return [], error
         finally:
@@ -261,6 +280,7 @@ class PackedTrainer:
         if len(held) == 1:
             self._parts = []
             return [Failed(held[0], error)]
+        self._parts = self._busy_parts()
         self.capacity = max(1, min(self.capacity // 2, len(held) - 1))
         given_up: list[Hashable] = [] if part is None else self._lost(part)
         if part is None:

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from hpo.trainers.classifier.config import ClassifierConfig
-from hpo.trainers.classifier.packed import shape
+from hpo.trainers.classifier.packed import evaluate, shape
+from hpo.trainers.classifier.packed import step as packed_step
+from hpo.trainers.classifier.packed.evaluate import BATCH_IMAGES
 from hpo.trainers.classifier.packed.graph import CaptureError, RecordedStep, capture
 from hpo.trainers.classifier.packed.memory import is_out_of_memory
 from hpo.trainers.classifier.packed.pack import Pack
 from hpo.trainers.classifier.packed.trainer import PackedTrainer
 from hpo.trainers.protocol import BuildOptions, Run
-from tests.unit.packed_support import alone, assert_same, configuration, packed
+from tests.unit.packed_support import alone, assert_same, configuration, packed, run_all
 from tests.unit.trainers.classifier.packed.test_same import CNN, MLPS, OTHERS, SQUEEZE
 
 CASES: dict[str, dict[str, object]] = {
@@ -125,6 +127,59 @@ def test_that_meta_would_find_it() -> None:
     for step in (values.sum().item, values.nonzero, lambda: values[values > 0]):
         with pytest.raises((RuntimeError, NotImplementedError)):
             RecordedStep(step)  # type: ignore[arg-type]
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("values", [{}, CNN], ids=["mlp", "cnn"])
+    def test_a_captured_evaluation_is_that_of_any_slots(
+        self, values: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Groups of two of five slots, of which the last is not full, and batches of which the last is not whole."""
+        config = configuration(**values, precision="fp64", val_size=77)
+        pack = Pack(shape.padded(config), 5, Run(), threads=1, static=True)
+        for key in range(5):
+            pack.add(key, config, Run(seed=key))
+        split = pack._split("val")
+        monkeypatch.setitem(BATCH_IMAGES, "features", 30)
+        monkeypatch.setitem(BATCH_IMAGES, "images", 30)
+        monkeypatch.setattr(evaluate, "_most_slots", lambda *_: 2)
+        captured = evaluate.CapturedEvaluation(pack.step.network, split, pack.device)
+        for positions in ([4, 0, 2], [1], [0, 1, 2, 3, 4]):
+            for mine, other in zip(
+                captured.run(positions), evaluate.evaluate_slots(pack.step.network, positions, split), strict=True
+            ):
+                assert mine == pytest.approx(other, rel=1e-12)
+
+    def test_it_runs_on_meta(self) -> None:
+        for values in ({}, {"batch_norm": True}, CNN, SQUEEZE):
+            pack = Pack(shape.padded(configuration(**values)), 3, Run(device="meta"), threads=1, static=True)
+            evaluate.CapturedEvaluation(pack.step.network, pack._split("val"), pack.device)
+
+
+def test_few_trials_get_a_step_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of eight trials goes on: from a number of steps on two slots are computed in place of eight."""
+    monkeypatch.setattr(packed_step, "FEW_STEPS", 15)
+    configs = [configuration(epochs=5 if index == 6 else 1, precision="fp64", dropout=0.1) for index in range(8)]
+    trainer = PackedTrainer(BuildOptions(threads=1, configs=tuple(configs[:1])), 8, static=True)
+    ours, _ = run_all(trainer, configs)
+    theirs, _ = alone(configs)
+    assert_same(ours[6], theirs[6], 1e-9)
+    (part,) = trainer._parts  # it is kept for the next trial of its kind
+    assert part.pack is not None
+    assert part.pack.step._captured_few is not None
+    captured = part.pack.step._captured
+    again = {index: configuration(epochs=2, precision="fp64") for index in range(8)}
+    ours, _ = run_all(trainer, list(again.values()))
+    theirs, _ = alone(list(again.values()))
+    for index in range(8):
+        assert_same(ours[index], theirs[index], 1e-9)
+    assert trainer._parts == [part]
+    assert part.pack.step._captured is captured
+
+
+def test_reproducible_bits_take_one_step_alone() -> None:
+    pack = Pack(shape.padded(configuration(deterministic=True)), 8, Run(), threads=1, static=True)
+    assert pack.step._few == 0
 
 
 class TestCapacity:
