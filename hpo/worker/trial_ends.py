@@ -5,7 +5,7 @@ asked for, and the worker is replaced if the failure table demands it.
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from optuna.trial import TrialState
 
@@ -103,9 +103,9 @@ class TrialEnds:
         self._queue.slot_is_free()
         self._give_back(trial, reason)
 
-    def drop_lost(self) -> None:
-        """Drops the trials that another worker has."""
-        for trial in list(self._slots.running.values()):
+    def drop_lost(self, trials: Sequence[RunningTrial]) -> None:
+        """Drops those of the running ``trials`` that another worker has."""
+        for trial in trials:
             if self._cache.leases.is_lost(trial.trial_id):
                 number, name = trial.claim.number, trial.study.name
                 log.warning("trial %d of %s was given to another worker, or deleted; it is dropped", number, name)

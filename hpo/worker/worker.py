@@ -10,6 +10,7 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Sequence
 
 from optuna.trial import TrialState
 
@@ -254,7 +255,7 @@ class Worker:
         return True
 
     def _advance(self) -> list[Event]:
-        self._drop_lost()
+        self._drop_lost(list(self.running.values()))
         self.watchdogs.epoch_started = time.monotonic()
         try:
             with steerable(), self.slots.time.computing():
@@ -267,9 +268,10 @@ class Worker:
             self.slots.charge_time()
 
     def _handle(self, event: Event, has_neighbours: bool) -> None:
-        self._drop_lost()
-        trial = self.running.get(event.key)  # type: ignore[call-overload]
-        if trial is None:
+        trial: RunningTrial | None = self.running.get(event.key)  # type: ignore[call-overload]
+        if trial is not None:
+            self._drop_lost([trial])
+        if trial is None or trial.trial_id not in self.running:
             return
         trial.has_neighbours = has_neighbours
         if isinstance(event, EpochEnd):
@@ -283,11 +285,11 @@ class Worker:
                 raise UsageError(str(event.error))  # the trainer's own mistake, which every trial would repeat
             self.ends.fail(trial, event.error)
 
-    def _drop_lost(self) -> None:
-        """Drops the trials that another worker has; asks the database first if the last heartbeat is old."""
+    def _drop_lost(self, trials: Sequence[RunningTrial]) -> None:
+        """Drops those that another worker has; asks the database first if the last heartbeat is old."""
         if self.heartbeat.lease_may_be_lost:
             self.heartbeat.beat()
-        self.ends.drop_lost()
+        self.ends.drop_lost(trials)
 
     # What persons order.
 

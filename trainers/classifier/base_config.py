@@ -33,6 +33,11 @@ class BaseConfig(Config):
     deterministic: bool = Field(
         False, description="on a GPU only kernels that give the same bits again; slower; CPUs always do"
     )
+    compiled: bool = Field(
+        False,
+        description="torch.compile makes kernels for the network, one trial at a time; a worker's first epoch includes "
+        "the time that it takes",
+    )
     evaluate_train: bool = Field(False, description="also yield loss and accuracy over the whole training set")
 
     optimizer: str = "sgd"

@@ -117,13 +117,22 @@ def _build_classifier(options: BuildOptions) -> Trainer:
         from hpo.trainers.classifier.packed.probe import choose
 
         slots, threads = choose(options)
-    if slots != 1:
+    if slots != 1 or _is_graphed(options):
         from hpo.trainers.classifier.packed.trainer import PackedTrainer
 
         return PackedTrainer(options, slots)
     from hpo.trainers.classifier.training import ClassifierTrainer
 
     return ClassifierTrainer(dataclasses.replace(options, threads=threads))
+
+
+def _is_graphed(options: BuildOptions) -> bool:
+    """Whether a trial alone is a pack of one: on a GPU, if all are packable. Its step is then one launch, a graph's."""
+    if not options.device.startswith("cuda") or not options.configs:
+        return False
+    from hpo.trainers.classifier.packed.shape import why_not
+
+    return all(why_not(config) is None for config in options.configs)
 
 
 def _modules() -> list[str]:

@@ -91,6 +91,7 @@ class Training:
         self.train = self._split("train")
         self.val = self._split("val")
         self.network = new_network(config, run.seed, run.device, self.precision)
+        self._call: Any = torch.compile(self.network) if config.compiled else self.network
         self.parameters = list(self.network.parameters())
         self.optimizer = build_optimizer(self.parameters, config)
         self.epochs_done = run.start_epoch
@@ -190,7 +191,7 @@ class Training:
     def _loss(self, x: Tensor, y: Tensor) -> Tensor:
         autocast = self.precision.autocast
         with torch.autocast(x.device.type, autocast or torch.bfloat16, enabled=autocast is not None):
-            logits: Tensor = self.network(x)
+            logits: Tensor = self._call(x)
         if autocast is not None:
             logits = logits.float()
         return functional.cross_entropy(logits, y, label_smoothing=self.config.label_smoothing)

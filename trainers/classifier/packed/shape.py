@@ -36,6 +36,8 @@ def why_not(config: ClassifierConfig) -> str | None:
         return f"network {config.network!r} has no packed form"
     if config.optimizer not in PACKED_OPTIMIZERS:
         return f"optimizer {config.optimizer!r} has no packed form"
+    if config.compiled:
+        return "compiled = true"
     return _why_not_packed(agreed(config))
 
 

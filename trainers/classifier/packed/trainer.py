@@ -147,8 +147,8 @@ class PackedTrainer:
         """The template of a new pack for each trial that no pack is good enough for."""
         new = [
             (key, config)
-            for key, config, _ in waiting
-            if shape.why_not(config) is None and not self._fitting(config, least=config)
+            for key, config, run in waiting
+            if shape.why_not(config) is None and run.observe is None and not self._fitting(config, least=config)
         ]
         groups = placing.groups([config for _, config in new])
         return {new[index][0]: group.template for group in groups for index in group.members}
@@ -168,6 +168,7 @@ class PackedTrainer:
         reason = shape.why_not(config)
         if reason is not None:
             self._say_once(f"{reason}: such trials train one at a time")
+        if reason is not None or run.observe is not None:  # a network of its own can be observed only
             self._unpackable.append((key, config, run))
             return next((m for m in self._parts if m.pack is None), None) or self._new_part(None)
         if template is None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 
+from hpo.trainers.classifier import entry
 from hpo.trainers.classifier.packed import shape
 from hpo.trainers.classifier.packed.probe import choose
 from hpo.trainers.classifier.packed.trainer import PackedTrainer
@@ -170,10 +171,10 @@ class TestShape:
 class TestChoice:
     def test_slots_decide_which_trainer_is_built(self) -> None:
         load_trainers([])
-        entry = TRAINERS["classifier"]
-        assert entry.max_slots is None
-        assert isinstance(entry.build(BuildOptions(slots=1)), ClassifierTrainer)
-        built = entry.build(BuildOptions(slots=5))
+        row = TRAINERS["classifier"]
+        assert row.max_slots is None
+        assert isinstance(row.build(BuildOptions(slots=1)), ClassifierTrainer)
+        built = row.build(BuildOptions(slots=5))
         assert isinstance(built, PackedTrainer)
         assert built.capacity == 5
 
@@ -192,6 +193,23 @@ class TestChoice:
         assert 1 in rates
         assert slots in rates
         assert all(rates[slots] * 1.26 > rate for rate in rates.values())
+
+    def test_a_trial_alone_on_a_gpu_is_a_pack_of_one(self) -> None:
+        mlp, resnet = configuration(), configuration(network="resnet18", dataset="cifar10")
+        for device, configs, expected in (
+            ("cuda:0", (mlp,), True),
+            ("cuda:0", (mlp, resnet), False),
+            ("cuda:0", (mlp.model_copy(update={"compiled": True}),), False),
+            ("cuda:0", (), False),
+            ("cpu", (mlp,), False),
+        ):
+            assert entry._is_graphed(BuildOptions(device, 1, configs=configs)) == expected
+
+    def test_an_observed_trial_has_a_network_of_its_own(self) -> None:
+        config, seen = configuration(epochs=1), list[object]()
+        curves, _ = packed([config], 1, runs={0: Run(seed=0, observe=seen.append)})
+        assert len(seen) == 11  # before the first of 10 steps and after each
+        assert curves == alone([config])[0]
 
     @pytest.mark.parametrize("slots", [0, -1])
     def test_slots_below_1(self, slots: int) -> None:
