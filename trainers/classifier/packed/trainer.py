@@ -236,7 +236,7 @@ class PackedTrainer:
                 return self._turn_single(), None
             if len(self._busy_parts()) == 1:
                 return list(part.pack.advance(1 << 30)), None
-            events = list(part.pack.advance(TURN_STEPS))
+            events: list[Event] = list(part.pack.advance(TURN_STEPS))
             if self._device_type == "cuda":
                 torch.cuda.synchronize(self.options.device)  # else the next pack's time would be this one's
             return events, None
