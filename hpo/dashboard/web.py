@@ -25,9 +25,16 @@ def page(template: str, access: Access, **values: Any) -> str:
 def templates() -> Any:
     """The templates with the filters that only our pages have: ``duration`` of seconds, ``moment`` of a timestamp."""
     made = environment()
-    made.filters["duration"] = lambda seconds: "–" if seconds is None else format_seconds(seconds)
+    made.filters["duration"] = duration
     made.filters["moment"] = moment
     return made
+
+
+def duration(seconds: float | None) -> str:
+    """A duration; below ten seconds with two digits, so that quick trials differ. A dash for None."""
+    if seconds is None:
+        return "–"
+    return f"{seconds:.2g} s" if 0 < seconds < 9.95 else format_seconds(seconds)
 
 
 def moment(timestamp: float | None) -> str:

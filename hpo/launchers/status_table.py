@@ -29,7 +29,9 @@ def status_table(status: dict[str, Any], *, verbose: bool = False, most_rows: in
 
     With ``most_rows``, what does not fit is left out, finished ones first, and counted in the last row.
     """
-    table = Table(title=Text(status["experiment"]), title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=Text(status["experiment"]), title_justify="left", box=None, pad_edge=False, collapse_padding=True
+    )
     by_sampler: dict[str, list[dict[str, Any]]] = {}
     for study in status["studies"]:
         by_sampler.setdefault(study["sampler"], []).append(study)
