@@ -26,7 +26,7 @@ SAMPLERS = ("random", "tpe", "cmaes")
 TRIALS = 30
 LENGTHS = (12, 30)
 SHIFT = 2.0
-PART = 40
+PART = 20
 """Searches after which the pool's file is written."""
 
 

@@ -53,7 +53,10 @@ def _lists_like_ranges(study_file: StudyFile) -> list[str]:
         if not isinstance(parameter, Categorical) or len(parameter.choices) != 2 or parameter.grid is not None:
             continue
         low, high = parameter.choices
-        if not (isinstance(low, float) and isinstance(high, float) and is_number(low) and low < high):
+        if not (is_number(low) and is_number(high) and low < high):
+            continue
+        # Two whole numbers are mostly meant as such; from a negative one to a positive one they hardly are.
+        if not (isinstance(low, float) and isinstance(high, float)) and not low < 0 < high:
             continue
         if study_file.fields.literals(name) is None:
             notes.append(

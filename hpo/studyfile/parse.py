@@ -60,6 +60,7 @@ class _Reader:
         data = split_objectives(data, self.mistakes)
         self.table: dict[str, Any] = {}
         self.wrong: set[str] = set()
+        self._unsound: set[str] = set()  # parameters whose entries have mistakes
         for key, value in data.items():
             if key in StudyFile.own_keys():
                 self.table[key] = value
@@ -202,7 +203,7 @@ class _Reader:
         others = list(fixed) if isinstance(fixed, Mapping) else []
         for values in first if isinstance(first, list) else ():
             others += list(values) if isinstance(values, Mapping) else []
-        names = list(dict.fromkeys([*searched, *others]))
+        names = list(dict.fromkeys([*searched, *others, *sorted(self._unsound)]))
         trainer = None if self.entry is None else self.entry.name
         before = len(self.mistakes)
         keys = read_program(self.table, trainer, searched, names, self.mistakes)
@@ -219,6 +220,7 @@ class _Reader:
         parameters, unsound = (
             read_space(table, self.fields, self.mistakes) if isinstance(table, Mapping) else ({}, set())
         )
+        self._unsound = unsound
         fixed = {}
         if isinstance(self.table.get("fixed", {}), Mapping):
             self._read("fixed", lambda: read_fixed(self.table.get("fixed", {}), self.fields, self.mistakes))

@@ -72,11 +72,10 @@ def _read(entry: Entry, fields: ConfigFields, mistakes: Mistakes) -> Parameter |
     if isinstance(raw, list):
         raw = {"choices": raw}
     if not isinstance(raw, Mapping):
-        mistakes.add(
-            entry.at(),
-            f"{shown(raw)} is no range; expected a list of choices or a table with low and high "
-            "(a single value belongs in [fixed])",
-        )
+        expected = "expected a list of choices or a table with low and high (a single value belongs in [fixed])"
+        if isinstance(raw, str) and (instead := hints.instead_of_text(entry.name, raw)) is not None:
+            expected = instead
+        mistakes.add(entry.at(), f"{shown(raw)} is no range; {expected}")
     elif (instead := hints.instead_of_entry(entry.name, raw)) is not None:
         mistakes.add(entry.at(), instead)
     elif "choices" in raw:

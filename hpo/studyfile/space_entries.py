@@ -57,7 +57,7 @@ def read_entries(
 
 def _is_group(raw: Any, field: ConfigField, fields: ConfigFields) -> bool:
     """Whether an entry is no parameter but a table of the parameters below its name."""
-    if not isinstance(raw, Mapping) or not raw:
+    if not isinstance(raw, Mapping) or not raw or hints.is_function(raw):
         return False
     if isinstance(fields, OpenFields):
         return all(isinstance(value, list | Mapping) for value in raw.values()) and not raw.keys() & hints.LISTS

@@ -22,6 +22,20 @@ LR = {"low": 1e-3, "high": 1.0}
         ({"values": [0.1, 0.2]}, "values: no key of a parameter; write lr = { choices = [0.1, 0.2] }"),
         ({"low": 0.1, "high": 1, "type": "float"}, "type: no key of a parameter; write lr = { low = 0.1, high = 1 }"),
         ({"low": 0.1, "high": 1, "scale": "log"}, "write lr = { low = 0.1, high = 1, log = true }"),
+        ({"low": 1, "high": 5, "int": True}, "int: no key of a parameter; write lr = { low = 1, high = 5 }"),
+        ({"value": 3}, "a single value is not searched; write lr = 3 in [fixed]"),
+        (
+            {"loguniform": [0.001, 0.1]},
+            "loguniform: no key of a parameter; write lr = { low = 0.001, high = 0.1, log = true }",
+        ),
+        ({"quniform": [0, 1, 0.25]}, "write lr = { low = 0, high = 1, step = 0.25 }"),
+        ({"randint": [1, 10]}, "write lr = { low = 1, high = 9 }"),
+        ({"range": [0.1, 1]}, "write lr = { low = 0.1, high = 1 }"),
+        ({"choice": [0.1, 1]}, "write lr = { choices = [0.1, 1] }"),
+        ("tune.loguniform(1e-3, 0.1)", "is no range; write lr = { low = 0.001, high = 0.1, log = true }"),
+        ("tune.choice([0.1, 0.2])", "is no range; write lr = { choices = [0.1, 0.2] }"),
+        ("0.1..1", "is no range; write lr = { low = 0.1, high = 1 }"),
+        ("often", "expected a list of choices or a table with low and high (a single value belongs in [fixed])"),
     ],
 )
 def test_entries_of_other_tools(entry, expected):
@@ -47,6 +61,12 @@ def test_entries_of_other_tools(entry, expected):
         ({"n_trials": 30}, "n_trials: unknown name; write budget = { trials = 30 }"),
         ({"search_space": {}}, "search_space: unknown name; write [space], a table with an entry for each parameter"),
         ({"sampler": "tpe"}, 'sampler: unknown name; write samplers = ["tpe"]'),
+        ({"sampler": "TPE"}, 'sampler: unknown name; write samplers = ["tpe"]'),
+        ({"parallel": 4}, "parallel: unknown name; write the option --workers of hpo launch"),
+        (
+            {"n_startup_trials": 5},
+            'n_startup_trials: unknown name; write samplers = [{ name = "tpe", n_startup_trials = 5 }]',
+        ),
         ({"study_name": "x"}, 'study_name: unknown name; write name = "x"'),
         ({"n_jobs": 4}, "n_jobs: unknown name; write the option --workers of hpo launch"),
     ],
