@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 from hpo.search.pruned_budget import expected
-from hpo.search.space import Categorical, is_number
+from hpo.search.space import Categorical
 from hpo.studyfile.config_fields import OpenFields
 from hpo.studyfile.config_tree import can_refuse
 from hpo.studyfile.model import StudyFile
@@ -53,7 +53,7 @@ def _lists_like_ranges(study_file: StudyFile) -> list[str]:
         if not isinstance(parameter, Categorical) or len(parameter.choices) != 2 or parameter.grid is not None:
             continue
         low, high = parameter.choices
-        if not (is_number(low) and is_number(high) and low < high):
+        if isinstance(low, bool | str | None) or isinstance(high, bool | str | None) or not low < high:
             continue
         # Two whole numbers are mostly meant as such; from a negative one to a positive one they hardly are.
         if not (isinstance(low, float) and isinstance(high, float)) and not low < 0 < high:
