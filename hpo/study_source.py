@@ -14,7 +14,7 @@ from typing import Any
 from hpo.errors import StudyFileError, UsageError, near_miss
 from hpo.launchers.registry import all_options
 from hpo.settings import Settings
-from hpo.studyfile.load import load_study_file, parse_study_file
+from hpo.studyfile.load import parse_study_file, read_table
 from hpo.studyfile.model import StudyFile
 from hpo.studyfile.objective import with_objective
 from hpo.trainers.functions import SUFFIX, register_function, spec_for_workers
@@ -29,7 +29,7 @@ SHORT = {"trials": "budget", "sampler": "samplers"}
 """Arguments that say a study file's key in fewer words."""
 KEYS = frozenset({*StudyFile.own_keys(), *SHORT} - {"trainer", "provenance"})
 """The study file's keys that may be given as arguments with an objective or a function."""
-OVERRIDES = {"gpus_per_trial": 64, "repeats": 10_000}
+OVERRIDES = {"gpus_per_trial": 64, "repeats": 10_000, "seeds_per_trial": 100}
 """Those that may be given beside a study file too, and override it -> the largest number."""
 
 OF_OPTUNA = {
@@ -85,31 +85,32 @@ def _parsed(study: Source, given: dict[str, Any]) -> StudyFile:
             raise UsageError(f"name the function beside the script, such as {study}:objective")
         names = ", ".join(name for name in given if name in others)
         raise UsageError(f"{names} can be given with an objective or a function alone; the study file says it itself")
-    parsed = _without_keys(study)
     overridden = {name: value for name, value in given.items() if name in OVERRIDES}
     for name, most in OVERRIDES.items():
         number = overridden.get(name, 1)
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= most:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} must be a whole number from 1 to {most}, not {number!r}")
-    return parsed.model_copy(update=overridden)
-
-
-def _without_keys(study: str | Path | Mapping[str, Any] | StudyFile) -> StudyFile:
     if isinstance(study, StudyFile):
-        return study
+        given = {"seeds_per_trial": None} if overridden.get("seeds_per_trial") == 1 else {}
+        return study.model_copy(update={**overridden, **given})
+    content, path, source = _table(study)
+    return parse_study_file(with_objective({**content, **overridden}, path), source)
+
+
+def _table(study: str | Path | Mapping[str, Any]) -> tuple[dict[str, Any], Path, str]:
+    """The unchecked table of a study file, where it lies, and what messages call it."""
     if isinstance(study, Mapping):
         content = dict(study)
         if callable(content.get("trainer")):
             content["trainer"] = register_function(content["trainer"]).name
-        return parse_study_file(with_objective(content, Path("a dict")), "the dict")
+        return content, Path("a dict"), "the dict"
     if isinstance(study, str) and ("\n" in study or ("=" in study and not Path(study).exists())):
         try:
-            content = tomllib.loads(study)
+            return tomllib.loads(study), Path("a text"), "the text"
         except ValueError as error:
             raise StudyFileError("the text", [f"not TOML: {error}"]) from None
-        return parse_study_file(with_objective(content, Path("a text")), "the text")
-    return load_study_file(study)
+    return read_table(study), Path(study), str(study)
 
 
 def _from_keys(entry: TrainerEntry, given: dict[str, Any]) -> StudyFile:

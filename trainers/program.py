@@ -71,6 +71,11 @@ class ProgramTrainer:
             raise RuntimeError("the slot is taken")
         self._trial = _Trial(key, config, run, self._options, self._threads, self._guard)
 
+    def begin(self) -> None:
+        """Starts the program of a trial now, and not with the next :meth:`advance`; raises what that would yield."""
+        if self._trial is not None:
+            self._trial.begin()
+
     def advance(self) -> list[Event]:
         if self._trial is None:
             return []
@@ -129,8 +134,8 @@ class _Trial:
 
     def advance(self) -> list[Event]:
         """Waits for the next epochs or the end of the program."""
-        if self._process is None:
-            self._process = self._begin()
+        self.begin()
+        assert self._process is not None
         events: list[Event] = []
         while not events:
             self._process.wait(POLL_SECONDS)
@@ -167,7 +172,10 @@ class _Trial:
             self._log.write(process.read())
             process.end()
 
-    def _begin(self) -> ProcessGroup:
+    def begin(self) -> None:
+        """Starts the program, if it is not started. Raises ProgramError if it cannot be."""
+        if self._process is not None:
+            return
         run = self._run
         self._files.checkpoints.mkdir(parents=True, exist_ok=True)
         self._files.stop.unlink(missing_ok=True)
@@ -182,7 +190,7 @@ class _Trial:
         self._log.write(f"[hpo] trial {run.trial}, attempt {run.attempt}: {command}\n".encode())
         try:
             earlier = run.folder if run.attempt else None
-            return ProcessGroup(
+            self._process = ProcessGroup(
                 self._guard, command, program_environment(run, self._files, self._threads), cwd, earlier
             )
         except OSError as error:

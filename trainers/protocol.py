@@ -60,6 +60,8 @@ class Run:
         seed_libraries, work_in_folder: as in the study file (``work_in = "trial"`` makes the latter true).
         metric: name of the study's metric, or the first of two.
         second_metric: name of the second one; None if there is one.
+        seeds: the seeds of all trainings of the trial, of which ``seed`` is the first; training code sees its own one
+            only, as ``seed``.
         optuna_trial: for an Optuna objective, the trial of the search that it gets; None in ``hpo train``.
     """
 
@@ -86,9 +88,11 @@ class Run:
     metric: str = "value"
     second_metric: str | None = None
     optuna_trial: Any = None
+    seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.devices = self.devices or (self.device,)
+        self.seeds = self.seeds or (self.seed,)
 
     @property
     def folder(self) -> Path:
@@ -197,7 +201,8 @@ class Trainer(Protocol):
     ``capacity`` may fall while training (out of memory); it never rises.
     """
 
-    capacity: int
+    @property
+    def capacity(self) -> int: ...
 
     def start(self, key: Hashable, config: Any, run: Run) -> None:
         """Puts a configuration into a free slot. What goes wrong in it comes out of ``advance`` as Failed."""

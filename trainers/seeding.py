@@ -25,6 +25,16 @@ def seed_libraries(seed: int) -> None:
         sys.meta_path.insert(0, _SeedAtImport())
 
 
+def seed_at_import() -> int:
+    """The seed that a library gets that is imported now."""
+    return _SeedAtImport.seed
+
+
+def set_seed_at_import(seed: int) -> None:
+    """Sets the seed that a library gets that is imported later."""
+    _SeedAtImport.seed = seed
+
+
 def _seed(name: str, module: Any, seed: int) -> None:
     if name == "numpy" and hasattr(module, "random"):
         module.random.seed(seed % 2**32)

@@ -6,6 +6,7 @@ A trial starts with seeded generators; what it changes of the rest is put back, 
 import contextlib
 import os
 
+from hpo.trainers.process_state import restore_environment
 from hpo.trainers.protocol import Run
 from hpo.trainers.seeding import seed_libraries
 
@@ -29,10 +30,4 @@ class Surroundings:
         if self._folder is not None:
             with contextlib.suppress(OSError):
                 os.chdir(self._folder)
-        if dict(os.environ) == self._environment:
-            return
-        for name in os.environ.keys() - self._environment.keys():
-            del os.environ[name]
-        for name, value in self._environment.items():
-            if os.environ.get(name) != value:
-                os.environ[name] = value
+        restore_environment(self._environment)

@@ -52,6 +52,27 @@ class TrialLog:
         os.replace(aside, self.path)
 
 
+def seed_folder(folder: Path, index: int) -> Path:
+    """The folder of one of the seeds of a trial whose folder is ``folder``: the first seed has that one itself."""
+    return folder / f"seed-{index}" if index else folder
+
+
+def whole_log(folder: Path) -> bytes | None:
+    """The log of a trial, with those of its further seeds after it; None if there is none."""
+    parts, index = [], 0
+    while index == 0 or seed_folder(folder, index).is_dir():
+        try:
+            data = (seed_folder(folder, index) / LOG_NAME).read_bytes()
+        except OSError:
+            data = b""
+        if data:
+            parts.append((index, data))
+        index += 1
+    if index == 1:
+        return parts[0][1] if parts else None
+    return b"\n".join(f"[hpo] seed {number}\n".encode() + data for number, data in parts) if parts else None
+
+
 def _note(num_bytes: int) -> bytes:
     return f"\n… {num_bytes} bytes left out …\n".encode()
 

@@ -85,6 +85,15 @@ def launch(
             show_default="the study file's, or 1",
         ),
     ] = None,
+    seeds_per_trial: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds-per-trial",
+            envvar="HPO_SEEDS_PER_TRIAL",
+            help="Trainings of a trial, each with a seed of its own; its value is their mean.",
+            show_default="the study file's, or 1",
+        ),
+    ] = None,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
     trials: Annotated[
@@ -160,6 +169,7 @@ def launch(
                 "metric": metric,
                 "seed": seed,
                 "gpus_per_trial": gpus_per_trial,
+                "seeds_per_trial": seeds_per_trial,
             }
             loaded = api.launch_with(
                 study_file,

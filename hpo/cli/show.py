@@ -36,10 +36,13 @@ def show_trial(
     value = "" if found["value"] is None else f", {found['metric']} {found['value']:.6g}"
     show(f"trial {found['trial']} of {found['experiment']}: {found['state']}{value}")
     took = "" if found["seconds"] is None else f" in {format_seconds(found['seconds'])}"
+    of_seeds = ", ".join("not finite" if value is None else f"{value:.6g}" for value in found["seed_values"])
+    spread = "" if found["std"] is None else f" (standard deviation {found['std']:.3g})"
     lines = {
         "reason": found["reason"],
-        "epochs": f"{found['epochs']}{took}",
-        "seed": found["seed"],
+        "epochs": f"{found['epochs']}{_of_seeds(found)}{took}",
+        "seed": found["seed"] if len(found["seeds"]) < 2 else ", ".join(map(str, found["seeds"])),
+        "over seeds": f"{of_seeds}{spread}" if of_seeds else None,
         "drawn by": found["drawn_by"],
         "worker": found["worker"],
         "trained on": ", ".join(f"{k} {v}" for k, v in found["trained_on"].items() if v is not None) or None,
@@ -74,6 +77,11 @@ def show_trial(
     elif folder["problem"]:
         show(f"folder: {printable(folder['problem'])}")
     show(f"log:  {command_for(settings, 'logs', experiment, found['trial'])}")
+
+
+def _of_seeds(found: dict[str, Any]) -> str:
+    num_seeds = len(found["seeds"])
+    return f", {found['epochs'] // num_seeds} of each of {num_seeds} seeds" if num_seeds > 1 else ""
 
 
 def printable(text: Any) -> str:

@@ -14,7 +14,7 @@ from hpo.compare.notes import record_notes, standing_notes
 from hpo.compare.pairs import Pair, compare_pairs
 from hpo.compare.pareto import METRIC, Pareto, note, pareto_of
 from hpo.compare.records import AXES, CURVE_AXES, Axis, StudyRecord
-from hpo.compare.spending import Cost, Noise, cost, noise_within, pooled_spread
+from hpo.compare.spending import Cost, Noise, cost, noise_floor
 from hpo.compare.stats import CONFIDENCE
 from hpo.compare.summary import Summary, finite, summarize
 from hpo.errors import ExperimentError
@@ -82,7 +82,7 @@ class Comparison:
 def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFIDENCE) -> Comparison:
     """Compares the samplers of one experiment.
 
-    Where best configurations have been trained again with fresh seeds, the noise floor comes from those.
+    The noise floor is that of :func:`hpo.compare.spending.noise_floor`.
 
     Raises:
         ExperimentError: for no studies, or studies that optimize different things or search different spaces.
@@ -102,8 +102,11 @@ def compare_studies(studies: Sequence[StudyRecord], *, confidence: float = CONFI
     again = [finite(study.retrained["validation"]) for study in studies if study.retrained]
     noise = None  # is known for a metric, not for a hypervolume
     if not has_front:
-        noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(
-            [replace(o, study_id=index) for index, study in enumerate(studies) for o in study.outcomes()], maximize
+        noise = noise_floor(
+            again,
+            [replace(o, study_id=index) for index, study in enumerate(studies) for o in study.outcomes()],
+            maximize,
+            int(first.study_file.get("seeds_per_trial") or 1),
         )
     target = first.study_file.get("target")
     samplers = {}

@@ -24,6 +24,7 @@ from hpo.database.storage import Storage
 from hpo.database.study_budget import read_budgets
 from hpo.errors import StorageError
 from hpo.experiment import stored
+from hpo.experiment.results import numbers
 from hpo.experiment.status import STATES, Counts, count_trials
 
 Token = tuple[Any, ...]
@@ -263,6 +264,7 @@ def trial_record(trial: FrozenTrial, lineage: int, attempt: int) -> TrialRecord:
         log=attrs.get(attributes.LOG),
         audited=attrs.get(attributes.AUDITED),
         seed=attrs.get(attributes.SEED),
+        seed_values=numbers(attrs.get(attributes.SEED_VALUES)),
         start_from=attrs.get(attributes.START) or {},
         trial_id=trial._trial_id,
     )

@@ -53,6 +53,7 @@ class TrialRecord:
         audited: the epoch after which it would have been pruned, had it not been continued for the audit.
         seed: the training seed, or None.
         start_from: where its configuration comes from, if it was taken from elsewhere (:mod:`hpo.experiment.starts`).
+        seed_values: the values with its seeds, whose mean its value is; () if one seed trained it.
         trial_id: the storage's own identity, or None.
     """
 
@@ -81,6 +82,7 @@ class TrialRecord:
     audited: int | None = None
     seed: int | None = None
     start_from: Mapping[str, Any] = field(default_factory=dict)
+    seed_values: tuple[float, ...] = ()
     trial_id: int | None = None
 
     @property
@@ -161,7 +163,14 @@ class StudyRecord:
         """Its candidates for the best configuration."""
         return [
             Outcome(
-                t.trial_id or 0, self.study_id or 0, t.number, t.value, self._configuration_key(t), t.seed, t.second
+                t.trial_id or 0,
+                self.study_id or 0,
+                t.number,
+                t.value,
+                self._configuration_key(t),
+                t.seed,
+                t.second,
+                t.seed_values,
             )
             for t in self.last_attempts()
             if t.state == "complete" and t.value is not None and not t.violates

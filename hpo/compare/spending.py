@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -130,6 +130,32 @@ def pooled_spread(groups: Iterable[Sequence[float]], source: str) -> Noise | Non
         return None
     squares = sum(float(((group - group.mean()) ** 2).sum()) for group in repeated)
     return Noise(math.sqrt(squares / freedom), freedom, len(repeated), source)
+
+
+def noise_floor(
+    again: Iterable[Sequence[float]], outcomes: Sequence[Outcome], maximize: bool, num_seeds: int = 1
+) -> Noise | None:
+    """The noise floor of the values that are compared, from the best source that there is.
+
+    That is: best configurations trained ``again`` with fresh seeds, the seeds of the trials themselves, configurations
+    that several trials trained. ``num_seeds`` is that of a trial, whose value is their mean: the standard deviation of
+    a mean of n independent values is that of one, divided by the square root of n.
+    """
+    if num_seeds < 2:
+        return pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(
+            outcomes, maximize
+        )
+    of_mean = f"of a mean of {num_seeds} seeds"
+    single = pooled_spread(again, f"best configurations trained again with fresh seeds, {of_mean}")
+    single = single or _noise_of_seeds(outcomes, maximize, f"the seeds of the better half of the trials, {of_mean}")
+    return None if single is None else replace(single, spread=single.spread / math.sqrt(num_seeds))
+
+
+def _noise_of_seeds(outcomes: Sequence[Outcome], maximize: bool, source: str) -> Noise | None:
+    sign = -1.0 if maximize else 1.0
+    several = [outcome for outcome in outcomes if len(outcome.seed_values) > 1]
+    several.sort(key=lambda outcome: sign * outcome.value)
+    return pooled_spread([o.seed_values for o in several[: max(1, len(several) // 2)]], source)
 
 
 def noise_within(outcomes: Sequence[Outcome], maximize: bool) -> Noise | None:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from hpo.compare.load import StudyEntry
 from hpo.compare.notes import standing_notes
 from hpo.compare.pairs import Pair, compare_pairs, headline
-from hpo.compare.spending import Noise, noise_within, pooled_spread
+from hpo.compare.spending import Noise, noise_floor
 from hpo.compare.summary import Summary, finite, summarize
 from hpo.dashboard.pareto_rows import NOTE, hypervolumes
 from hpo.dashboard.sparkline import Sparkline, sparklines
@@ -139,9 +139,8 @@ def overview(engine: sa.Engine, name: str, entries: Sequence[StudyEntry]) -> Ove
     again = [finite(kept["validation"]) for e in entries if (kept := e.attrs.get(attributes.RETRAINED))]
     noise = None  # is known for a metric, not for a hypervolume
     if volumes is None:
-        noise = pooled_spread(again, "best configurations trained again with fresh seeds") or noise_within(
-            [o for entry in entries for o in entry.ended.outcomes], maximize
-        )
+        outcomes = [o for entry in entries for o in entry.ended.outcomes]
+        noise = noise_floor(again, outcomes, maximize, int(study_file.get("seeds_per_trial") or 1))
     pairs = compare_pairs(finals, upwards, noise)
     sign = -1.0 if maximize else 1.0
     return Overview(

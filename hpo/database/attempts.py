@@ -36,7 +36,8 @@ class Attempt:
 
 REACHED = """
 SELECT greatest(
-  coalesce((SELECT max(step) FROM trial_intermediate_values WHERE trial_id = :t), 0),
+  coalesce((SELECT max(step) FROM trial_intermediate_values WHERE trial_id = :t), 0)
+    * (SELECT seeds FROM hpo_studies WHERE study_id = :s),
   coalesce((SELECT max(CAST(value_json AS integer)) FROM trial_user_attributes
             WHERE trial_id = :t AND key = ANY(:k)), 0))
 """
@@ -47,7 +48,8 @@ def read_attempt(connection: sa.Connection, trial_id: int) -> Attempt:
     columns = "study_id, lineage, attempt, failures, error, progress, draw, apart, reserved"
     row = execute(connection, f"SELECT {columns} FROM hpo_trials WHERE trial_id = :t", t=trial_id).one()
     keys = [attributes.START_EPOCH, attributes.EPOCHS]
-    values = [trial_id, *row, execute(connection, REACHED, t=trial_id, k=keys).scalar_one()]
+    reached = execute(connection, REACHED, t=trial_id, s=row.study_id, k=keys).scalar_one()
+    values = [trial_id, *row, reached]
     return Attempt(*values)
 
 

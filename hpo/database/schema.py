@@ -46,6 +46,7 @@ ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS gpus integer; -- of a trial, wh
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS halt text; -- a person has it 'paused' or 'stopped'; null: neither
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS stops integer NOT NULL DEFAULT 0; -- how often it was stopped
 ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS finish_running boolean NOT NULL DEFAULT false; -- before it halts
+ALTER TABLE hpo_studies ADD COLUMN IF NOT EXISTS seeds integer NOT NULL DEFAULT 1; -- trainings of a trial, all counted
 ALTER TABLE hpo_trials ADD COLUMN IF NOT EXISTS prune text; -- why a person has it pruned; null: nobody has
 CREATE TABLE IF NOT EXISTS hpo_steering ( -- what persons have done to an experiment, in order
     steering_id serial PRIMARY KEY,
@@ -77,14 +78,14 @@ CREATE TABLE IF NOT EXISTS hpo_imported (
 CREATE INDEX IF NOT EXISTS hpo_active_trials ON trials (study_id) WHERE state IN ('RUNNING', 'WAITING');
 """
 
-NUM_ADDED_COLUMNS = 18
+NUM_ADDED_COLUMNS = 19
 MISSING_COLUMNS = """
 SELECT count(*) < :added FROM information_schema.columns
 WHERE table_schema = ANY(current_schemas(false)) AND (
   table_name = 'hpo_trials' AND column_name IN ('progress', 'draw', 'infeasible', 'apart', 'reserved', 'prune')
   OR table_name = 'hpo_studies' AND column_name IN (
     'stop_at', 'maximize', 'reached', 'num_seconds', 'seconds_spent', 'seen_at', 'timed_trials', 'timed_seconds',
-    'gpus', 'halt', 'stops', 'finish_running'))
+    'gpus', 'halt', 'stops', 'finish_running', 'seeds'))
 """
 
 

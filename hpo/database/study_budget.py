@@ -42,6 +42,7 @@ class StudyBudget:
         gpus: GPUs of a trial, if their time counts.
         rate: seconds of the budget that pass in a second now.
         running_seconds: for how long its running trials have run, in all.
+        seeds: trainings of a trial, which end their epochs together; all their epochs count.
         halt: ``"paused"`` or ``"stopped"`` if a person has it so: then nothing is claimed.
     """
 
@@ -64,6 +65,7 @@ class StudyBudget:
     rate: float = field(default=1.0, compare=False)
     running_seconds: float = field(default=0.0, compare=False)
     halt: str | None = None
+    seeds: int = 1
 
     @property
     def units(self) -> dict[str, float]:
@@ -118,7 +120,7 @@ class StudyBudget:
         spare = SPARE_TRAININGS + SPARE_FOR_EACH * self.running
         if self.mean_epochs is None or self.epochs_left < spare * self.epochs_per_trial:
             return self.epochs_per_trial
-        return min(self.epochs_per_trial, max(1, math.ceil(self.mean_epochs)))
+        return min(self.epochs_per_trial, self.seeds * max(1, math.ceil(self.mean_epochs / self.seeds)))
 
     @property
     def has_capacity(self) -> bool:
@@ -181,7 +183,7 @@ SELECT s.study_id, s.num_lineages, s.num_epochs, s.epochs_per_trial, s.next_line
   coalesce(min({NEEDED}) FILTER (WHERE t.state = 'WAITING' AND h.trial_id IS NOT NULL), 0),
   s.gpus, CAST({search_clock.RATE} AS float8),
   CAST(coalesce(sum(extract(epoch FROM now() AT TIME ZONE 'UTC' - t.datetime_start))
-    FILTER (WHERE t.state = 'RUNNING' AND h.trial_id IS NOT NULL AND s.gpus IS NOT NULL), 0) AS float8), s.halt
+    FILTER (WHERE t.state = 'RUNNING' AND h.trial_id IS NOT NULL AND s.gpus IS NOT NULL), 0) AS float8), s.halt, s.seeds
 FROM hpo_studies s LEFT JOIN trials t ON t.study_id = s.study_id AND t.state IN ('RUNNING', 'WAITING')
 LEFT JOIN hpo_trials h ON h.trial_id = t.trial_id
 LEFT JOIN trial_heartbeats b ON b.trial_id = t.trial_id AND s.num_seconds IS NOT NULL
@@ -211,6 +213,7 @@ def set_budget(
     num_epochs: int | None,
     epochs_per_trial: int,
     *,
+    seeds: int = 1,
     num_seconds: float | None = None,
     gpus: int | None = None,
     stop_at: float | None = None,
@@ -218,6 +221,7 @@ def set_budget(
 ) -> None:
     """Writes a study's budget, or a larger one over it; may be repeated.
 
+    ``epochs_per_trial``: over all ``seeds`` of a trial, which train as many epochs each.
     ``gpus``: GPUs of a trial, whose time is counted; None for that of the clock.
     ``stop_at``: the value that ends the search as soon as a complete trial has it, at least or at most.
     """
@@ -225,15 +229,16 @@ def set_budget(
         connection,
         """
         INSERT INTO hpo_studies (
-            study_id, num_lineages, num_epochs, epochs_per_trial, num_seconds, gpus, stop_at, maximize)
-        VALUES (:s, :n, :e, :p, :seconds, :gpus, :stop_at, :maximize)
-        ON CONFLICT (study_id) DO UPDATE SET num_lineages = :n, num_epochs = :e, epochs_per_trial = :p,
+            study_id, num_lineages, num_epochs, epochs_per_trial, seeds, num_seconds, gpus, stop_at, maximize)
+        VALUES (:s, :n, :e, :p, :seeds, :seconds, :gpus, :stop_at, :maximize)
+        ON CONFLICT (study_id) DO UPDATE SET num_lineages = :n, num_epochs = :e, epochs_per_trial = :p, seeds = :seeds,
             num_seconds = :seconds, gpus = :gpus, stop_at = :stop_at, maximize = :maximize
         """,
         s=study_id,
         n=num_lineages,
         e=num_epochs,
         p=epochs_per_trial,
+        seeds=seeds,
         seconds=num_seconds,
         gpus=gpus,
         stop_at=stop_at,

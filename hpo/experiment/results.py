@@ -29,7 +29,7 @@ from hpo.search.objectives import Objective, pareto_front
 @dataclass(frozen=True)
 class Outcome:
     """A COMPLETE trial that counts; ``config_key`` is equal for equal configurations, whatever their seeds, ``second``
-    the value of the second objective."""
+    the value of the second objective, ``seed_values`` those of its seeds if its value is the mean over several."""
 
     trial_id: int
     study_id: int
@@ -38,6 +38,7 @@ class Outcome:
     config_key: str
     seed: int | None = None
     second: float | None = None
+    seed_values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ SELECT t.trial_id, t.study_id, t.number, v.value,
   coalesce((SELECT md5(value_json) FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :given),
     (SELECT md5(value_json) FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :config),
     t.trial_id::text),
-  (SELECT value_json FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :seed), w.value
+  (SELECT value_json FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :seed), w.value,
+  (SELECT value_json FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND key = :seed_values)
 FROM unnest(CAST(:study_ids AS int[]), CAST(:after AS int[])) AS wanted (study_id, after)
 JOIN trials t ON t.study_id = wanted.study_id AND t.trial_id > wanted.after
 JOIN hpo_trials h USING (trial_id) JOIN trial_values v USING (trial_id)
@@ -129,12 +131,28 @@ def outcomes(
             "given": attributes.GIVEN,
             "config": attributes.CONFIG,
             "seed": attributes.SEED,
+            "seed_values": attributes.SEED_VALUES,
         },
     )
     return [
-        Outcome(trial_id, study_id, number, value, key, None if seed is None else json.loads(seed), second)
-        for trial_id, study_id, number, value, key, seed, second in rows
+        Outcome(
+            trial_id,
+            study_id,
+            number,
+            value,
+            key,
+            None if seed is None else json.loads(seed),
+            second,
+            () if of_seeds is None else numbers(json.loads(of_seeds)),
+        )
+        for trial_id, study_id, number, value, key, seed, second, of_seeds in rows
     ]
+
+
+def numbers(values: Any) -> tuple[float, ...]:
+    """The finite numbers of a list of the database; () for anything else."""
+    found = [v for v in values if isinstance(v, int | float)] if isinstance(values, list) else []
+    return tuple(float(value) for value in found if math.isfinite(value))
 
 
 def given_of(content: Mapping[str, Any], attrs: Mapping[str, Any]) -> dict[str, Any]:

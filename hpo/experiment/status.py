@@ -51,9 +51,9 @@ SELECT t.study_id, t.state::text,
 FROM trials t LEFT JOIN hpo_trials h USING (trial_id) WHERE t.study_id = ANY(:study_ids) GROUP BY 1, 2, 3
 """
 ACTIVE_EPOCHS = """
-SELECT t.study_id, count(*) FROM trials t JOIN hpo_trials h USING (trial_id)
-JOIN trial_intermediate_values v USING (trial_id)
-WHERE t.study_id = ANY(:study_ids) AND t.state IN ('RUNNING', 'WAITING') GROUP BY 1
+SELECT t.study_id, count(*) * s.seeds FROM trials t JOIN hpo_trials h USING (trial_id)
+JOIN trial_intermediate_values v USING (trial_id) JOIN hpo_studies s ON s.study_id = t.study_id
+WHERE t.study_id = ANY(:study_ids) AND t.state IN ('RUNNING', 'WAITING') GROUP BY t.study_id, s.seeds
 """
 SECONDS = """
 SELECT h.study_id,

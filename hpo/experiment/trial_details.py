@@ -4,6 +4,7 @@
 """
 
 import json
+import statistics
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,10 +12,12 @@ from optuna.trial import FrozenTrial
 
 from hpo.database import attributes
 from hpo.experiment.experiment import Experiment
+from hpo.experiment.results import numbers
 from hpo.experiment.trial_list import STATES, TrialTable, Wanted
 from hpo.experiment.trial_log import named_trial
 from hpo.files.artifacts import PREFIX, is_artifact_id
 from hpo.files.kept_folders import KeptFolder
+from hpo.search.seeds import seeds_of_trial
 from hpo.settings import Settings
 
 ATTEMPTS = """
@@ -37,6 +40,7 @@ def trial_details(experiment: Experiment, trial: str) -> dict[str, Any]:
     listed = {row.trial_id: row for row in every.rows_of([*ids, trial_id])}
     held = experiment.storage.get_trial(trial_id)
     row, attrs = listed[trial_id], held.user_attrs
+    num_seeds = int(experiment.content.get("seeds_per_trial") or 1)
     return {
         "experiment": experiment.name,
         "trial": row.name,
@@ -55,6 +59,9 @@ def trial_details(experiment: Experiment, trial: str) -> dict[str, Any]:
         "params": row.params,
         "config": attrs.get(attributes.CONFIG) or row.params,
         "seed": attrs.get(attributes.SEED),
+        "seeds": list(seeds_of_trial(seed, num_seeds)) if isinstance(seed := attrs.get(attributes.SEED), int) else [],
+        "seed_values": of_seeds if isinstance(of_seeds := attrs.get(attributes.SEED_VALUES), list) else [],
+        "std": None if len(finite := numbers(of_seeds)) < 2 else statistics.stdev(finite),
         "metrics": attrs.get(attributes.METRICS) or {},
         "drawn_by": attrs.get(attributes.DRAWN_BY),
         "epochs": row.epochs,

@@ -42,7 +42,8 @@ STATE = """CASE WHEN h.trial_id IS NULL AND t.state = 'WAITING' THEN 'waiting' W
 NUMBER = """(SELECT CASE WHEN a.value_json ~ '^-?[0-9]+([.][0-9]+)?(e[-+]?[0-9]+)?$'
   THEN CAST(a.value_json AS float8) END FROM trial_user_attributes a WHERE a.trial_id = t.trial_id AND a.key = '{}')"""
 EPOCHS = f"""coalesce({NUMBER.format(attributes.EPOCHS)},
-  (SELECT max(step) FROM trial_intermediate_values i WHERE i.trial_id = t.trial_id), 0)"""
+  (SELECT max(step) FROM trial_intermediate_values i WHERE i.trial_id = t.trial_id)
+    * coalesce((SELECT seeds FROM hpo_studies s WHERE s.study_id = t.study_id), 1), 0)"""
 TIME = f"""coalesce({NUMBER.format(attributes.SECONDS)}, CASE WHEN t.state = 'RUNNING'
   THEN CAST(extract(epoch FROM now() AT TIME ZONE 'UTC' - t.datetime_start) AS float8) END)"""
 VALUE = "CASE WHEN v.value_type = 'FINITE' THEN v.value END"

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import sqlalchemy as sa
 from optuna.artifacts.exceptions import ArtifactNotFound
@@ -19,7 +20,7 @@ from hpo.files.artifacts import PREFIX, ArtifactFolder
 from hpo.files.kept_folders import folder_copies
 from hpo.files.trial_folders import TrialFolders
 from hpo.settings import Settings
-from hpo.trainers.trial_log import LOG_NAME
+from hpo.trainers.trial_log import LOG_NAME, whole_log
 
 
 def trial_log(experiment: Experiment, trial: str, settings: Settings) -> bytes:
@@ -52,8 +53,8 @@ def _log_of(held: FrozenTrial, study_key: str, settings: Settings) -> bytes | No
     lineage = held.user_attrs.get(attributes.LINEAGE)
     in_folder: list[Callable[[], bytes]] = []
     if isinstance(lineage, int):
-        path = TrialFolders(settings.checkpoints, settings.home_path, study_key).of(lineage) / LOG_NAME
-        in_folder.append(path.read_bytes)
+        folder = TrialFolders(settings.checkpoints, settings.home_path, study_key).of(lineage)
+        in_folder.append(functools.partial(_in_folder, folder))
         if (copies := folder_copies(settings.checkpoints, study_key)) is not None:
             in_folder.append(lambda: copies.read(lineage, LOG_NAME))
     store = ArtifactFolder(*settings.artifact_places)
@@ -64,6 +65,12 @@ def _log_of(held: FrozenTrial, study_key: str, settings: Settings) -> bytes | No
         with contextlib.suppress(FileNotFoundError, ArtifactNotFound):
             return read()
     return None
+
+
+def _in_folder(folder: Path) -> bytes:
+    if (log := whole_log(folder)) is None:
+        raise FileNotFoundError(folder / LOG_NAME)
+    return log
 
 
 def _attached(store: ArtifactFolder, artifact_id: str) -> bytes:

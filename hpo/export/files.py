@@ -65,6 +65,8 @@ def exported(experiment: Experiment, best: BestTrial, settings: Settings, rank: 
     }
     if isinstance(start := best.attrs.get(attributes.START), dict):
         provenance["start"] = start
+    if len(of_seeds := best.attrs.get(attributes.SEED_VALUES) or ()) > 1:
+        provenance["seed_values"] = list(of_seeds)  # of which the value is the mean
     if best.runs > 1:
         # The value above is that of one seed, which gives it again; the configuration was chosen by the mean.
         provenance |= {"mean": best.mean, "std": best.std, "runs": best.runs}

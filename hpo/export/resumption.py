@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 from hpo.files.checkpoints import Checkpoint, CheckpointFolder
 from hpo.studyfile.model import StudyFile
@@ -21,7 +22,15 @@ class Resumption:
     """
 
     def __init__(self, folder: Path, study_file: StudyFile, seed: int, purpose: str = "train") -> None:
-        content = [purpose, study_file.trainer, study_file.metric, study_file.program_options(), study_file.merge({})]
+        content: list[Any] = [
+            purpose,
+            study_file.trainer,
+            study_file.metric,
+            study_file.program_options(),
+            study_file.merge({}),
+        ]
+        if study_file.num_seeds > 1:
+            content.append(study_file.num_seeds)
         key = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
         self._files = CheckpointFolder(folder, key)
         self._seed = seed

@@ -15,6 +15,7 @@ from hpo.export.resumption import Resumption
 from hpo.export.threads import MOST_THREADS, torch_threads
 from hpo.export.train_result import TrainResult
 from hpo.machine import default_device, trained_on, usable_cores
+from hpo.search.seeds import seeds_of_trial
 from hpo.settings import Settings
 from hpo.studyfile.configuration import display_dump
 from hpo.studyfile.model import StudyFile
@@ -22,6 +23,7 @@ from hpo.trainers.errors import TrainerError
 from hpo.trainers.metrics import checked_metrics, missing_objective, value_epoch
 from hpo.trainers.protocol import BuildOptions, Ended, EpochEnd, Failed, Run
 from hpo.trainers.registry import TRAINERS
+from hpo.trainers.several_seeds import build_with_seeds
 from hpo.worker.run_context import trial_devices
 
 Report = Callable[[int, int, dict[str, float]], None]
@@ -85,21 +87,25 @@ def train_epochs(
     """
     place, entry = training_place(study_file), TRAINERS[study_file.trainer]
     slots = 1 if observe is not None else min(place.slots, entry.max_slots or place.slots)
-    trainer = entry.build(
+    num_seeds = study_file.num_seeds
+    trainer = build_with_seeds(
+        entry,
         BuildOptions(
             device=place.device,
-            slots=slots,
+            slots=slots * num_seeds if slots > 1 else 1,
             threads=place.threads,
             configs=(config,),
             data_dir=settings.data_dir,
             download=settings.download,
             program=study_file.program_options(),
-        )
+        ),
+        num_seeds,
     )
     run = Run(
         device=place.device,
         devices=trial_devices(place.device, study_file.gpus_per_trial),
         seed=seed,
+        seeds=seeds_of_trial(seed, num_seeds),
         data_dir=settings.data_dir,
         download=settings.download,
         test=test,
@@ -231,7 +237,8 @@ def train_own_seed(
     observe: Callable[[Any], None] | None = None,
     resume: Path | None = None,
 ) -> TrainResult:
-    """Trains the file's configuration with its own seed, to see whether its value comes out again.
+    """Trains the file's configuration with its own seed, to see whether its value comes out again: the mean over the
+    trial's seeds, if it has several.
 
     Raises UsageError for a file that still searches.
     """
@@ -261,11 +268,14 @@ def train_fresh_seeds(
 ) -> TrainResult:
     """Trains the file's configuration with the seeds 0 to ``num_seeds`` - 1; a run that fails does not stop the others.
 
+    Each run is one training, also if the file's trials have several seeds.
+
     Raises UsageError for a file that still searches, or fewer than one seed.
     """
     check_trainable(study_file)
     if num_seeds < 1:
         raise UsageError(f"--seeds must be at least 1, not {num_seeds}")
+    study_file = study_file.model_copy(update={"seeds_per_trial": None})
     given = study_file.merge({})
     keep_errors = num_seeds > 1
     seeds = range(num_seeds)

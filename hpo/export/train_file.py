@@ -89,7 +89,10 @@ def _train_and_diagnose(
 
     check_trainable(study_file)
     check_diagnosis(study_file, settings, folder, attach=attach)
-    if seeds is None:
+    if seeds is None and study_file.num_seeds > 1:
+        result = train_own_seed(study_file, settings, report, resume=resume)
+        diagnose_file(study_file, settings, folder, resume=resume)  # of the network of the first seed
+    elif seeds is None:
         result = own_seed_result(study_file, train_and_diagnose_file(study_file, settings, folder, report, resume))
     else:
         result = train_fresh_seeds(study_file, settings, seeds, report, resume=resume)

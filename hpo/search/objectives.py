@@ -44,6 +44,14 @@ def _direction(value: Any) -> Direction:
     return "maximize" if value == "maximize" else "minimize"
 
 
+def values_of(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float | None, float | None]:
+    """The values of the first and the second objective; None for both if one is absent or not a number."""
+    values = [metrics.get(objective.metric, math.nan) for objective in objectives]
+    if any(map(math.isnan, values)):
+        return None, None
+    return values[0], values[1] if len(values) > 1 else None
+
+
 def pareto_front(points: Sequence[Point], objectives: Sequence[Objective]) -> list[int]:
     """The places of the points that no other dominates, the best of the first objective first; of equal points the
     earliest."""

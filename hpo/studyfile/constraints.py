@@ -22,13 +22,14 @@ def check_samplers(samplers: Sequence[SamplerSpec], space: Space, mistakes: Mist
 
 def check_budget(study_file: StudyFile, mistakes: Mistakes) -> None:
     """Budgets against the epochs of a trial, the configurations to try first and the size of the grid."""
-    budget, most = study_file.budget, study_file.max_epochs()
+    budget, most = study_file.budget, study_file.epochs_per_trial()
     if budget.epochs is not None and most is None:
         mistakes.add(
             "budget.epochs", "the trainer's configuration has no field epochs to count by; expected { trials = N }"
         )
     elif budget.epochs is not None and most is not None and budget.epochs < most:
-        what = f"{budget.epochs} is less than one trial may take; expected at least {most}"
+        seeds = f", {study_file.num_seeds} seeds of {most // study_file.num_seeds}" if study_file.num_seeds > 1 else ""
+        what = f"{budget.epochs} is less than one trial may take{seeds}; expected at least {most}"
         mistakes.add("budget.epochs", what)
     num_first = len(study_file.try_first)
     if budget.trials is not None and num_first > budget.trials:

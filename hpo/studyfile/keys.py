@@ -24,6 +24,10 @@ KEPT_BY_LAUNCH = object()
 """Marks what a launch adds to the record: no key that a person writes."""
 
 
+ONE_IS_NONE = pydantic.AfterValidator(lambda number: None if number == 1 else number)
+"""One is what a file without the key has, and is recorded alike."""
+
+
 class StudyFileKeys(pydantic.BaseModel):
     """The keys of a study file. The docstring of a key is its line in the reference."""
 
@@ -85,6 +89,9 @@ class StudyFileKeys(pydantic.BaseModel):
     """How often a trial is tried again after its worker died or its trainer failed."""
     gpus_per_trial: Annotated[int, pydantic.Field(ge=1, le=64)] = 1
     """Number of GPUs of a trial, ``run.devices``; without GPUs, of processes that share the worker's cores."""
+    seeds_per_trial: Annotated[Annotated[int, pydantic.Field(ge=1, le=100)] | None, ONE_IS_NONE] = None
+    """Number of trainings of a trial, each with a seed of its own, whose mean is the trial's value; 1 if the file does
+    not say. An epoch of a trial costs so many epochs."""
     keep_folders: Annotated[Literal["best", "all", "none"], CHANGES_NO_TRIAL] = "best"
     """Which trials' folders stay after they have ended."""
     seed_libraries: bool = True

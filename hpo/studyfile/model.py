@@ -63,11 +63,11 @@ class StudyFile(StudyFileKeys):
     def continued(self, before: "StudyFile") -> "StudyFile":
         """This file with what the experiment that it continues has and the file does not say.
 
-        That are the samplers, whose default was another one in earlier versions, ``gpus_per_trial`` and repeats, which
-        a launch may have been given beside the file, first configurations of elsewhere, and what :meth:`begun` has
-        fixed.
+        That are the samplers, whose default was another one in earlier versions, ``gpus_per_trial``,
+        ``seeds_per_trial`` and repeats, which a launch may have been given beside the file, first configurations of
+        elsewhere, and what :meth:`begun` has fixed.
         """
-        unsaid = {"samplers", "gpus_per_trial"} - self.model_fields_set
+        unsaid = {"samplers", "gpus_per_trial", "seeds_per_trial"} - self.model_fields_set
         kept: dict[str, Any] = {name: getattr(before, name) for name in unsaid}
         kept["repeats"] = max(self.repeats, before.repeats)
         if missing := {name: before.fixed[name] for name in self.fixed_anew() if name in before.fixed}:
@@ -146,6 +146,16 @@ class StudyFile(StudyFileKeys):
         if not values or not all(_is_count(value) for value in values):
             return None
         return max(int(value) for value in values)
+
+    @property
+    def num_seeds(self) -> int:
+        """Trainings of a trial."""
+        return self.seeds_per_trial or 1
+
+    def epochs_per_trial(self) -> int | None:
+        """The most epochs that a trial can take, over all of its seeds; None if :meth:`max_epochs` is not known."""
+        most = self.max_epochs()
+        return None if most is None else most * self.num_seeds
 
     @property
     def objectives(self) -> tuple[Objective, ...]:

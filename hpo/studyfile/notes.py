@@ -37,13 +37,14 @@ def _trials_under_a_pruner(study_file: StudyFile) -> list[str]:
     draws = any(sampler.entry.cells is None for sampler in study_file.samplers)
     if trials is None or most is None or most < 2 or not draws:
         return []
-    found = expected(study_file.pruner, trials, most)
+    found, seeds = expected(study_file.pruner, trials, most), study_file.num_seeds
     if found is None or found.epochs > MUCH_OF_IT * trials * most:
         return []
+    whole = trials * most * seeds
     return [
-        f"budget: with {study_file.pruner.name}, {trials} trials train about {found.epochs:.0f} of "
-        f"{trials * most} epochs, and about {found.complete:.0f} of them to the end; budget = {{ epochs = N }} "
-        f"says what is trained, such as {{ epochs = {trials * most} }} for as much as {trials} whole trainings"
+        f"budget: with {study_file.pruner.name}, {trials} trials train about {found.epochs * seeds:.0f} of "
+        f"{whole} epochs, and about {found.complete:.0f} of them to the end; budget = {{ epochs = N }} "
+        f"says what is trained, such as {{ epochs = {whole} }} for as much as {trials} whole trainings"
     ]
 
 

@@ -72,6 +72,12 @@ def check_objective(content: Mapping[str, Any], samplers: Sequence[SamplerSpec],
         mistakes.add("budget", "missing; expected { trials = N }")
     elif isinstance(budget, Mapping) and "epochs" in budget:
         mistakes.add("budget.epochs", "the number of an objective's reports is not known; expected { trials = N }")
+    if content.get("seeds_per_trial") not in (None, 1):
+        mistakes.add(
+            "seeds_per_trial",
+            "an objective suggests its parameters while it runs, so one call of it is one trial; train with several "
+            "seeds inside of it and return the mean, or make it a trainer (a generator or a program)",
+        )
     if content.get("value", "last") != "last":
         mistakes.add("value", "an objective returns its value; leave this out")
     return len(mistakes) == before

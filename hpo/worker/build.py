@@ -8,6 +8,7 @@ from hpo.errors import ExperimentError
 from hpo.studyfile.model import StudyFile
 from hpo.trainers.protocol import BuildOptions, Trainer
 from hpo.trainers.registry import TrainerEntry
+from hpo.trainers.several_seeds import build_with_seeds
 from hpo.worker.options import WorkerOptions
 
 log = logging.getLogger("hpo")
@@ -19,11 +20,12 @@ def build_trainer(entry: TrainerEntry, study_file: StudyFile, options: WorkerOpt
     Raises:
         ExperimentError: if the process has passed its memory limit then, before its first trial.
     """
-    slots = options.slots or study_file.slots
+    slots, seeds = options.slots or study_file.slots, study_file.num_seeds
     if entry.max_slots is not None and slots is not None and slots > entry.max_slots:
         log.info("the trainer %s trains %d at a time; slots = %d is ignored", entry.name, entry.max_slots, slots)
         slots = entry.max_slots
-    trainer = entry.build(
+    trainer = build_with_seeds(
+        entry,
         BuildOptions(
             device=options.device,
             slots=slots,
@@ -35,7 +37,8 @@ def build_trainer(entry: TrainerEntry, study_file: StudyFile, options: WorkerOpt
             memory_bytes=options.memory_bytes,
             choose_threads=True,
             device_workers=options.device_workers,
-        )
+        ),
+        seeds,
     )
     limit, size = options.memory_limit_mb, size_mb()
     if limit is not None and size > limit:

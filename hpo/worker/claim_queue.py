@@ -124,7 +124,7 @@ def _most_running(study_file: StudyFile, sampler: SamplerSpec) -> int:
         return 2**31  # how many there will be is not known
     if budget.trials is not None:
         return max(1, budget.trials // claims.LEARNING_SHARE)
-    epochs, max_epochs = budget.epochs or 0, study_file.max_epochs() or 1
+    epochs, max_epochs = (budget.epochs or 0) // study_file.num_seeds, study_file.max_epochs() or 1
     whole = epochs // max_epochs
     # Most trials of some pruners end early. Until their average is known each reserves a whole training, so half of the
     # budget is left for other workers.

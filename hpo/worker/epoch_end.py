@@ -11,6 +11,7 @@ from hpo.experiment.experiment import Experiment
 from hpo.trainers.metrics import checked_metrics, reported_value
 from hpo.trainers.protocol import EpochEnd, Event, Metrics
 from hpo.trainers.registry import TRAINERS
+from hpo.trainers.seed_member import not_finite_seeds
 from hpo.worker import process_end
 from hpo.worker.db_thread import DatabaseThread
 from hpo.worker.limits import Limits
@@ -87,7 +88,9 @@ class EpochEnds:
         if value is not None:
             self._cache.set_trial_intermediate_value(trial.trial_id, epoch, value)
         if value is not None and not math.isfinite(value):
-            return Finished(TrialState.PRUNED, f"{self._study_file.metric} is {value} at epoch {epoch}")
+            metric = self._study_file.metric
+            of_seeds = not_finite_seeds(trial.history[-1], metric)
+            return Finished(TrialState.PRUNED, f"{metric} is {value} at epoch {epoch}{of_seeds}")
         if event.finished:
             return self.end_training(trial)
         if value is not None and event.may_prune and runner.should_prune(trial, epoch, self._trainer_entry):

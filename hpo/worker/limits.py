@@ -39,7 +39,7 @@ class Limits:
     def has_epochs(self, trial: RunningTrial, epoch: int) -> bool:
         """Whether the trial may have another epoch; asks for a whole training once it has had what it has reserved."""
         claim = trial.claim
-        if claim.reserved is None or epoch < claim.reserved:
+        if claim.reserved is None or epoch * self._study_file.num_seeds < claim.reserved:
             return True
         if not self._db_thread.run(claims.reserve_all, self._engine, claim.study_id, claim.trial_id):
             return False

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from hpo.errors import ExperimentError, NothingSucceedsError
 from hpo.experiment.experiment import Experiment
 from hpo.files.artifacts import attach, attach_text, epochs_table
 from hpo.files.checkpoints import CheckpointFolder
-from hpo.search.objectives import Objective
+from hpo.search.objectives import values_of
 from hpo.search.optuna_internals import CONSTRAINT_PREFIX
 from hpo.trainers.metrics import value_epoch, with_latest
+from hpo.trainers.seed_member import without_seeds
 from hpo.worker import failures
 from hpo.worker.db_thread import DatabaseThread
 from hpo.worker.failures import Failure
@@ -93,6 +94,9 @@ class Outcomes:
                     violation = f"violates the constraint {name} {bound}: {metrics[name]:g}"
                     reason = violation if reason is None else f"{reason}; {violation}"
         value, other = values_of(metrics, self._study_file.objectives)
+        if self._study_file.num_seeds > 1:
+            of_seeds, metrics = without_seeds(metrics, objective)
+            self._cache.set_trial_user_attr(trial_id, attributes.SEED_VALUES, of_seeds)
         self._cache.set_trial_user_attr(trial_id, attributes.METRICS, metrics)
         self._cache.set_trial_user_attr(trial_id, attributes.TRAINED_ON, self._trained_on)
         self._account(trial, reason)
@@ -101,7 +105,7 @@ class Outcomes:
             curves = epochs_table(trial.history)
             name = "epochs.csv"
             self._attach(trial, name, attach_text, self._cache, trial_id, name, curves)
-        trial.outcome = Outcome(state, value, len(trial.history), other)
+        trial.outcome = Outcome(state, value, self._epochs_of(trial), other)
         self._cache.set_ended(trial_id, state, value, other)
         self.any_finished = True
 
@@ -174,7 +178,7 @@ class Outcomes:
 
     def _fail(self, trial: RunningTrial, failure: Failure, text: str) -> None:
         trial_id, max_retries = trial.trial_id, self._study_file.max_retries
-        epochs = len(trial.history)
+        epochs = self._epochs_of(trial)
         with self._cache.pending.transaction(self._engine, trial_id) as (connection, writes):
             if failure in (failures.OUT_OF_MEMORY, failures.OUT_OF_MEMORY_AT_ONCE):
                 name = failures.OUT_OF_MEMORY.name
@@ -316,12 +320,16 @@ class Outcomes:
         if self._uploads is not None:
             self._uploads.send_artifact(artifact_id)
 
+    def _epochs_of(self, trial: RunningTrial) -> int:
+        """Epochs that the trial's lineage has trained, over all of its seeds."""
+        return len(trial.history) * self._study_file.num_seeds
+
     def _account(self, trial: RunningTrial, reason: str | None) -> None:
         seconds = time.monotonic() - trial.started
         attrs: dict[str, Any] = {
             attributes.SECONDS: round(trial.worker_seconds, 4),
             attributes.WALL_SECONDS: round(seconds, 4),
-            attributes.EPOCHS: len(trial.history),
+            attributes.EPOCHS: self._epochs_of(trial),
         }
         if trial.slot_seconds is not None:
             slot, busy = trial.slot_seconds
@@ -332,14 +340,6 @@ class Outcomes:
             self._cache.set_trial_user_attr(trial.trial_id, key, value)
         earlier = self.trial_seconds
         self.trial_seconds = seconds if math.isinf(earlier) else 0.7 * earlier + 0.3 * seconds
-
-
-def values_of(metrics: Mapping[str, float], objectives: Sequence[Objective]) -> tuple[float | None, float | None]:
-    """The values of the first and the second objective; None for both if one is absent or not a number."""
-    values = [metrics.get(objective.metric, math.nan) for objective in objectives]
-    if any(map(math.isnan, values)):
-        return None, None
-    return values[0], values[1] if len(values) > 1 else None
 
 
 def _log_failure(future: "Future[None]") -> None:

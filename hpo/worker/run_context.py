@@ -6,8 +6,9 @@ from hpo.errors import ExperimentError
 from hpo.files.checkpoints import Checkpoint
 from hpo.files.trial_folders import TrialFolders
 from hpo.machine import gpu_indices
+from hpo.search.seeds import seeds_of_trial
 from hpo.trainers.protocol import Run
-from hpo.trainers.trial_log import LOG_NAME
+from hpo.trainers.trial_log import LOG_NAME, whole_log
 from hpo.worker.options import WorkerOptions
 from hpo.worker.running_trial import RunningTrial
 from hpo.worker.study_runner import StudyRunner
@@ -25,6 +26,7 @@ def make_run(trial: RunningTrial, runner: StudyRunner, options: WorkerOptions, c
         device=options.device,
         devices=trial_devices(options.device, study_file.gpus_per_trial),
         seed=trial.seed,
+        seeds=seeds_of_trial(trial.seed, study_file.num_seeds),
         start_epoch=checkpoint.epoch if checkpoint else 0,
         checkpoint=checkpoint.state if checkpoint else None,
         data_dir=options.data_dir,
@@ -67,8 +69,17 @@ def folders_of(runner: StudyRunner, options: WorkerOptions) -> TrialFolders:
 
 def attach_log(run: Run) -> None:
     """Adds the trial's log, if it has one, to the files that are attached when the trial ends."""
-    if run.trial_folder is not None and (log := run.trial_folder / LOG_NAME).is_file():
-        run.artifacts.append(log)
+    if run.trial_folder is None or (data := whole_log(run.trial_folder)) is None:
+        return
+    log = run.trial_folder / LOG_NAME
+    if len(run.seeds) > 1:
+        log = run.trial_folder / "seeds" / LOG_NAME
+        try:
+            log.parent.mkdir(exist_ok=True)
+            log.write_bytes(data)
+        except OSError:
+            return  # a full disk costs the log
+    run.artifacts.append(log)
 
 
 def tidy_folders(

@@ -16,8 +16,8 @@ from hpo.trainers.registry import TrainerEntry
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended by itself; ``epochs`` is the number of epochs that its lineage has finished, ``second`` the
-    value of the second objective, if there is one."""
+    """How a trial ended by itself; ``epochs`` is the number of epochs that its lineage has trained, over all seeds,
+    ``second`` the value of the second objective, if there is one."""
 
     state: TrialState
     value: float | None

@@ -101,6 +101,7 @@ class Worker:
             None if self.uploads is None else self.uploads.health,
         )
         threads = getattr(self.trainer, "threads", options.threads)  # of the classifier, which measures how many pay
+        slots = getattr(self.trainer, "slots", self.trainer.capacity)  # trainings at once, if a trial is several
         self.outcomes = Outcomes(
             experiment,
             self.cache,
@@ -108,7 +109,7 @@ class Worker:
             self.name,
             self.folders,
             options.artifact_root,
-            {**trained_on(options.device, threads, self.trainer.capacity), "source": source},
+            {**trained_on(options.device, threads, slots), "source": source},
             self.saver.forget,
             self.uploads,
         )
@@ -237,7 +238,8 @@ class Worker:
             for epoch in range(1, len(trial.history) + 1):
                 if (value := self.epoch_ends.reported(trial.history[:epoch])) is not None:
                     self.cache.set_trial_intermediate_value(claim.trial_id, epoch, value)
-        self.cache.set_trial_user_attr(claim.trial_id, attributes.START_EPOCH, trial.run.start_epoch)
+        trained = trial.run.start_epoch * self.study_file.num_seeds
+        self.cache.set_trial_user_attr(claim.trial_id, attributes.START_EPOCH, trained)
         if self.options.log is not None:
             self.cache.set_trial_user_attr(claim.trial_id, attributes.LOG, self.options.log)
         if trial.error is not None:

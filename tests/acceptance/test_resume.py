@@ -29,6 +29,7 @@ checkpoint_seconds = 0
 samplers = ["grid"]
 budget = {{ trials = {trials} }}
 slots = {slots}
+{more}
 [fixed]
 dataset = "{dataset}"
 network = "mlp"
@@ -60,7 +61,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
 
     def written(name: str, **values: object) -> Path:
         path = tmp_path / f"{name}.toml"
-        path.write_text(STUDY.format(name=name, **values))
+        path.write_text(STUDY.format(name=name, **{"more": "", **values}))
         return path
 
     return written
@@ -230,3 +231,53 @@ def test_four_slots_of_a_machine_that_died(
             row["grad_norm"] = f"{float(row['grad_norm']):.6g}"
     assert killed == whole
     assert json.loads(hpo_command("status", "killed", "--json").stdout)["checkpoint_bytes"] == 0
+
+
+def test_trials_of_three_seeds_resume_to_the_same_mean(
+    hpo_command: Hpo, home: Path, start: Start, write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two trials at a time in the six slots of a pack; their worker is killed. Then the best is trained again."""
+    values = {
+        "dataset": "digits",
+        "batch_size": 8,
+        "train_size": 600,
+        "epochs": 5,
+        "slots": 6,
+        "trials": 2,
+        "space": TWO,
+        "more": "seeds_per_trial = 3",
+    }
+    done = hpo_command("launch", str(write("whole", **values)), "--gpus", "none", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+
+    launcher = start(write("killed", **values), "--workers", "1")
+    wait_for_a_moment(launcher, home, lineage=0)
+    worker_of(launcher).kill()
+    output, _ = launcher.communicate(timeout=200)
+    assert launcher.returncode == 0, output
+    assert output.count("was ended by SIGKILL; another takes its place") == 1
+
+    found = trials(home, "killed")
+    resumed = [trial for trial in found if trial.state is TrialState.COMPLETE and trial.user_attrs["attempt"]]
+    assert any(trial.user_attrs["start_epoch"] >= 6 for trial in resumed)  # two epochs of three seeds
+    of_whole = {trial.user_attrs["lineage"]: trial for trial in trials(home, "whole")}
+    complete = [trial for trial in found if trial.state is TrialState.COMPLETE]
+    assert sorted(trial.user_attrs["lineage"] for trial in complete) == [0, 1]
+    for trial in complete:
+        whole = of_whole[trial.user_attrs["lineage"]]
+        assert trial.intermediate_values == whole.intermediate_values
+        assert trial.user_attrs["seed_values"] == whole.user_attrs["seed_values"]
+        assert (trial.value, trial.user_attrs["epochs"]) == (whole.value, 15)
+
+    best = min(complete, key=lambda trial: trial.value)
+    shown = hpo_command("show", "killed", str(best.number)).stdout
+    assert "15, 5 of each of 3 seeds" in shown
+    assert "(standard deviation " in shown
+    assert "of a mean of 3 seeds" in hpo_command("compare", "killed", "--json").stdout
+    assert hpo_command("export", "killed", "--output", "best.toml").returncode == 0
+    again = hpo_command("train", "best.toml")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert f"reproduced: expected {best.value!r}" in again.stdout
+    file = tmp_path / "best.toml"
+    file.write_text(file.read_text().replace("seeds_per_trial = 3\n", ""))
+    assert hpo_command("train", "best.toml").returncode == 1
