@@ -47,10 +47,10 @@ def tables() -> list[str]:
     return [table for table in ("digits_mlp", "mnist_mlp") if curves.file_of(table).exists()]
 
 
-def choose(names: list[str], size: int = SIZE) -> list[int]:
-    """Numbers of configurations of the tables, the best first."""
+def choose(names: list[str], size: int = SIZE, among: int | None = None) -> list[int]:
+    """Numbers of configurations of the tables, the best first; of the first ``among`` of those that all have."""
     found = [regrets(name) for name in names]
-    length = min(map(len, found))
+    length = min([*map(len, found), *([] if among is None else [among])])
     # Each table counts alike, however many seeds it has.
     weights = np.concatenate([np.full(each.shape[1], 1 / each.shape[1]) for each in found])
     joined = np.concatenate([each[:length] for each in found], axis=1)
@@ -88,11 +88,13 @@ def show() -> None:
     for table in tables():
         others = [name for name in tables() if name != table] or [table]
         each = regrets(table)
+        # Its best and median are of the whole table; chosen and drawn is from what the others have too.
+        common = min(len(curves.load(name)) for name in [table, *others])
         seeds = each.shape[1] // (2 * len(AFTER))
         final = each[:, 2 * seeds : 3 * seeds].mean(axis=1)  # accuracy after the last epoch
-        ours = [final[choose(others, count)].min() for count in (1, 2, 4, 8)]
+        ours = [final[choose(others, count, common)].min() for count in (1, 2, 4, 8)]
         drawn = [
-            np.mean([final[rng.choice(len(final), n, replace=False)].min() for _ in range(2000)]) for n in (1, 2, 4, 8)
+            np.mean([final[rng.choice(common, n, replace=False)].min() for _ in range(2000)]) for n in (1, 2, 4, 8)
         ]
         print(f"| {table} | {', '.join(others)} | " + " | ".join(f"{value:.3f}" for value in [*ours, *drawn]) + " |")
 

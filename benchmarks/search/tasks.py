@@ -209,8 +209,10 @@ def _synthetic_ends(task: SyntheticTask) -> tuple[float, float]:
 
 
 def all_tasks(names: Sequence[str] = ("",)) -> list[Task]:
-    """The real tables that are there, by accuracy and by loss, and three synthetic ones: those whose names begin so."""
-    real = [(table, metric) for table in curves.SIZES if curves.file_of(table).exists() for metric in METRICS]
+    """The real tables that are large enough, by accuracy and by loss, and three synthetic ones: those whose names begin
+    so."""
+    large = [table for table in curves.SIZES if curves.file_of(table).exists() and len(curves.load(table)) >= LEAST]
+    real = [(table, metric) for table in large for metric in METRICS]
     chosen = [pair for pair in real if " ".join(pair).startswith(tuple(names))]
     synthetic = [SyntheticTask(crossing) for crossing in (0.0, 0.5, 1.0)]
     return [
@@ -220,4 +222,6 @@ def all_tasks(names: Sequence[str] = ("",)) -> list[Task]:
 
 
 METRICS = ("accuracy", "loss")
+LEAST = 1000
+"""A search of 150 trials in a table of fewer configurations would try a good part of them, however it chose."""
 _table_task = lru_cache(TableTask)
