@@ -34,10 +34,14 @@ def free_port() -> int:
 
 
 class PostgresServer:
-    """A server in ``folder`` with a user ``hpo``, a database ``hpo`` and a password; use it as a context manager."""
+    """A server in ``folder`` with a user ``hpo``, a database ``hpo`` and a password; use it as a context manager.
 
-    def __init__(self, folder: Path, *settings: str) -> None:
+    ``binaries``: of another Postgres than the wheel's, such as one that has pg_stat_statements.
+    """
+
+    def __init__(self, folder: Path, *settings: str, binaries: Path = BINARIES) -> None:
         self.folder = folder
+        self.binaries = binaries
         self.port = free_port()
         self.password = secrets.token_urlsafe(12)
         self.settings = settings
@@ -59,10 +63,10 @@ class PostgresServer:
         if USER is not None:
             ensure_user_exists(USER)
             ensure_prefix_permissions(self.folder)
-            ensure_prefix_permissions(BINARIES)
+            ensure_prefix_permissions(self.binaries)
             shutil.chown(self.folder, USER)
             shutil.chown(password_file, USER)
-        initdb = [BINARIES / "initdb", "-D", self.folder, "-U", "hpo", "--auth=scram-sha-256", "--encoding=utf8"]
+        initdb = [self.binaries / "initdb", "-D", self.folder, "-U", "hpo", "--auth=scram-sha-256", "--encoding=utf8"]
         subprocess.run([*initdb, f"--pwfile={password_file}"], check=True, capture_output=True, user=USER, cwd="/")
         password_file.unlink()
         self.start()
@@ -82,7 +86,7 @@ class PostgresServer:
             options += ["-c", setting]
         log = (self.folder.parent / f"{self.folder.name}.log").open("ab")
         self._process = subprocess.Popen(
-            [BINARIES / "postgres", "-D", self.folder, "-p", str(self.port), *options],
+            [self.binaries / "postgres", "-D", self.folder, "-p", str(self.port), *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -3,6 +3,7 @@
 import datetime
 import functools
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.distributions import BaseDistribution, json_to_distribution
@@ -23,7 +24,28 @@ SELECT t.trial_id, t.number, t.state::text, t.datetime_start, t.datetime_complet
      FROM trial_intermediate_values WHERE trial_id = t.trial_id)
 """
 READ_TRIALS = TRIAL_COLUMNS + "FROM studies s LEFT JOIN trials t ON {} WHERE s.study_id = :study_id ORDER BY t.trial_id"
+READ_MARKS = """
+SELECT t.trial_id, t.number, h.lineage, h.attempt, a.key, a.value_json
+FROM trial_system_attributes a JOIN trials t USING (trial_id) LEFT JOIN hpo_trials h USING (trial_id)
+WHERE a.trial_system_attribute_id > :after AND t.study_id = :study_id ORDER BY a.trial_system_attribute_id
+"""
+LAST_MARK = "SELECT coalesce(max(trial_system_attribute_id), 0) FROM trial_system_attributes"
 READ_TRIALS_OF = TRIAL_COLUMNS + "FROM trials t WHERE t.trial_id = ANY(:trial_ids)"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A system attribute of a trial, such as the value with which it has passed a rung.
+
+    ``lineage`` and ``attempt`` are None for a trial that a person has added.
+    """
+
+    trial_id: int
+    number: int
+    lineage: int | None
+    attempt: int | None
+    key: str
+    value: Any
 
 
 _SPECIAL = {"INF_POS": float("inf"), "INF_NEG": float("-inf"), "NAN": float("nan")}

@@ -6,8 +6,9 @@ trials read in one aggregated query. Optuna reads 10,000 trials of 7 parameters 
 """
 
 import contextlib
+import json
 import time
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpo.database.address import masked, resolve_address
 from hpo.database.embedded import restart_when_gone
 from hpo.database.explain import explained
-from hpo.database.read_trials import READ_TRIALS, frozen_trial
+from hpo.database.read_trials import LAST_MARK, READ_MARKS, READ_TRIALS, Mark, frozen_trial
 from hpo.database.schema import OWN_TABLES, create_own_tables, has_own_columns, optuna_tables
 from hpo.errors import StorageError
 
@@ -27,9 +28,8 @@ from hpo.errors import StorageError
 POOL_SIZE = 2
 CONNECTIONS = 3
 """With one more for a moment in which both are taken."""
-ENGINE_OPTIONS: dict[str, Any] = {"pool_pre_ping": True, "pool_size": POOL_SIZE}
 CONNECT_OPTIONS: dict[str, Any] = {
-    "options": "-c timezone=UTC",
+    "options": "-c timezone=UTC -c jit=off",
     "application_name": "hpo",
     "connect_timeout": 5,
     "keepalives_idle": 10,
@@ -39,25 +39,35 @@ CONNECT_OPTIONS: dict[str, Any] = {
 
 
 def open_storage(
-    address: str | None = None, *, home: str | Path | None = None, connections: int = CONNECTIONS
+    address: str | None = None,
+    *,
+    home: str | Path | None = None,
+    connections: int = CONNECTIONS,
+    kept: int = POOL_SIZE,
 ) -> "Storage":
     """Opens the storage that ``address`` names (see :func:`resolve_address`); makes the tables where there are none.
 
     ``connections``: the most that are open at a time; a process whose threads read at once wants one for each.
+    ``kept``: how many of them stay open while nobody uses them.
 
     Raises:
         StorageError: one line on a server that cannot be reached or refuses us, a database that is not ours or that
             another version of Optuna made.
     """
-    return Storage(resolve_address(address, home), connections)
+    return Storage(resolve_address(address, home), connections, kept)
 
 
 class Storage(RDBStorage):
     """Optuna's storage on Postgres, reading trials fast. ``optuna.storages.get_storage`` puts its cache before it."""
 
-    def __init__(self, address: str, connections: int = CONNECTIONS) -> None:
+    def __init__(self, address: str, connections: int = CONNECTIONS, kept: int = POOL_SIZE) -> None:
         self.address = masked(address)
-        engine_options = {**ENGINE_OPTIONS, "connect_args": CONNECT_OPTIONS, "max_overflow": connections - POOL_SIZE}
+        engine_options = {
+            "pool_pre_ping": True,
+            "pool_size": kept,
+            "max_overflow": connections - kept,
+            "connect_args": CONNECT_OPTIONS,
+        }
         verbosity = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
@@ -119,8 +129,10 @@ class Storage(RDBStorage):
         states: Container[TrialState] | None,
         included_trial_ids: set[int],
         trial_id_greater_than: int,
+        ended_of: Collection[int] = (),
     ) -> list[FrozenTrial]:
-        """The study's trials with a greater id, and the included ones, in the order of their ids.
+        """The study's trials with a greater id, the included ones, and those of ``ended_of`` that run no longer, in the
+        order of their ids.
 
         Raises:
             KeyError: if there is no such study.
@@ -129,8 +141,12 @@ class Storage(RDBStorage):
         conditions = ["t.study_id = :study_id"]
         parameters: dict[str, Any] = {"study_id": study_id}
         if trial_id_greater_than > -1:
-            conditions.append("(t.trial_id > :after OR t.trial_id = ANY(:included))")
+            wanted = "t.trial_id > :after OR t.trial_id = ANY(:included)"
             parameters |= {"after": trial_id_greater_than, "included": list(included_trial_ids)}
+            if ended_of:
+                wanted += " OR (t.trial_id = ANY(:ended_of) AND t.state <> 'RUNNING')"
+                parameters["ended_of"] = list(ended_of)
+            conditions.append(f"({wanted})")
         if states is not None:
             assert isinstance(states, Iterable)
             conditions.append("t.state::text = ANY(:states)")
@@ -144,6 +160,22 @@ class Storage(RDBStorage):
         if not rows:
             raise KeyError("Record does not exist.")
         return [frozen_trial(row) for row in rows if row[0] is not None]
+
+    def read_marks(self, study_id: int, after: int | None) -> tuple[list[Mark], int]:
+        """The system attributes of the study's trials that were written after one, oldest first; and the newest's id.
+
+        With None for ``after`` no marks, and only the id.
+        """
+        with self.engine.connect() as connection:
+            # Before the marks: what is written meanwhile is read again the next time.
+            last: int = connection.execute(sa.text(LAST_MARK)).scalar_one()
+            if after is None:
+                return [], last
+            rows = connection.execute(sa.text(READ_MARKS), {"study_id": study_id, "after": after}).all()
+        return [
+            Mark(trial, number, lineage, attempt, key, json.loads(value))
+            for trial, number, lineage, attempt, key, value in rows
+        ], last
 
 
 @contextlib.contextmanager
@@ -166,7 +198,9 @@ def _checked(address: str, shown: str) -> Iterator[bool]:
 
 def _is_ours(connection: sa.Connection, shown: str) -> bool:
     """Whether the database holds our tables already; False for an empty one, Optuna's alone, an earlier version's."""
-    query = "SELECT table_name FROM information_schema.tables WHERE table_schema = ANY(current_schemas(false))"
+    # Views do not count: extensions such as pg_stat_statements have theirs in a database that is otherwise empty.
+    query = """SELECT table_name FROM information_schema.tables
+        WHERE table_schema = ANY(current_schemas(false)) AND table_type = 'BASE TABLE'"""
     tables = {name for (name,) in connection.execute(sa.text(query))}
     if tables and "version_info" not in tables:
         known = set(optuna_tables()) | {"alembic_version", *OWN_TABLES}

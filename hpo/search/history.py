@@ -78,6 +78,7 @@ class History:
         trials: all trials that were read, hidden ones too, by trial id.
         unfinished: ids of other workers' trials that may still change.
         last_read: the largest trial id that was read.
+        last_mark: id of the newest mark when the marks were last read; None before.
         finished: finished trials in the order of their numbers. To be read, not changed.
         open: trials that run or wait, by trial id. To be read, not changed.
     """
@@ -86,6 +87,7 @@ class History:
         self.trials: dict[int, FrozenTrial] = {}
         self.unfinished: set[int] = set()
         self.last_read = -1
+        self.last_mark: int | None = None
         self.finished: list[FrozenTrial] = []
         self.open: dict[int, FrozenTrial] = {}
         self._latest_attempt: dict[int, int] = {}  # lineage -> trial id

@@ -9,7 +9,7 @@ Imports inside functions keep the start quick: what they bring is not needed by 
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
@@ -32,6 +32,8 @@ class PrunerEntry:
         needs: what it needs and the study file does not have.
         stops_early: returns, of options, whether it compares a trial with itself alone. A trial that it stops is then
             complete, not worse than others.
+        compares: what it looks at of other trials that run: the marks (system attributes) that it has left in them, or
+            all that they have reported.
     """
 
     name: str
@@ -41,6 +43,7 @@ class PrunerEntry:
     decides: Callable[[Any, int | None], set[int] | None] = lambda options, max_epochs: None
     needs: Callable[[Any, SearchContext], list[Unmet]] = lambda options, context: []
     stops_early: Callable[[Any], bool] = lambda options: False
+    compares: Literal["marks", "reports"] = "reports"
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,12 @@ class PrunerSpec:
     def stops_early(self) -> bool:
         """Whether a trial that it stops is complete: it was compared with itself alone."""
         return self.entry.stops_early(self.options)
+
+    @property
+    def compares_marks(self) -> bool:
+        """Whether marks are all that it looks at of other trials that run, or the pruner within it does."""
+        inner = getattr(self.options, "wrapped", None)
+        return self.entry.compares == "marks" if inner is None else bool(inner.compares_marks)
 
     def unmet(self, context: SearchContext) -> list[Unmet]:
         """What the pruner and the pruners within it need and do not have."""
@@ -284,6 +293,7 @@ PRUNERS: dict[str, PrunerEntry] = {
             AshaOptions,
             _asha,
             _decides_at_rungs,
+            compares="marks",
         ),
         PrunerEntry(
             "hyperband",
@@ -292,6 +302,7 @@ PRUNERS: dict[str, PrunerEntry] = {
             _hyperband,
             _decides_at_brackets,
             _hyperband_needs,
+            compares="marks",
         ),
         PrunerEntry(
             "threshold",

@@ -75,7 +75,7 @@ class EpochEnds:
 
     def _refresh(self, study_ids: set[int]) -> None:
         for study_id in study_ids:
-            self._cache.refresh(study_id)
+            self._runners[study_id].refresh_for_pruner()
 
     def judge(self, trial: RunningTrial, event: EpochEnd, num_running: int) -> Ending | None:
         """Reports the epoch; returns how the trial ends, or None if it goes on, from a checkpoint that is due."""

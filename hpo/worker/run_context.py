@@ -97,7 +97,7 @@ def tidy_folders(
         return
     if uploads is None and not folders.path.is_dir():
         return
-    cache.refresh(study_id)
+    cache.refresh(study_id, reports=False)
     ended: set[int] = set()
     best: tuple[float, int] | None = None
     sign = 1 if runner.study_file.direction == "maximize" else -1

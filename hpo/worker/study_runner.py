@@ -176,7 +176,8 @@ class StudyRunner:
             first = dict(self.study_file.first_configurations[claim.lineage])
             fixed = {**first, **stored.system_attrs.get(FIXED_PARAMS, {})}
             self.cache.set_trial_system_attr(claim.trial_id, FIXED_PARAMS, fixed)
-        self.cache.refresh(claim.study_id)
+        if self.handle.sampler.entry.learns:
+            self.cache.refresh(claim.study_id, reports=False)
         values: dict[str, Any] = {}
         for again in range(MAX_ALLOWED_DRAWS):
             if again:
@@ -237,6 +238,13 @@ class StudyRunner:
         """What is wrong with the values that a person enqueued; [] if they can be used."""
         fixed = stored.system_attrs.get(FIXED_PARAMS, {})
         return mistakes_of(self.study_file.space, fixed, has_cells=self.cells is not None)
+
+    def refresh_for_pruner(self) -> None:
+        """Reads what the pruner compares of the other workers' trials."""
+        if self.study_file.pruner.compares_marks:
+            self.cache.refresh_marks(self.handle.study_id)
+        else:
+            self.cache.refresh(self.handle.study_id)
 
     def decides_at(self, epoch: int) -> bool:
         """Whether the pruner can decide anything after this epoch, so that the other trials' values are needed."""

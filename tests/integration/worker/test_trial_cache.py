@@ -242,8 +242,8 @@ def test_proposing_reads_once_and_judging_never(sampler: str, storage: Storage) 
         with statements(storage.engine) as executed:
             proposal = runner.prepare(claim)
         reads = [statement for statement, _ in executed]
-        # A grid's cell is known without looking at anything.
-        assert len(reads) == (0 if sampler == "grid" else 1), reads
+        # A grid's cell is known without looking at anything, and others learn nothing from what they would see.
+        assert len(reads) == (0 if sampler in ("grid", "random", "qmc") else 1), reads
         assert proposal.error is None
         for step in range(1, 4):
             view.set_trial_intermediate_value(claim.trial_id, step, claim.lineage * 0.1)
@@ -355,3 +355,79 @@ def test_a_trial_that_is_drawn_again_keeps_nothing_of_the_refused_draw(storage: 
     cache.clear_draw(claim.trial_id)
     assert cache.get_trial(claim.trial_id).params == {}
     assert cache.pending.take() == {claim.trial_id: Writes({}, {}, {"fixed_params": {}}, {})}
+
+
+def marks_of(trials: list[FrozenTrial]) -> dict[int, dict[str, Any]]:
+    """Lineage -> what rungs hold of its latest attempt."""
+    marks = {
+        trial.user_attrs[attributes.LINEAGE]: {
+            key: value for key, value in trial.system_attrs.items() if key.startswith("completed_rung_")
+        }
+        for trial in trials
+    }
+    return {lineage: of for lineage, of in marks.items() if of}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_marks_alone_show_what_rungs_hold(seed: int, peers: list[Peer], storage: Storage) -> None:
+    """As a pruner with rungs sees them, whatever else has been read; trials that have ended are read whole."""
+    draws = random.Random(seed)
+    for peer in peers:
+        peer.note = _pass_rung.__get__(peer)  # type: ignore[method-assign]
+        peer.cache.refresh_marks(peer.study_id)
+    num_marks = 0
+    for turn in range(120):
+        draws.choice(peers).act(draws)
+        if draws.random() < 0.1:
+            draws.choice(peers).cache.refresh(peers[0].study_id, reports=False)
+        if turn % 8:
+            continue
+        for peer in peers:
+            peer.write()
+        expected = in_database(storage, peers[0].study_id)
+        for peer in peers:
+            peer.cache.refresh_marks(peer.study_id)
+            seen = marks_of(peer.cache.get_all_trials(peer.study_id))
+            assert seen == marks_of(expected)
+            num_marks += len(seen)
+    assert num_marks > 20
+    for peer in peers:
+        peer.write()
+    expected = in_database(storage, peers[0].study_id)
+    for peer in peers:
+        peer.cache.refresh(peer.study_id, reports=False)
+        seen_whole = peer.cache.get_all_trials(peer.study_id)
+        assert [trial.number for trial in seen_whole] == [trial.number for trial in expected]
+        for mine, theirs in zip(seen_whole, expected, strict=True):
+            assert (mine.state, mine.params) == (theirs.state, theirs.params)
+            if mine.state.is_finished():
+                assert content(mine) == content(theirs)
+
+
+def _pass_rung(peer: Peer, draws: random.Random) -> None:
+    trial = peer.cache.get_trial(draws.choice(peer.claims).trial_id)
+    rung = sum(key.startswith("completed_rung_") for key in trial.system_attrs)
+    peer.cache.set_trial_system_attr(trial._trial_id, f"completed_rung_{rung}", draws.random())
+
+
+def test_running_trials_are_read_once_to_draw(peers: list[Peer], storage: Storage) -> None:
+    """A thousand workers that read each other's running trials again and again are what the database does."""
+    peer, other = peers[0], peers[1]
+    draws = random.Random(0)
+    for _ in range(4):
+        other.claim(draws)
+    other.write()
+    peer.cache.refresh(peer.study_id, reports=False)
+    other.report(draws)
+    ended = other.claims[0].trial_id
+    other.write()
+    with storage.engine.begin() as connection:
+        trial_writes.finish(connection, ended, TrialState.COMPLETE, 0.5, 3, Writes())
+    with statements(storage.engine) as executed:
+        peer.cache.refresh(peer.study_id, reports=False)
+    ((_, parameters),) = executed
+    assert parameters["included"] == []
+    assert sorted(parameters["ended_of"]) == sorted(claim.trial_id for claim in other.claims)
+    states = {trial._trial_id: trial.state for trial in peer.cache.get_all_trials(peer.study_id)}
+    assert states.pop(ended) is TrialState.COMPLETE
+    assert set(states.values()) == {TrialState.RUNNING}
