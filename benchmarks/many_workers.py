@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import optuna
 import psutil
 import psycopg2
 import sqlalchemy as sa
 
-from benchmarks.node_workers import MEAN_EPOCHS, Orders, as_json
+from benchmarks.node_workers import MEAN_EPOCHS, READY, Orders, as_json
 from benchmarks.pgbouncer import pgbouncer
 from benchmarks.postgres_server import BINARIES, PostgresServer
 from benchmarks.sleeping import SPACE
@@ -43,7 +42,8 @@ pruner = {{ name = "asha", min_epochs = 1, reduction_factor = 3 }}
 [fixed]
 epoch_seconds = {seconds}
 """
-PROCESSES = 4
+PROCESSES = 2
+CONNECTIONS_A_NODE = 4
 POOLED = 40
 """Connections that PgBouncer has to the server."""
 HOW = {
@@ -57,7 +57,8 @@ SELECT count(*), avg(cycle - slept), percentile_cont(0.9) WITHIN GROUP (ORDER BY
       PARTITION BY h.worker ORDER BY t.datetime_complete)) AS float8) AS cycle, t.datetime_complete AS ended,
     :seconds * (SELECT count(*) FROM trial_intermediate_values v WHERE v.trial_id = t.trial_id) AS slept
   FROM trials t JOIN hpo_trials h USING (trial_id) WHERE t.state IN ('COMPLETE', 'PRUNED')
-) AS cycles WHERE cycle IS NOT NULL AND ended BETWEEN :since AND :until
+) AS cycles WHERE cycle IS NOT NULL
+  AND ended BETWEEN to_timestamp(:since) AT TIME ZONE 'UTC' AND to_timestamp(:until) AT TIME ZONE 'UTC'
 """
 STATEMENTS = """
 SELECT calls, total_exec_time, rows, query FROM pg_stat_statements WHERE dbid = (
@@ -80,6 +81,25 @@ NAMES = {
     "SELECT $1 FROM studies": "lock the study",
     "UPDATE hpo_studies SET epochs_spent": "finish",
 }
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One measurement: so many workers, with trials of ``trial_seconds`` on average."""
+
+    workers: int
+    trial_seconds: float
+    how: str
+    per_node: int
+    trials_per_worker: float
+
+    @property
+    def budget(self) -> int:
+        return round(self.workers * self.trials_per_worker)
+
+    @property
+    def epoch_seconds(self) -> float:
+        return self.trial_seconds / MEAN_EPOCHS
 
 
 @dataclass
@@ -158,88 +178,80 @@ class _Connections(threading.Thread):
         return self.most
 
 
-def many_workers(count: int, trial_seconds: float, how: str, per_node: int, trials_per_worker: float) -> None:
-    """Runs ``count`` workers with trials of ``trial_seconds`` on average, and prints what that took."""
-    with tempfile.TemporaryDirectory() as name:
+def measure(setup: Setup) -> None:
+    """Runs the workers to the end of their budget, and prints what that took."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        with contextlib.ExitStack() as stack:
-            server, has_statistics = stack.enter_context(_server(folder))
-            address = server.address
-            if how == "pgbouncer":
-                (folder / "pooler").mkdir()
-                (folder / "pooler").chmod(0o755)
-                address = stack.enter_context(pgbouncer(folder / "pooler", server, POOLED))
-            budget = round(count * trials_per_worker)
-            seconds = trial_seconds / MEAN_EPOCHS
-            file = folder / "many.toml"
-            file.write_text(STUDY.format(name="many", trials=budget, seconds=seconds) + SPACE)
-            storage = open_storage(server.address)
-            create_experiment(storage, load_study_file(file))
-            measured, ended = _run(server, has_statistics, address, folder, count, trial_seconds, how, per_node, budget)
-            with storage.engine.connect() as connection:
-                counts: dict[str, int] = dict(
-                    tuple(row)
-                    for row in connection.execute(sa.text("SELECT state::text, count(*) FROM trials GROUP BY 1"))
-                )
-            storage.engine.dispose()
-    _show(measured, ended, counts, count, trial_seconds, how, per_node, budget)
+        server, has_statistics = stack.enter_context(_server(folder))
+        address = server.address
+        if setup.how == "pgbouncer":
+            (folder / "pooler").mkdir()
+            (folder / "pooler").chmod(0o755)
+            address = stack.enter_context(pgbouncer(folder / "pooler", server, POOLED))
+        file = folder / "many.toml"
+        file.write_text(STUDY.format(name="many", trials=setup.budget, seconds=setup.epoch_seconds) + SPACE)
+        storage = open_storage(server.address)
+        create_experiment(storage, load_study_file(file))
+        processes = [_start(setup, address, folder, index) for index in range(PROCESSES)]
+        try:
+            measured, ended = _run(setup, server, has_statistics, processes)
+        finally:
+            for process in processes:
+                process.kill()
+        with storage.engine.connect() as connection:
+            rows = connection.execute(sa.text("SELECT state::text, count(*) FROM trials GROUP BY 1")).all()
+        storage.engine.dispose()
+    _show(setup, measured, ended, {row[0]: row[1] for row in rows})
+
+
+def _start(setup: Setup, address: str, folder: Path, index: int) -> "subprocess.Popen[str]":
+    nodes = -(-setup.workers // setup.per_node)
+    own = sum(min(setup.per_node, setup.workers - node * setup.per_node) for node in range(index, nodes, PROCESSES))
+    home = str(folder / f"home-{index}")
+    connections = CONNECTIONS_A_NODE if setup.how == "node" else None
+    orders = Orders(resolve_address(address), "many", home, own, setup.per_node, connections)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.node_workers"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"HPO_HOME": home, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdin is not None
+    process.stdin.write(as_json(orders) + "\n")
+    process.stdin.flush()
+    return process
 
 
 def _run(
-    server: PostgresServer,
-    has_statistics: bool,
-    address: str,
-    folder: Path,
-    count: int,
-    trial_seconds: float,
-    how: str,
-    per_node: int,
-    budget: int,
+    setup: Setup, server: PostgresServer, has_statistics: bool, processes: "list[subprocess.Popen[str]]"
 ) -> tuple[Measured, list[dict[str, Any]]]:
-    begins = time.time() + 3.0 + count / 200
-    starts = [begins + trial_seconds * index / count for index in range(count)]
-    nodes = [starts[first : first + per_node] for first in range(0, count, per_node)]
-    processes = []
-    for index in range(min(PROCESSES, len(nodes))):
-        own = [at for node in nodes[index::PROCESSES] for at in node]
-        orders = Orders(
-            resolve_address(address), "many", str(folder / f"home-{index}"), own, per_node, 4 if how == "node" else None
-        )
-        process = subprocess.Popen(
-            [sys.executable, *__import__("shlex").split(os.environ.get("NW", "-m benchmarks.node_workers"))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"HPO_HOME": str(folder / f"home-{index}"), "OMP_NUM_THREADS": "1"},
-        )
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == READY
+    begins = time.time() + 1.0
+    for process in processes:
         assert process.stdin is not None
-        process.stdin.write(as_json(orders))
-        process.stdin.close()
-        processes.append(process)
+        process.stdin.write(json.dumps({"begins": begins, "over": setup.trial_seconds}) + "\n")
+        process.stdin.flush()
     watcher = _Connections(server.address)
     known: dict[int, float] = {}
     measured = Measured()
-    time.sleep(max(0.0, starts[-1] + 2.0 - time.time()))
+    time.sleep(max(0.0, begins + setup.trial_seconds + 2.0 - time.time()))
     with _connected(server.address) as cursor:
         if has_statistics:
             cursor.execute("SELECT pg_stat_statements_reset()")
         first = _state(cursor, server, known, processes)
-        given_out = "SELECT next_lineage >= num_lineages FROM hpo_studies"
         while True:
             time.sleep(1.0)
             _cpu_seconds(server.pid, known)
-            cursor.execute(given_out)
+            cursor.execute("SELECT next_lineage >= num_lineages FROM hpo_studies")
             if cursor.fetchone()[0] or any(process.poll() is not None for process in processes):
                 break
         last = _state(cursor, server, known, processes)
         if has_statistics:
             cursor.execute(STATEMENTS)
             measured.statements = [tuple(row) for row in cursor.fetchall()]
-        cursor.execute(
-            "SELECT now() AT TIME ZONE 'UTC' - make_interval(secs => %s), now() AT TIME ZONE 'UTC'",
-            [time.time() - first["at"]],
-        )
-        since, until = cursor.fetchone()
     outputs = [process.communicate()[0] for process in processes]
     measured.connections = watcher.stop()
     ended = [json.loads(output.splitlines()[-1]) for output in outputs]
@@ -249,7 +261,7 @@ def _run(
     measured.clients_cpu = last["clients"] - first["clients"]
     engine = sa.create_engine(resolve_address(server.address), poolclass=sa.NullPool)
     with engine.connect() as connection:
-        parameters = {"since": since, "until": until, "seconds": trial_seconds / MEAN_EPOCHS}
+        parameters = {"since": first["at"], "until": last["at"], "seconds": setup.epoch_seconds}
         row = connection.execute(sa.text(CYCLES), parameters).one()
     measured.trials, measured.overhead_ms, measured.slow_ms = row[0], 1000 * (row[1] or 0), 1000 * (row[2] or 0)
     return measured, ended
@@ -265,57 +277,38 @@ def _state(
         with contextlib.suppress(psutil.Error):
             times = psutil.Process(client.pid).cpu_times()
             used += times.user + times.system
-    return {
-        "at": time.time(),
-        "cpu": _cpu_seconds(server.pid, known),
-        "transactions": float(transactions),
-        "clients": used,
-    }
+    at, cpu = time.time(), _cpu_seconds(server.pid, known)
+    return {"at": at, "cpu": cpu, "transactions": float(transactions), "clients": used}
 
 
-def _show(
-    measured: Measured,
-    ended: list[dict[str, Any]],
-    counts: dict[str, int],
-    count: int,
-    trial_seconds: float,
-    how: str,
-    per_node: int,
-    budget: int,
-) -> None:
-    rate = measured.trials / measured.seconds
-    nodes = -(-count // per_node)
-    cpu_ms = 1000 * measured.cpu / max(1, measured.trials)
+def _show(setup: Setup, measured: Measured, ended: list[dict[str, Any]], counts: dict[str, int]) -> None:
+    seconds, trials, nodes = measured.seconds, max(1, measured.trials), -(-setup.workers // setup.per_node)
+    cpu_ms, clients_ms = 1000 * measured.cpu / trials, 1000 * measured.clients_cpu / trials
     finished = counts.get("COMPLETE", 0) + counts.get("PRUNED", 0)
-    print(f"\n{count} workers, trials of {trial_seconds:g} s, {per_node} workers a node, connections: {HOW[how]}")
-    print(
-        f"  trials               {finished} of {budget} ({counts.get('PRUNED', 0)} pruned); others: "
-        f"{ {state: n for state, n in counts.items() if state not in ('COMPLETE', 'PRUNED')} or 'none' }"
-    )
-    print(f"  trials a second      {rate:.1f} over {measured.seconds:.0f} s (asked for: {count / trial_seconds:.1f})")
-    print(f"  overhead a trial     {measured.overhead_ms:.0f} ms on average, 90 % below {measured.slow_ms:.0f} ms")
-    print(f"  connections          {measured.connections} in all, {measured.connections / nodes:.1f} a node")
-    print(
-        f"  transactions         {measured.transactions / measured.seconds:.0f} a second, "
-        f"{measured.transactions / max(1, measured.trials):.0f} a trial"
-    )
-    print(
-        f"  database's processor {measured.cpu / measured.seconds:.2f} cores, {cpu_ms:.1f} ms a trial: one core "
-        f"saturates at {1000 / cpu_ms:.0f} trials a second"
-        if cpu_ms
-        else ""
-    )
-    print(
-        f"  workers' processor   {measured.clients_cpu / measured.seconds:.2f} cores, "
-        f"{1000 * measured.clients_cpu / max(1, measured.trials):.0f} ms a trial; load {os.getloadavg()[0]:.1f}"
-    )
     failed = [reason for process in ended for reason in process["failed"]]
-    print(f"  workers that failed  {len(failed)}{': ' + failed[0] if failed else ''}")
+    asked = setup.workers / setup.trial_seconds
+    is_exact = finished == setup.budget == sum(counts.values())
+    lines = {
+        "trials": f"{finished} of {setup.budget}, {counts.get('PRUNED', 0)} pruned: "
+        + ("exact" if is_exact else f"NOT EXACT {counts}"),
+        "workers that failed": f"{len(failed)}" + (f": {failed[0]}" if failed else ""),
+        "trials a second": f"{measured.trials / seconds:.1f} of {asked:.1f} that the sleep allows, in {seconds:.0f} s",
+        "overhead a trial": f"{measured.overhead_ms:.0f} ms on average, 90 % below {measured.slow_ms:.0f} ms",
+        "connections": f"{measured.connections} in all, {measured.connections / nodes:.1f} a node",
+        "transactions": f"{measured.transactions / seconds:.0f} a second, {measured.transactions / trials:.0f} a trial",
+        "database": f"{measured.cpu / seconds:.2f} cores, {cpu_ms:.1f} ms a trial",
+        "workers": f"{measured.clients_cpu / seconds:.2f} cores, {clients_ms:.1f} ms a trial",
+        "a core saturates at": f"{1000 / cpu_ms:.0f} trials a second of the database alone" if cpu_ms else "?",
+        "load": f"{os.getloadavg()[0]:.1f}",
+    }
+    print(f"\n{setup.workers} workers, trials of {setup.trial_seconds:g} s, {setup.per_node} a node, {HOW[setup.how]}")
+    for name, value in lines.items():
+        print(f"  {name:20} {value}")
     total = sum(row[1] for row in measured.statements)
     for calls, milliseconds, rows, query in measured.statements[:12]:
         print(
-            f"    {100 * milliseconds / total:5.1f} %  {calls / measured.seconds:7.1f}/s  "
-            f"{milliseconds / calls:8.3f} ms  {rows / calls:7.1f} rows  {_name(query)}"
+            f"    {100 * milliseconds / total:5.1f} %  {calls / seconds:7.1f}/s  {milliseconds / calls:8.3f} ms  "
+            f"{rows / calls:7.1f} rows  {_name(query)}"
         )
     sys.stdout.flush()
 
@@ -323,11 +316,3 @@ def _show(
 def _name(query: str) -> str:
     text = " ".join(query.split())
     return next((name for start, name in NAMES.items() if text.startswith(start)), text[:70])
-
-
-def run_all(counts: list[int], trial_seconds: list[float], hows: list[str], per_node: int, per_worker: float) -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    for count in counts:
-        for seconds in trial_seconds:
-            for how in hows:
-                many_workers(count, seconds, how, per_node, per_worker)

@@ -1,10 +1,10 @@
 """Many workers of an experiment as threads of one process: the service's own, with a trainer that only sleeps.
 
-``python -m benchmarks.node_workers`` reads what to do as JSON from standard input (:class:`Orders`) and prints one line
-of JSON when every worker has ended. The workers of a node share one pool of connections; a node is a number of workers,
-and a process runs several. Two things are not as on a node of their own, because they would measure the processes'
-crowding: a trial that one worker has read is kept for the others of the process, and no worker looks for the processes
-that its trainer has started.
+``python -m benchmarks.node_workers`` reads what to do as JSON from standard input (:class:`Orders`), prints ``ready``,
+reads when to begin, and prints one line of JSON when every worker has ended. The workers of a node share one pool of
+connections; a node is a number of workers, and a process runs several. Two things are not as on a node of their own,
+because they would measure how the process is crowded: a trial that one worker has read is kept for the others of the
+process, and no worker looks for the processes that its trainer has started.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from hpo.trainers.registry import TrainerEntry, register
 EPOCHS = 20
 PRUNED_SHARE = 8
 """One trial of so many is bad: ASHA prunes it at its first rung, after an epoch."""
+READY = "ready\n"
 MEAN_EPOCHS = EPOCHS - (EPOCHS - 1) / PRUNED_SHARE
 
 
@@ -37,14 +38,14 @@ class Orders:
     """What a process has to do.
 
     Attributes:
-        starts: when each of its workers starts, as a POSIX timestamp.
+        workers: how many it runs.
         per_node: workers that share a pool; ``connections`` is the most that a node holds, None for two each.
     """
 
     address: str
     experiment: str
     folder: str
-    starts: list[float]
+    workers: int
     per_node: int
     connections: int | None
 
@@ -125,14 +126,16 @@ def run_workers(orders: Orders) -> dict[str, Any]:
         except Exception as error:
             failed.append(f"{type(error).__name__}: {error}")
 
-    threads, storages = [], []
-    for first in range(0, len(orders.starts), orders.per_node):
-        starts = orders.starts[first : first + orders.per_node]
-        most = orders.connections or 2 * len(starts)
-        storage = opened.open_storage(orders.address, connections=most, kept=most)
-        storages.append(storage)
-        experiment = load_experiment(storage, orders.experiment)
-        threads += [threading.Thread(target=work, args=(experiment, at), daemon=True) for at in starts]
+    storages, experiments = [], []
+    for first in range(0, orders.workers, orders.per_node):
+        count = min(orders.per_node, orders.workers - first)
+        most = orders.connections or 2 * count
+        storages.append(opened.open_storage(orders.address, connections=most, kept=most))
+        experiments += [load_experiment(storages[-1], orders.experiment)] * count
+    print(READY, end="", flush=True)
+    moment = json.loads(sys.stdin.readline())
+    starts = [moment["begins"] + moment["over"] * index / orders.workers for index in range(orders.workers)]
+    threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in zip(experiments, starts, strict=True)]
     parent = os.getppid()
     for thread in threads:
         thread.start()
@@ -148,7 +151,7 @@ def run_workers(orders: Orders) -> dict[str, Any]:
 
 def main() -> None:
     threading.stack_size(512 * 1024)
-    print(json.dumps(run_workers(Orders(**json.load(sys.stdin)))), flush=True)
+    print(json.dumps(run_workers(Orders(**json.loads(sys.stdin.readline())))), flush=True)
 
 
 def as_json(orders: Orders) -> str:

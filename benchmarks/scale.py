@@ -3,6 +3,9 @@
 TPE and ASHA, 7 parameters, 8 reports; plain Optuna on the same server in the same run. The first table is one worker
 whose epochs take no time: what is left is the service's own. The second is whole searches; milliseconds a trial are
 those from one end to the next of the same worker, beyond the sleep, once all workers have ended one.
+
+``--workers 1000`` (from 200 on) runs them as threads of a few processes, a node of eight sharing four connections, or
+with PgBouncer, and prints what the database does (:mod:`benchmarks.many_workers`).
 """
 
 import argparse
@@ -27,6 +30,7 @@ import psycopg2
 import sqlalchemy as sa
 
 import hpo
+from benchmarks import many_workers
 from benchmarks.filled import fill
 from benchmarks.overhead import STUDY, plain_worker
 from benchmarks.postgres_server import PostgresServer
@@ -41,6 +45,8 @@ from hpo.studyfile.load import load_study_file
 EPOCHS = 8
 TRIALS = 40
 TRIALS_PER_WORKER = 12
+MANY = 200
+"""From so many workers on they are threads: a process each would not fit on one machine."""
 
 
 def filled_studies(address: str, folder: Path, size: int) -> tuple[str, str]:
@@ -180,12 +186,28 @@ def _row(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="*", default=[100, 1000, 10000], help="finished trials")
-    parser.add_argument("--workers", type=int, nargs="*", default=[1, 8, 64])
+    parser.add_argument("--sizes", type=int, nargs="*", help="finished trials; default: 100 1000 10000, or none")
+    parser.add_argument("--workers", type=int, nargs="*", help="default: 1 8 64, or none if --sizes are given")
+    many = parser.add_argument_group(f"{MANY} workers and more")
+    many.add_argument("--connections", choices=many_workers.HOW, nargs="*", default=["node", "pgbouncer"])
+    many.add_argument("--per-node", type=int, default=8, help="workers that share a pool")
+    many.add_argument("--trial-seconds", type=float, nargs="*", default=[60.0], help="of a trial on average")
+    many.add_argument("--trials-per-worker", type=float, default=2.5)
     parser.add_argument("--seconds", type=float, default=0.5, help="of an epoch in the second table")
     parser.add_argument("--storage", help="a server to use instead of one made for this; left with what was written")
     options = parser.parse_args()
+    if options.sizes is None:
+        options.sizes = [] if options.workers else [100, 1000, 10000]
+    if options.workers is None:
+        options.workers = [] if options.sizes and "--sizes" in sys.argv else [1, 8, 64]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for count in [count for count in options.workers if count >= MANY]:
+        for seconds, how in itertools.product(options.trial_seconds, options.connections):
+            setup = many_workers.Setup(count, seconds, how, options.per_node, options.trials_per_worker)
+            many_workers.measure(setup)
+    options.workers = [count for count in options.workers if count < MANY]
+    if not (options.workers or options.sizes):
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if options.storage:
