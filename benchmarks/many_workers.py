@@ -58,14 +58,15 @@ SELECT count(*), avg(cycle - slept), percentile_cont(0.9) WITHIN GROUP (ORDER BY
     :seconds * (SELECT count(*) FROM trial_intermediate_values v WHERE v.trial_id = t.trial_id) AS slept
   FROM trials t JOIN hpo_trials h USING (trial_id) WHERE t.state IN ('COMPLETE', 'PRUNED')
 ) AS cycles WHERE cycle IS NOT NULL
-  AND ended BETWEEN to_timestamp(:since) AT TIME ZONE 'UTC' AND to_timestamp(:until) AT TIME ZONE 'UTC'
+  AND ended > (to_timestamp(:since) AT TIME ZONE 'UTC') AND ended <= (to_timestamp(:until) AT TIME ZONE 'UTC')
 """
 STATEMENTS = """
 SELECT calls, total_exec_time, rows, query FROM pg_stat_statements WHERE dbid = (
   SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY total_exec_time DESC
 """
 NAMES = {
-    "SELECT t.trial_id, t.number, t.state::text": "read trials (refresh)",
+    "SELECT t.trial_id, t.number, t.state::text": "read trials (to draw)",
+    "SELECT t.trial_id, t.number, h.lineage, h.attempt, a.key": "read marks (to prune)",
     "UPDATE trial_heartbeats": "heartbeat",
     "INSERT INTO hpo_workers": "worker's own report",
     "DELETE FROM hpo_workers": "forget old workers",
@@ -192,6 +193,7 @@ def measure(setup: Setup) -> None:
         file.write_text(STUDY.format(name="many", trials=setup.budget, seconds=setup.epoch_seconds) + SPACE)
         storage = open_storage(server.address)
         create_experiment(storage, load_study_file(file))
+        storage.engine.dispose()
         processes = [_start(setup, address, folder, index) for index in range(PROCESSES)]
         try:
             measured, ended = _run(setup, server, has_statistics, processes)
@@ -304,12 +306,15 @@ def _show(setup: Setup, measured: Measured, ended: list[dict[str, Any]], counts:
     print(f"\n{setup.workers} workers, trials of {setup.trial_seconds:g} s, {setup.per_node} a node, {HOW[setup.how]}")
     for name, value in lines.items():
         print(f"  {name:20} {value}")
-    total = sum(row[1] for row in measured.statements)
-    for calls, milliseconds, rows, query in measured.statements[:12]:
-        print(
-            f"    {100 * milliseconds / total:5.1f} %  {calls / seconds:7.1f}/s  {milliseconds / calls:8.3f} ms  "
-            f"{rows / calls:7.1f} rows  {_name(query)}"
-        )
+    by_name: dict[str, list[float]] = {}
+    for calls, milliseconds, rows, query in measured.statements:
+        sums = by_name.setdefault(_name(query), [0.0, 0.0, 0.0])
+        for place, number in enumerate((calls, milliseconds, rows)):
+            sums[place] += number
+    total = sum(sums[1] for sums in by_name.values())
+    for name, (calls, spent, rows) in sorted(by_name.items(), key=lambda item: -item[1][1])[:12]:
+        share, each = 100 * spent / total, spent / calls
+        print(f"    {share:5.1f} %  {calls / seconds:7.1f}/s  {each:8.3f} ms  {rows / calls:7.1f} rows  {name}")
     sys.stdout.flush()
 
 
