@@ -72,6 +72,12 @@ class ConfigurationRefusedError(ExperimentError):
         self.reason = reason
 
 
+class SetUpError(ExperimentError):
+    """A worker refuses its study file or its arguments, as every other worker of the launch would."""
+
+    exit_code = 2
+
+
 class ExperimentDeletedError(ExperimentError):
     """An experiment was deleted while workers ran."""
 

@@ -181,6 +181,10 @@ def _read(path: Path) -> str:
 # GPUs.
 
 
+WSL_CUDA = Path("/usr/lib/wsl/lib/libcuda.so.1")
+"""CUDA's library under WSL2, which has no device nodes of NVIDIA's."""
+
+
 def gpu_indices(environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> list[str]:
     """The GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them.
 
@@ -197,7 +201,7 @@ def gpu_indices(environment: Mapping[str, str] = os.environ, devices: Path = Pat
             names.append(name.strip())
         return names
     count = sum(1 for path in devices.glob("nvidia[0-9]*") if path.name.removeprefix("nvidia").isdigit())
-    if not count and (devices / "dxg").exists() and Path("/usr/lib/wsl/lib/libcuda.so.1").exists():
+    if not count and (devices / "dxg").exists() and WSL_CUDA.exists():
         # WSL2 has one node for all GPUs.
         count = len(_gpu_uuids()) or 1
     return [str(index) for index in range(count)]
@@ -229,6 +233,13 @@ def missing_gpus(names: tuple[str, ...]) -> list[str]:
         return not uuids or any(uuid.startswith(name) for uuid in uuids)
 
     return [name for name in names if not is_there(name)]
+
+
+def no_gpu(missing: list[str]) -> str:
+    """The message for names that are no GPU of this process."""
+    usable = gpu_indices()
+    there = f"there {'are' if len(usable) > 1 else 'is'} {', '.join(usable)}" if usable else "there is none"
+    return f"there is no GPU {', '.join(missing)} here; {there}"
 
 
 def _gpu_uuids() -> list[str]:

@@ -16,7 +16,7 @@ from hpo.experiment.experiment import Experiment
 from hpo.launchers.registry import InlineOptions, Progress
 from hpo.launchers.signals import kept_handlers
 from hpo.launchers.supervise import STATUS_SECONDS, read_status
-from hpo.machine import gpu_indices, missing_gpus
+from hpo.machine import gpu_indices, missing_gpus, no_gpu
 from hpo.settings import Settings
 from hpo.worker.exit_codes import EXIT_MEMORY, EXIT_PAUSED, REPLACED
 from hpo.worker.options import WorkerOptions, worker_options
@@ -30,9 +30,8 @@ def check(settings: Settings, options: InlineOptions) -> None:
     if isinstance(options.gpus, tuple):
         if len(options.gpus) > 1:
             raise UsageError(f"the launcher inline uses one GPU, not {','.join(options.gpus)}")
-        if missing_gpus(options.gpus):
-            usable = ", ".join(gpu_indices()) or "none"
-            raise UsageError(f"there is no GPU {options.gpus[0]} here; there is {usable}")
+        if missing := missing_gpus(options.gpus):
+            raise UsageError(no_gpu(missing))
 
 
 def run(experiment: Experiment, settings: Settings, options: InlineOptions, progress: Progress) -> None:

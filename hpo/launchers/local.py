@@ -31,6 +31,7 @@ from hpo.machine import (
     gpu_indices,
     missing_gpus,
     new_worker_id,
+    no_gpu,
     usable_cores,
     worker_name,
 )
@@ -175,11 +176,7 @@ def _has_ended(slot: Slot) -> bool:
 def check(settings: Settings, options: LocalOptions) -> None:
     """Raises UsageError for a GPU that is not there."""
     if isinstance(options.gpus, tuple) and (missing := missing_gpus(options.gpus)):
-        usable = gpu_indices()
-        raise UsageError(
-            f"there is no GPU {', '.join(missing)} here; "
-            + (f"there {'are' if len(usable) > 1 else 'is'} {', '.join(usable)}" if usable else "there is none")
-        )
+        raise UsageError(no_gpu(missing))
 
 
 def run(experiment: Experiment, settings: Settings, options: LocalOptions, progress: Progress) -> None:

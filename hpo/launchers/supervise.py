@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from hpo.database import dead_workers, steering
 from hpo.database.retrying import persistently
 from hpo.database.steering import Order
-from hpo.errors import ExperimentError, ExperimentStoppedError
+from hpo.errors import ExperimentError, ExperimentStoppedError, SetUpError
 from hpo.experiment.experiment import Experiment
 from hpo.experiment.status import is_finished, snapshot
 from hpo.launchers.registry import LaunchOptions, Progress
@@ -258,7 +258,9 @@ class Supervision:
         failing = sum(1 for other in self.places if other.failures)
         is_set_up = end.code == 2 and not self._some_succeeded
         everywhere = self.failures >= limit and failing >= min(2, len(self.places))
-        if is_set_up or (everywhere and not self._anything_runs()):
+        if is_set_up:
+            raise SetUpError(self.first_failure)
+        if everywhere and not self._anything_runs():
             raise ExperimentError(self.first_failure)
         if place.failures < limit and place.failures <= self.options.max_restarts:
             place.start_at = time.monotonic() + min(LONGEST_REST_SECONDS, 2.0 ** (place.failures - 1) - 1.0)

@@ -3,8 +3,11 @@
 No engine runs where the tests run; the server stands in for the container ``postgres``, with its password.
 """
 
+import json
 import os
 import re
+import shutil
+import string
 import subprocess
 import sys
 import time
@@ -14,11 +17,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
+import psycopg2
 import pytest
 import yaml
 
 from benchmarks.postgres_server import PostgresServer, free_port
-from hpo.database.storage import open_storage
+from hpo.database.storage import Storage, open_storage
 
 from .conftest import REPOSITORY
 
@@ -101,6 +106,106 @@ def test_what_the_file_promises(compose: dict[str, Any]) -> None:
     assert "PASSWORD" not in worker["environment"]["HPO_STORAGE"]
     # Each replica sees all GPUs and takes one of its own.
     assert device["count"] == "all"
+
+
+def test_the_file_is_valid(compose: dict[str, Any]) -> None:
+    schema = json.loads((REPOSITORY / "tests" / "data" / "compose_spec.json").read_text())
+    jsonschema.validate(compose, schema)
+
+
+def test_passwords_of_any_characters(compose: dict[str, Any], tcp: PostgresServer, tmp_path: Path) -> None:
+    password = string.digits + string.ascii_letters + string.punctuation + " "
+    connection = psycopg2.connect(tcp.address)
+    connection.autocommit = True
+    connection.cursor().execute("ALTER ROLE hpo PASSWORD %s", (password,))
+    connection.close()
+    given = service_environment(compose, "worker", tcp, tmp_path / "home", POSTGRES_PASSWORD=password)
+    assert given["PGPASSWORD"] == password
+    answered = run_hpo(["status", "no-such-experiment"], given)
+    # It has been let in: what is missing is the experiment alone.
+    assert answered.returncode == 1
+    assert "there is no experiment 'no-such-experiment'" in answered.stderr
+    assert password not in answered.stderr
+    wrong = run_hpo(["status", "no-such-experiment"], {**given, "PGPASSWORD": "another"})
+    assert "there is no experiment" not in wrong.stderr
+
+
+@pytest.mark.release
+def test_eight_replicas_use_eight_gpus(compose: dict[str, Any], storage: Storage, address: str, tmp_path: Path) -> None:
+    """As ``--scale worker=8``: one command and one environment, all GPUs visible, and the volume of the home shared."""
+    notes = tmp_path / "notes"
+    (tmp_path / "replicas.py").write_text(REPLICAS.format(notes=str(notes)))
+    file = tmp_path / "scaled.toml"
+    file.write_text(
+        'name = "scaled"\ntrainer = "replica"\nmetric = "value"\nsamplers = ["random"]\nbudget = { trials = 8 }\n'
+        "[space]\nx = { low = 0.0, high = 1.0 }\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HPO_")}
+    environment |= {"HPO_STORAGE": address, "HPO_HOME": str(tmp_path / "state"), "HPO_TRAINERS": "replicas"}
+    environment |= {"PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(8)))}
+    made = subprocess.run(
+        [sys.executable, "-c", MAKE, str(file)], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    arguments = command(compose, "worker", EXPERIMENT="scaled")
+    replicas = [
+        subprocess.Popen([sys.executable, "-m", "hpo", *arguments], env=environment, cwd=tmp_path) for _ in range(8)
+    ]
+    assert [replica.wait(timeout=200) for replica in replicas] == [0] * 8
+    assert sorted(notes.read_text().split()) == [str(index) for index in range(8)]
+
+
+REPLICAS = """
+import os, pathlib, time
+import hpo
+
+class Config(hpo.Config):
+    x: float = 0.5
+
+@hpo.trainer("replica", metrics={{"value": "maximize"}})
+def replica(config: Config, run: hpo.Run):
+    notes = pathlib.Path({notes!r})
+    with notes.open("a") as file:
+        file.write(os.environ["CUDA_VISIBLE_DEVICES"] + "\\n")
+    deadline = time.monotonic() + 150
+    while len(notes.read_text().split()) < 8 and time.monotonic() < deadline:
+        time.sleep(0.05)  # until each of the eight has a trial
+    yield {{"value": config.x}}
+"""
+MAKE = """
+import os, sys
+from hpo.database.storage import open_storage
+from hpo.experiment.experiment import create_experiment
+from hpo.studyfile.load import load_study_file
+sys.path.append(os.getcwd())
+create_experiment(open_storage(os.environ["HPO_STORAGE"]), load_study_file(sys.argv[1], "replicas"), "replicas")
+"""
+
+
+@pytest.mark.release
+def test_the_image_needs_no_git(tmp_path: Path) -> None:
+    """The Dockerfile's files, installed by its command, where no git is on the path and no repository around."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "bin").mkdir()
+    for line in (REPOSITORY / "Dockerfile").read_text().splitlines():
+        for name in line.split()[1:-1] if line.startswith("COPY") else ():
+            source = REPOSITORY / name
+            copy = shutil.copytree if source.is_dir() else shutil.copy
+            copy(source, tmp_path / "app" / name, **({"symlinks": True} if source.is_dir() else {}))
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    environment = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/venv/bin:{tmp_path}/bin", "HPO_HOME": f"{tmp_path}/home"}
+    environment |= {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    install = [f"{tmp_path}/venv/bin/pip", "install", "-q", "--no-deps", "."]
+    done = subprocess.run(install, env=environment, cwd=tmp_path / "app", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # What it depends on comes from this environment.
+    packages = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    (packages / "others.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
+    listed = subprocess.run(
+        [f"{tmp_path}/venv/bin/hpo", "list"], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert listed.returncode == 0, listed.stderr
+    assert "classifier" in listed.stdout
 
 
 def test_the_image_has_what_it_copies() -> None:

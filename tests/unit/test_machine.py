@@ -129,6 +129,66 @@ class TestGpus:
         assert gpu_indices({}, tmp_path) == ["0", "1"]
         assert gpu_indices({}, tmp_path / "absent") == []
 
+    def test_wsl2_has_one_node_for_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "dxg").touch()
+        monkeypatch.setattr(machine, "WSL_CUDA", tmp_path / "libcuda.so.1")
+        assert gpu_indices({}, tmp_path) == []  # a WSL2 without CUDA
+        (tmp_path / "libcuda.so.1").touch()
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert gpu_indices({}, tmp_path) == ["0"]
+        lists(tmp_path, "GPU 0: A (UUID: GPU-11)\nGPU 1: B (UUID: GPU-22)\n")
+        assert gpu_indices({}, tmp_path) == ["0", "1"]
+        assert gpu_indices({"CUDA_VISIBLE_DEVICES": "1"}, tmp_path) == ["1"]
+
+    @pytest.mark.parametrize(
+        ("visible", "wanted", "missing"),
+        [
+            (None, ("0",), []),
+            (None, ("0", "2"), ["2"]),
+            (None, ("GPU-8932f937",), []),
+            (None, ("GPU-beef",), ["GPU-beef"]),
+            (None, ("MIG-41b3",), []),
+            (None, ("MIG-dead", "0"), ["MIG-dead"]),
+            (None, ("MIG-",), ["MIG-"]),
+            ("GPU-8932f937-d72c", ("GPU-8932f937-d72c",), []),
+            ("GPU-8932f937-d72c", ("GPU-1f00",), ["GPU-1f00"]),
+            ("MIG-41b3", ("0",), ["0"]),
+            ("", ("0", "MIG-41b3"), ["0", "MIG-41b3"]),
+        ],
+    )
+    def test_names_of_devices(
+        self,
+        visible: str | None,
+        wanted: tuple[str, ...],
+        missing: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Two GPUs, of which the second is split (MIG), as nvidia-smi lists them."""
+        lists(
+            tmp_path,
+            "GPU 0: NVIDIA H100 (UUID: GPU-8932f937-d72c)\nGPU 1: NVIDIA H100 (UUID: GPU-1f00)\n"
+            "  MIG 1g.10gb     Device  0: (UUID: MIG-41b3)\n",
+        )
+        monkeypatch.setenv("PATH", str(tmp_path))
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+            found = ["0", "1"]
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+            found = gpu_indices()
+        monkeypatch.setattr(machine, "gpu_indices", lambda: found)
+        assert machine.missing_gpus(wanted) == missing
+
+    def test_eight_replicas_use_eight_gpus(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each replica of a Compose service sees all GPUs; the folder of their locks is a volume that they share."""
+        for name in machine.LOCAL_RANK_VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        names = [str(index) for index in range(6)] + ["GPU-8932f937-d72c", "MIG-4a2b/1/0"]
+        claims = [GpuClaim(names, tmp_path) for _ in range(9)]
+        assert [claim.gpu for claim in claims] == [*names, names[0]]
+        assert [claim.num_others for claim in claims] == [0] * 8 + [1]
+
     def test_groups(self) -> None:
         assert machine.gpu_groups(["0", "1", "2"], 1) == ["0", "1", "2"]
         assert machine.gpu_groups(["0", "1", "2", "GPU-3", "4"], 2) == ["0,1", "2,GPU-3"]
@@ -172,6 +232,13 @@ class TestGpus:
         assert GpuClaim(["0", "1"], tmp_path).gpu == "1"
         for process in (started[0], started[2]):
             process.communicate()
+
+
+def lists(folder: Path, text: str) -> None:
+    """Puts an ``nvidia-smi`` into the folder that prints ``text``."""
+    command = folder / "nvidia-smi"
+    command.write_text(f"#!/bin/sh\necho '{text}'\n")
+    command.chmod(0o755)
 
 
 def test_names_differ_where_host_and_process_id_do_not() -> None:

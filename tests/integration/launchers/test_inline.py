@@ -105,7 +105,7 @@ def test_gpus(launch, devices: list[str], monkeypatch: pytest.MonkeyPatch) -> No
     launch("all")
     assert sorted(set(devices)) == ["cpu", "cuda:0", "cuda:1"]
     assert inline.device_of(InlineOptions(gpus="4")) == "cuda:0"
-    with pytest.raises(UsageError, match="there is no GPU 0 here; there is 4, 5"):
+    with pytest.raises(UsageError, match="there is no GPU 0 here; there are 4, 5"):
         launch("absent", gpus="0")
     with pytest.raises(UsageError, match="the launcher inline uses one GPU, not 4,5"):
         launch("both", gpus="4,5")

@@ -105,8 +105,10 @@ def test_where_no_place_works_the_first_reason_ends_the_launch(experiment: Exper
 
 def test_arguments_that_make_no_sense_end_it_at_once(experiment: Experiment, fleet) -> None:
     broken = fleet(1, p0="import sys; print('no such option'); sys.exit(2)")
-    with pytest.raises(ExperimentError, match="worker 0 cannot go on: it ended with exit code 2\n    no such option"):
+    reason = "worker 0 cannot go on: it ended with exit code 2\n    no such option"
+    with pytest.raises(ExperimentError, match=reason) as caught:
         supervise(experiment, broken, LocalOptions(), Lines())
+    assert caught.value.exit_code == 2
     assert broken.starts == [0]
 
 

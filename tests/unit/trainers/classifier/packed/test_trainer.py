@@ -1,14 +1,16 @@
 """The protocol around the packs: checkpoints, refills, turns, memory, and what is refused."""
 
 import logging
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from hpo.trainers.classifier import entry
-from hpo.trainers.classifier.packed import shape
+from hpo.trainers.classifier.packed import memory, shape
 from hpo.trainers.classifier.packed.probe import choose
 from hpo.trainers.classifier.packed.trainer import PackedTrainer
 from hpo.trainers.classifier.training import ClassifierTrainer
@@ -220,6 +222,27 @@ class TestChoice:
         options = BuildOptions(configs=(configuration(width_1=60_000, width_2=60_000, batch_size=32),))
         with pytest.raises(TrainerError, match=r"slots = 50000 is more than memory holds: cpu has .* take at most \d+"):
             PackedTrainer(options, 50_000)
+
+    @pytest.mark.parametrize("device", ["cpu", "cuda"])
+    def test_workers_whose_slots_exceed_the_memory_together(self, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As many as fit for one worker do not fit for each of two: both refuse them before they train."""
+        configs = (configuration(width_1=64, width_2=64, batch_size=32),)
+        free = 8 * 2**30
+        monkeypatch.setattr(memory.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+        monkeypatch.setattr(memory.torch.cuda, "mem_get_info", lambda device: (free, free))
+        monkeypatch.setattr(memory, "_held_bytes", lambda: 0)
+        alone = BuildOptions(device=device, configs=configs, memory_bytes=free)
+        slots = memory.most_slots(alone)
+        assert slots is not None
+        memory.check_slots(alone, slots)
+        each = BuildOptions(device=device, configs=configs, memory_bytes=free // 2, device_workers=2)
+        message = rf"slots = {slots} is more than memory holds: {device} has .* take at most (\d+)"
+        with pytest.raises(TrainerError, match=message) as caught:
+            memory.check_slots(each, slots)
+        found = re.search(r"take at most (\d+)", str(caught.value))
+        assert found is not None
+        assert 2 * int(found[1]) <= slots
+        memory.check_slots(each, int(found[1]))
 
 
 OUT_OF_MEMORY = """
