@@ -110,7 +110,7 @@ def test_what_the_file_promises(compose: dict[str, Any]) -> None:
 
 def test_the_file_is_valid(compose: dict[str, Any]) -> None:
     schema = json.loads((REPOSITORY / "tests" / "data" / "compose_spec.json").read_text())
-    jsonschema.validate(compose, schema)
+    jsonschema.Draft7Validator(schema).validate(compose)
 
 
 def test_passwords_of_any_characters(compose: dict[str, Any], tcp: PostgresServer, tmp_path: Path) -> None:
