@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
+from hpo.trainers.hydra_values import hydra_value
 from hpo.trainers.protocol import Run
 
 ArgumentStyle = Literal["flags", "hydra", "none"]
@@ -55,11 +56,11 @@ def command_line(command: Sequence[str], style: ArgumentStyle, values: Mapping[s
             continue
         filled.append(PLACEHOLDER.sub(lambda match: known[match[1]] if match[1] else match[0][0], part))
     placed = set(placeholders(command))
-    unplaced = {name: spelled(value) for name, value in values.items() if name not in placed}
+    unplaced = {name: value for name, value in values.items() if name not in placed}
     if style == "flags":
-        filled += [f"--{name}={value}" for name, value in unplaced.items()]
+        filled += [f"--{name}={spelled(value)}" for name, value in unplaced.items()]
     elif style == "hydra":
-        filled += [f"{name}={value}" for name, value in unplaced.items()]
+        filled += [f"{name}={hydra_value(value)}" for name, value in unplaced.items()]
     return filled
 
 

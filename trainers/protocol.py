@@ -150,6 +150,8 @@ class EpochEnd:
             None where the trainer saves nothing.
         capture: copies now what a resumed trial continues from, and returns what makes the state of the copies, on any
             thread and at any time; None if only ``snapshot`` can be asked, or nothing is saved.
+        model: copies now the weights that are the trial's model, to the CPU; to be called before the next ``advance``
+            or ``stop``. None if the trainer's code keeps its model itself, with :meth:`Run.save_model`.
         may_prune: whether the trial may be pruned now; False if an objective has not asked ``should_prune``.
     """
 
@@ -160,6 +162,7 @@ class EpochEnd:
     snapshot: Callable[[], State] | None = None
     capture: Callable[[], Callable[[], State]] | None = None
     may_prune: bool = True
+    model: Callable[[], State] | None = None
 
 
 @dataclass(frozen=True)

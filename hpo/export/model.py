@@ -4,6 +4,7 @@ Imports inside functions keep the start quick: what they bring is not needed by 
 """
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -48,10 +49,7 @@ def export_model(experiment: Experiment, best: BestTrial, settings: Settings, pa
     except OSError as error:
         raise ExperimentError(f"{what} here: {settings.checkpoints} does not answer ({error})") from error
     if model is None:
-        if experiment.study_file.trainer == CLASSIFIER:
-            why = "the classifier keeps none in a search; train it again: hpo export … --output best.toml, then "
-            why += f"hpo train best.toml --model {path}"
-        elif kept.where is None and not folder.is_dir():
+        if kept.where is None and not folder.is_dir():
             worker = str(best.attrs.get(attributes.WORKER, "another machine")).partition(":")[0]
             why = (
                 f"its folder is not here ({folder}): keep_folders = {experiment.study_file.keep_folders!r}, and it was "
@@ -59,6 +57,12 @@ def export_model(experiment: Experiment, best: BestTrial, settings: Settings, pa
             )
         else:
             why = "its code calls run.save_model(…) or writes a file called model.* into its folder; this one did not"
+        if experiment.trainer == CLASSIFIER:
+            # Of another seed of the same configuration, or of a version that kept none.
+            name = shlex.quote(experiment.name)
+            why = why if kept.where is None and not folder.is_dir() else "its weights were not kept"
+            why += "; train it again:\n"
+            why += f"  hpo export {name} --output best.toml && hpo train best.toml --model {shlex.quote(str(path))}"
         raise ExperimentError(f"{what}: {why}")
     copy_file(folder / model, path)
     return folder / model

@@ -13,6 +13,7 @@ from hpo.trainers.protocol import EpochEnd, Event, Metrics
 from hpo.trainers.registry import TRAINERS
 from hpo.trainers.seed_member import not_finite_seeds
 from hpo.worker import process_end
+from hpo.worker.best_models import BestModels
 from hpo.worker.db_thread import DatabaseThread
 from hpo.worker.limits import Limits
 from hpo.worker.running_trial import RunningTrial
@@ -52,6 +53,7 @@ class EpochEnds:
         runners: Mapping[int, StudyRunner],
         limits: Limits,
         saver: CheckpointSaver,
+        models: BestModels,
     ) -> None:
         self._study_file = experiment.study_file
         self._trainer_entry = TRAINERS[experiment.study_file.trainer]
@@ -60,6 +62,7 @@ class EpochEnds:
         self._runners = runners
         self._limits = limits
         self._saver = saver
+        self._models = models
 
     def read_others(self, events: Sequence[Event], running: Mapping[int, RunningTrial]) -> None:
         """Reads the other workers' trials once for all pruning decisions that these events ask for."""
@@ -91,6 +94,10 @@ class EpochEnds:
             metric = self._study_file.metric
             of_seeds = not_finite_seeds(trial.history[-1], metric)
             return Finished(TrialState.PRUNED, f"{metric} is {value} at epoch {epoch}{of_seeds}")
+        is_out_of_time = self._limits.is_out_of_time(trial)
+        if value is not None:
+            may_be_last = event.finished or runner.stops_early or is_out_of_time
+            self._models.offer(trial, event, may_be_last=may_be_last)
         if event.finished:
             return self.end_training(trial)
         if value is not None and event.may_prune and runner.should_prune(trial, epoch, self._trainer_entry):
@@ -99,7 +106,7 @@ class EpochEnds:
                 # It stopped for lack of progress of its own, which says nothing against it.
                 return Finished(TrialState.COMPLETE, f"no more progress: {reason}")
             return Finished(TrialState.PRUNED, reason)
-        if self._limits.is_out_of_time(trial):
+        if is_out_of_time:
             return self.end_training(trial, reason=f"stopped after trial_timeout_seconds, at epoch {epoch}")
         if (unsaved := self._saver.offer(trial, event, num_running)) is not None:
             return unsaved

@@ -99,7 +99,7 @@ def tidy_folders(
         return
     cache.refresh(study_id, reports=False)
     ended: set[int] = set()
-    best: tuple[float, int] | None = None
+    best: tuple[float, int, int] | None = None
     sign = 1 if runner.study_file.direction == "maximize" else -1
     for trial in cache.get_all_trials(study_id, deepcopy=False):
         number = trial.user_attrs.get("lineage")
@@ -108,9 +108,9 @@ def tidy_folders(
         ended.add(number)
         keeps = not any(violation > 0 for violation in trial.constraints.values())
         if trial.state is TrialState.COMPLETE and trial.values and keeps:
-            rank = (sign * trial.values[0], -number)
+            rank = (sign * trial.values[0], -trial.number, number)
             best = rank if best is None else max(best, rank)
-    kept = None if policy == "none" or best is None else -best[1]
+    kept = None if policy == "none" or best is None else best[2]
     if uploads is not None:
         if kept is not None:
             uploads.keep(study_id, kept, folders.of(kept))

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 
 from hpo.experiment.experiment import Experiment
 from hpo.worker import failures
+from hpo.worker.best_models import BestModels
 from hpo.worker.build import size_mb
 from hpo.worker.claim_queue import ClaimQueue
 from hpo.worker.db_thread import DatabaseThread
@@ -47,6 +48,7 @@ class TrialEnds:
         queue: ClaimQueue,
         saver: CheckpointSaver,
         outcomes: Outcomes,
+        models: BestModels,
         uploads: Uploads | None,
     ) -> None:
         self.replacement: tuple[int, str] | None = None
@@ -59,6 +61,7 @@ class TrialEnds:
         self._queue = queue
         self._saver = saver
         self._outcomes = outcomes
+        self._models = models
         self._uploads = uploads
 
     def apply(self, trial: RunningTrial, ending: Ending | None) -> None:
@@ -75,6 +78,7 @@ class TrialEnds:
 
     def finish(self, trial: RunningTrial, state: TrialState, reason: str | None = None) -> None:
         """Ends a trial with what it has, and asks for the next claim; does not wait."""
+        has_model = self._models.keep(trial, state)
         self._leave(trial)
         self._outcomes.conclude(trial, state, reason)
         budget = self._study_file.budget
@@ -83,6 +87,8 @@ class TrialEnds:
             # depends on this trial only if the budget is in epochs or in time, or if it may have reached the target.
             self._queue.prefetch()
         self._outcomes.finish(trial)
+        if self._models.in_use and not has_model:
+            return  # there is nothing in the folders of trials but models
         runner, lineage = self._runners[trial.claim.study_id], trial.claim.lineage
         self._db_thread.submit(tidy_folders, self._cache, runner, self._options, lineage, self._uploads)
 
@@ -100,6 +106,7 @@ class TrialEnds:
     def evicted(self, trial: RunningTrial, reason: str) -> None:
         """Gives back a trial that the trainer has put out of its slot."""
         self._slots.release(trial)
+        self._models.forget(trial.trial_id)
         self._queue.slot_is_free()
         self._give_back(trial, reason)
 
@@ -127,6 +134,7 @@ class TrialEnds:
 
     def _leave(self, trial: RunningTrial) -> None:
         self._slots.stop(trial)
+        self._models.forget(trial.trial_id)
         self._queue.slot_is_free()
 
     def _give_back(self, trial: RunningTrial, reason: str) -> None:

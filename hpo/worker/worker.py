@@ -26,6 +26,7 @@ from hpo.trainers.errors import TrainerError
 from hpo.trainers.protocol import Ended, EpochEnd, Event, Evicted, Failed, Trainer
 from hpo.trainers.registry import TRAINERS
 from hpo.worker import failures
+from hpo.worker.best_models import BestModels
 from hpo.worker.build import build_trainer
 from hpo.worker.claim_queue import ClaimQueue
 from hpo.worker.db_thread import DatabaseThread
@@ -113,8 +114,11 @@ class Worker:
             self.saver.forget,
             self.uploads,
         )
-        self.epoch_ends = EpochEnds(experiment, self.cache, self.db_thread, self.runners, self.limits, self.saver)
-        held = (self.cache, self.db_thread, self.runners, self.slots, self.queue, self.saver, self.outcomes)
+        models = BestModels(self.study_file, self.cache)
+        self.epoch_ends = EpochEnds(
+            experiment, self.cache, self.db_thread, self.runners, self.limits, self.saver, models
+        )
+        held = (self.cache, self.db_thread, self.runners, self.slots, self.queue, self.saver, self.outcomes, models)
         self.ends = TrialEnds(experiment, options, *held, self.uploads)
         self.watchdogs = Watchdogs(
             experiment, self.name, options.grace_seconds, options.launcher_pid, lambda: list(self.running)

@@ -198,8 +198,11 @@ class Training:
 
     def snapshot(self) -> State:
         """Copies on the CPU: ``epoch``, ``network`` (a state dict) and ``optimizer`` (a dict for each parameter)."""
-        network = {name: value.detach().to("cpu", copy=True) for name, value in self.network.state_dict().items()}
-        return {"epoch": self.epochs_done, "network": network, "optimizer": optimizer_state(self.optimizer)}
+        return {"epoch": self.epochs_done, "network": self.weights(), "optimizer": optimizer_state(self.optimizer)}
+
+    def weights(self) -> State:
+        """A copy of the network's ``state_dict`` on the CPU."""
+        return {name: value.detach().to("cpu", copy=True) for name, value in self.network.state_dict().items()}
 
 
 def _copied(snapshot: Callable[[], State]) -> Callable[[], State]:
@@ -242,7 +245,17 @@ class ClassifierTrainer:
         if training.finished:
             self.stop(key)
         snapshot = training.snapshot
-        return [EpochEnd(key, training.epochs_done, metrics, training.finished, snapshot, lambda: _copied(snapshot))]
+        return [
+            EpochEnd(
+                key,
+                training.epochs_done,
+                metrics,
+                training.finished,
+                snapshot,
+                lambda: _copied(snapshot),
+                model=training.weights,
+            )
+        ]
 
     def stop(self, key: Hashable) -> None:
         if key == self._key:

@@ -181,6 +181,7 @@ class Pack:
                     slot.finished,
                     snapshot=partial(self.snapshot, slot),
                     capture=partial(self._capture, slot, copies),
+                    model=partial(self.weights, slot),
                 )
             )
         return events
@@ -198,6 +199,11 @@ class Pack:
             "network": self.step.network.state_dict(slot.position, network, steps),
             "optimizer": self.step.optimizer.export(slot.position, shapes, steps, slot.config.beta),
         }
+
+    def weights(self, slot: Slot) -> State:
+        """A copy of the slot's ``state_dict`` on the CPU, as `training.Training.weights` gives it."""
+        named = self.step.network.state_dict(slot.position, slot.network, slot.epochs_done * slot.num_steps)
+        return {name: value.detach().to("cpu", copy=True) for name, value in named.items()}
 
     @staticmethod
     def _capture(slot: Slot, copies: HostCopies) -> Callable[[], State]:
