@@ -90,6 +90,7 @@ class ProcessGroup:
             guard.say("-")
             raise
         guard.say(f"={self._process.pid}")
+        self._forks = process_guard.num_forks()
         assert self._process.stdout is not None
         self._output = self._process.stdout
         os.set_blocking(self._output.fileno(), False)
@@ -163,5 +164,6 @@ class ProcessGroup:
                     os.kill(pid, number)
 
     def _is_alive(self) -> bool:
-        """Whether children of the program run, which itself has ended."""
-        return bool(process_guard.processes_of(self._mark))
+        """Whether children of the program run, which itself has ended: they were started after it."""
+        after = process_guard.later_than(self._process.pid, self._forks)
+        return bool(process_guard.processes_of(self._mark, after))

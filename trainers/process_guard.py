@@ -13,19 +13,46 @@ import sys
 from collections.abc import Iterator
 
 
-def processes_of(mark: str) -> list[int]:
-    """Processes, but this one, in whose environment ``mark`` (``NAME=value``) is; none if there is no /proc."""
+def processes_of(mark: str, after: int = 0) -> list[int]:
+    """Processes, but this one, in whose environment ``mark`` (``NAME=value``) is; none if there is no /proc.
+
+    Of those with a number above ``after`` alone, since reading an environment costs more than all else here.
+    """
     marker = mark.encode()
-    return [pid for pid, environment in _environments() if marker in environment and pid != os.getpid()]
+    return [pid for pid, environment in _environments(after) if marker in environment and pid != os.getpid()]
 
 
-def _environments() -> Iterator[tuple[int, list[bytes]]]:
+def num_forks() -> int | None:
+    """How many processes and threads this machine has started since its boot; None if it is not known."""
+    try:
+        with open("/proc/stat", "rb") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith(b"processes ")), None)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def later_than(pid: int, forks_then: int | None) -> int:
+    """A number above which all processes are that were started since ``pid`` was; 0 if that is not known.
+
+    The kernel numbers processes upwards and begins again at its largest number, 32,767 or more.
+    """
+    forks = num_forks()
+    try:
+        with open("/proc/loadavg", "rb") as file:
+            last = int(file.read().split()[4])
+    except (OSError, ValueError, IndexError):
+        return 0
+    is_known = forks is not None and forks_then is not None and 0 <= forks - forks_then < 10_000
+    return pid if is_known and last >= pid else 0
+
+
+def _environments(after: int = 0) -> Iterator[tuple[int, list[bytes]]]:
     try:
         names = os.listdir("/proc")
     except OSError:
         return
     for name in names:
-        if name.isdecimal():
+        if name.isdecimal() and int(name) > after:
             with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as file:
                 yield int(name), file.read().split(b"\0")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hpo.trainers.errors import Infeasible
-from hpo.trainers.process_guard import processes_of
+from hpo.trainers.process_guard import later_than, num_forks, processes_of
 from hpo.trainers.program import ProgramOptions, ProgramTrainer
 from hpo.trainers.protocol import Ended, EpochEnd, Event, Failed, Run
 from hpo.trainers.trial_log import LIMIT_BYTES
@@ -229,6 +229,52 @@ def test_what_is_not_infeasible(tmp_path: Path):
         raise ValueError("another error") from error
     """
     assert "ValueError: another error" in error_of(Trial(tmp_path, code).all())
+
+
+def test_which_processes_are_younger(tmp_path: Path):
+    """Children are looked for among them alone; if numbers may have begun again, or nothing is known, among all."""
+    with subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE, text=True) as old:
+        forks = num_forks()
+        assert forks is not None
+        assert later_than(old.pid, forks) == old.pid
+        mark = {"HPO_PROCESS": tmp_path.name}
+        command = [sys.executable, "-S", "-c", "input()"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env={**os.environ, **mark}) as young:
+            wait_for(lambda: processes_of(f"HPO_PROCESS={tmp_path.name}", old.pid) == [young.pid])
+            assert processes_of(f"HPO_PROCESS={tmp_path.name}", young.pid) == []
+            young.communicate("\n")
+        old.communicate("\n")
+    assert later_than(old.pid, forks - 10_000) == 0
+    assert later_than(old.pid, None) == 0
+    assert later_than(2**40, forks) == 0
+
+
+def test_a_daemon_is_ended_with_its_program(tmp_path: Path):
+    """Forked twice, in a session of its own, without the program's output: only its environment shows whose it is."""
+    code = """
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):
+                os.dup2(null, number)
+            time.sleep(60)
+        os._exit(0)
+    time.sleep(0.2)
+    print('{"acc": 1}')
+    """
+    assert Trial(tmp_path, code).all()[-1] == Ended("a")
+
+
+def test_a_window_opens_on_no_screen(tmp_path: Path):
+    """Matplotlib draws into memory; a window of Tk's fails with its reason, and nothing waits for a person."""
+    code = """
+    import matplotlib.pyplot as plt
+    plt.plot([1, 2])
+    plt.show()
+    print('{"acc": 1}')
+    """
+    assert Trial(tmp_path, code).all()[-1] == Ended("a")
 
 
 # Being stopped.
