@@ -50,7 +50,8 @@ class Guard:
             self._process = None
 
     def __del__(self) -> None:
-        self.close()
+        if sys is not None and not sys.is_finalizing():  # else the end of this process closes the pipe
+            self.close()
 
 
 class ProcessGroup:
