@@ -20,10 +20,12 @@ from hpo.database.imported import ImportedTrial
 from hpo.database.storage import Storage
 from hpo.database.trial_writes import execute
 from hpo.errors import ExperimentError, HPOError, UsageError
-from hpo.experiment.experiment import Experiment
+from hpo.experiment.experiment import Experiment, experiment_names, load_experiment
 from hpo.experiment.import_csv import read_rows
 from hpo.experiment.results import given_of
 from hpo.experiment.starts import comparable_experiment, known_values
+from hpo.search.observed_space import ObservedSpace, space_of
+from hpo.search.space import Space
 from hpo.search.transfer import fitting
 from hpo.studyfile.configuration import first_difference, merge
 from hpo.studyfile.model import StudyFile
@@ -73,10 +75,7 @@ def read_import(storage: Storage, study_file: StudyFile, source: str) -> Import:
         ExperimentError: if there is no such experiment, or nothing of it fits.
     """
     if TRAINERS[study_file.trainer].suggests:
-        raise UsageError(
-            "import: an objective shows its parameters only while it runs, so trials of elsewhere cannot be checked "
-            "against them; hpo launch --like NAME tries an earlier experiment's best configuration first"
-        )
+        study_file = study_file.model_copy(update={"space": _space_of_objective(storage, study_file)})
     if not any(sampler.takes_imported for sampler in study_file.samplers):
         labels = ", ".join(sampler.label for sampler in study_file.samplers)
         raise UsageError(f"import: {labels} learns nothing from imported trials; expected a sampler such as tpe")
@@ -111,6 +110,49 @@ def reasons(read: Import) -> str:
     """How many trials were left out for which reason, the commonest first."""
     by_number = sorted(read.left_out.items(), key=lambda item: -item[1])
     return ", ".join(f"{number} because {reason}" for reason, number in by_number)
+
+
+def _space_of_objective(storage: Storage, study_file: StudyFile) -> Space:
+    """The parameters that an objective has suggested in every finished trial of its experiment.
+
+    Raises:
+        UsageError: if that does not say what trials of elsewhere must have.
+    """
+    name = study_file.name
+    observed = ObservedSpace()
+    if name in experiment_names(storage):
+        observed = _observed(load_experiment(storage, name))
+    like = "hpo launch --like NAME tries an earlier experiment's best configuration first"
+    if not observed.distributions:
+        raise UsageError(
+            f"import: an objective's parameters are known from its finished trials only, and {name!r} has none; launch "
+            f"it with a few trials, import then, and launch it again with more; {like}"
+        )
+    space = observed.space()
+    if space.has_others:
+        others = ", ".join(sorted(observed.distributions.keys() - space.shared.keys()))
+        raise UsageError(
+            f"import: the objective of {name!r} suggests {others} in some trials only, or in different ranges, so it "
+            f"is not known which trials of elsewhere fit; let it suggest the same in every trial; {like}"
+        )
+    return space_of(space.shared)
+
+
+def _observed(experiment: Experiment) -> ObservedSpace:
+    observed = ObservedSpace()
+    for study in experiment.studies:
+        with experiment.storage.engine.connect() as connection:
+            ours = {row[0] for row in execute(connection, OURS, s=study.study_id)}
+        finished = experiment.storage.read_trials(study.study_id, (TrialState.COMPLETE, TrialState.PRUNED), set(), -1)
+        observed.observe(trial for trial in finished if trial._trial_id in ours)
+    return observed
+
+
+def imported_space(experiment: Experiment) -> Space:
+    """The space whose points imported trials are: the study file's, or what an objective has suggested."""
+    if not TRAINERS[experiment.study_file.trainer].suggests:
+        return experiment.study_file.space
+    return space_of(_observed(experiment).distributions)
 
 
 def imported_trials(experiment: Experiment) -> dict[int, Sequence[ImportedTrial]]:

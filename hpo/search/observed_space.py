@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from hpo.search.parameters import Categorical, Float, Int, Parameter
 from hpo.search.space import Space
 
 
@@ -64,3 +65,17 @@ class ObservedSpace:
         """The space for the next trial's sampler; its parameters are in the order of their names."""
         shared = dict(sorted((self._shared or {}).items()))
         return SharedSpace({}, shared=shared, has_others=len(shared) < len(self.distributions))
+
+
+def space_of(distributions: Mapping[str, BaseDistribution]) -> Space:
+    """A space of parameters that are always active, with these distributions, in the order of their names."""
+    return Space({name: _parameter(distribution) for name, distribution in sorted(distributions.items())})
+
+
+def _parameter(distribution: BaseDistribution) -> Parameter:
+    if isinstance(distribution, FloatDistribution):
+        return Float(distribution.low, distribution.high, distribution.log, distribution.step)
+    if isinstance(distribution, IntDistribution):
+        return Int(distribution.low, distribution.high, distribution.log, distribution.step)
+    assert isinstance(distribution, CategoricalDistribution)
+    return Categorical(distribution.choices)

@@ -27,6 +27,7 @@ from hpo.search.optuna_internals import CONSTRAINT_PREFIX, FIXED_PARAMS, forget_
 from hpo.search.pruner_registry import build_pruner, decision_epochs
 from hpo.search.sampler_registry import build_sampler
 from hpo.search.seeds import derive_seed
+from hpo.search.space import Space
 from hpo.studyfile.configuration import display_dump
 from hpo.studyfile.model import StudyFile
 from hpo.trainers.registry import TRAINERS, TrainerEntry
@@ -60,8 +61,14 @@ class StudyRunner:
     """
 
     def __init__(
-        self, cache: TrialCache, study_file: StudyFile, handle: StudyHandle, imported: Sequence[ImportedTrial] = ()
+        self,
+        cache: TrialCache,
+        study_file: StudyFile,
+        handle: StudyHandle,
+        imported: Sequence[ImportedTrial] = (),
+        imported_space: Space | None = None,
     ) -> None:
+        """``imported_space``: whose points the ``imported`` trials are; the study file's if it is None."""
         self.cache = cache
         self.study_file = study_file
         self.handle = handle
@@ -77,7 +84,9 @@ class StudyRunner:
         self.objective_trials: ObjectiveTrials | None = None
         if TRAINERS[study_file.trainer].suggests:
             self.objective_trials = ObjectiveTrials(cache, study_file, handle.name, self.context)
-        cache.add_imported(handle.study_id, [as_trial(study_file.space, *item) for item in enumerate(imported)])
+        space = imported_space or study_file.space
+        known = [trial for trial in imported if trial.params.keys() <= space.parameters.keys()]
+        cache.add_imported(handle.study_id, [as_trial(space, *item) for item in enumerate(known)])
         self._seed_parts = (study_file.seed, handle.sampler.label, handle.repeat)
 
     def prepare(self, claim: Claim) -> RunningTrial:

@@ -18,7 +18,7 @@ from hpo.database import attributes, claims
 from hpo.database.retrying import persistently
 from hpo.errors import ExperimentDeletedError, HPOError, UsageError
 from hpo.experiment.experiment import Experiment, check_trainer
-from hpo.experiment.imports import imported_trials
+from hpo.experiment.imports import imported_space, imported_trials
 from hpo.experiment.trainer_version import trainer_version
 from hpo.files.checkpoints import CheckpointFolder
 from hpo.machine import trained_on
@@ -73,8 +73,9 @@ class Worker:
         self.trainer: Trainer = build_trainer(TRAINERS[self.study_file.trainer], self.study_file, options)
         self.cache = TrialCache(experiment.storage, auto_refresh=False)
         imported = persistently(lambda: imported_trials(experiment))
+        space = persistently(lambda: imported_space(experiment)) if imported else None
         self.runners = {
-            study.study_id: StudyRunner(self.cache, self.study_file, study, imported.get(study.study_id, ()))
+            study.study_id: StudyRunner(self.cache, self.study_file, study, imported.get(study.study_id, ()), space)
             for study in experiment.studies
         }
         self.folders = {

@@ -237,3 +237,53 @@ def test_optunas_own_export_can_be_imported(settings: hpo.Settings, tmp_path: Pa
     assert line.startswith("3 finished trials")
     assert "1 because its state is fail" in line
     assert "1 because it is there twice" in line
+
+
+def bowl(trial: Any) -> float:
+    """An objective of two parameters; the best value is at x = 0.25, any width."""
+    x, width = trial.suggest_float("x", 0.0, 1.0), trial.suggest_int("width", 1, 9, step=2)
+    return float((x - 0.25) ** 2 + 0 * width)
+
+
+def branching(trial: Any) -> float:
+    return float(trial.suggest_float("x", 0, 1) + (trial.suggest_float("y", 0, 1) if trial.number % 2 else 0))
+
+
+def launch_objective(settings: hpo.Settings, objective: Any, trials: int, name: str, **keys: Any) -> Any:
+    options = {"launcher": "inline", "gpus": "none", "settings": settings, "progress": PlainProgress(io.StringIO())}
+    return hpo.launch(objective, trials=trials, name=name, direction="minimize", sampler="tpe", **options, **keys)
+
+
+def test_trials_are_imported_into_an_objective_once_its_finished_trials_say_what_it_suggests(
+    settings: hpo.Settings, tmp_path: Path
+) -> None:
+    table = tmp_path / "known.csv"
+    rows = [f"{0.25 + i / 1000},{1 + 2 * (i % 5)},{(i / 1000) ** 2}" for i in range(12)]
+    table.write_text("\n".join(["x,width,value", *rows, "0.5,4,0.1", "1.5,3,0.1"]) + "\n")
+    launch_objective(settings, bowl, 3, "bowl")
+    line = hpo.import_trials(table, "bowl", settings=settings)
+    assert line.startswith(f"12 finished trials of {table} imported into bowl, known to tpe; left out: ")
+    done = launch_objective(settings, bowl, 8, "bowl")
+    assert done.status()["studies"][0]["knowledge"] == 12
+    begun = done.studies["bowl/tpe/0"].trials
+    assert len(begun) == 8
+    # Without them the first ten trials are random draws; with them TPE has enough from the fourth one on.
+    alone = launch_objective(settings, bowl, 8, "alone").studies["alone/tpe/0"].trials
+    assert [trial.params for trial in begun[:3]] == [trial.params for trial in alone[:3]]
+    assert all(mine.params != theirs.params for mine, theirs in zip(begun[3:], alone[3:], strict=True))
+    assert done.best().value == min(trial.value for trial in begun)  # never an imported one
+    other = launch_objective(settings, bowl, 2, "bowl-2")
+    assert other.status()["studies"][0]["knowledge"] == 0
+    assert hpo.import_trials("bowl", "bowl-2", settings=settings).startswith("20 finished trials of bowl imported")
+
+
+def test_an_objective_that_does_not_say_what_it_suggests_is_refused_with_the_mend(
+    settings: hpo.Settings, tmp_path: Path
+) -> None:
+    table = tmp_path / "known.csv"
+    table.write_text("x,value\n0.5,0.1\n")
+    launch_objective(settings, branching, 4, "branching")
+    with pytest.raises(UsageError, match=r"suggests y in some trials only.*hpo launch --like NAME"):
+        hpo.import_trials(table, "branching", settings=settings)
+    with pytest.raises(UsageError, match=r"'new' has none; launch it with a few trials, import then"):
+        launch_objective(settings, bowl, 2, "new", imports=[table])
