@@ -27,7 +27,6 @@ from hpo.experiment.starts import with_like, with_starts
 from hpo.experiment.status import is_finished, snapshot
 from hpo.experiment.steering import person
 from hpo.experiment.trainer_version import record_version
-from hpo.export.train_file import train_file
 from hpo.files.store import check_writable
 from hpo.launchers.launch import check_launch
 from hpo.launchers.launch import launch as run_launcher
@@ -249,6 +248,8 @@ def train(
         folder: folder for what the training code writes into ``run.folder``; a new one in the home without it.
         resume: folder for the state of the training, from which the same call goes on if it is interrupted.
     """
+    from hpo.export.train_file import train_file
+
     return train_file(
         file,
         (settings or Settings()).replaced(data_dir=data_dir, trainers=trainer_modules(trainers)),

@@ -1,6 +1,5 @@
-"""Imports the trainers of the package and the user's modules."""
+"""Imports the user's modules, which register their trainers; those of the package are in the table from the start."""
 
-import importlib
 import typing
 from pathlib import Path
 
@@ -9,18 +8,13 @@ from hpo.trainers.functions import SUFFIX, load_function
 from hpo.trainers.objective_loading import is_objective_name, load_objective
 from hpo.trainers.user_modules import import_file, import_module
 
-BUILT_IN = ("hpo.trainers.classifier.entry", "hpo.trainers.program")
-"""The modules that register the trainers of the package; none of them imports torch."""
-
 
 def load_trainers(modules: str | typing.Iterable[str]) -> None:
-    """Imports the trainers that come with the package and the user's modules (names, or paths of ``.py`` files).
+    """Imports the user's modules (names, or paths of ``.py`` files).
 
     Raises:
         TrainerError: if a module cannot be imported; its own error is the cause.
     """
-    for built_in in BUILT_IN:
-        importlib.import_module(built_in)
     names = modules.split(",") if isinstance(modules, str) else modules
     for name in filter(None, (name.strip() for name in names)):
         try:

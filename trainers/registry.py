@@ -1,7 +1,8 @@
 """The table of trainers: a row for each name that a study file's ``trainer`` may say."""
 
+import importlib
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,12 +68,47 @@ class TrainerEntry:
         return self.module or ("" if self.config is None else self.config.__module__)
 
 
-TRAINERS: dict[str, TrainerEntry] = {}
+class TrainerTable(MutableMapping[str, TrainerEntry]):
+    """Rows by their names. A trainer of the package is imported when its row is asked for: the classifier's
+    configuration takes a tenth of the start of a worker that trains something else."""
+
+    def __init__(self, built_in: Mapping[str, str]) -> None:
+        self._rows: dict[str, TrainerEntry | str] = dict(built_in)  # a text: the module that registers the row
+
+    def __getitem__(self, name: str) -> TrainerEntry:
+        row = self._rows[name]
+        if isinstance(row, str):
+            importlib.import_module(row)
+            row = self._rows[name]
+            assert not isinstance(row, str), f"the module of the trainer {name!r} does not register it"
+        return row
+
+    def __setitem__(self, name: str, entry: TrainerEntry) -> None:
+        self._rows[name] = entry
+
+    def __delitem__(self, name: str) -> None:
+        del self._rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def awaits(self, entry: TrainerEntry) -> bool:
+        """Whether the row of this name is one of the package's, and ``entry`` is what its module registers."""
+        return self._rows.get(entry.name) == entry.build.__module__
+
+
+TRAINERS = TrainerTable({"classifier": "hpo.trainers.classifier.entry", "program": "hpo.trainers.program"})
 
 
 def register(entry: TrainerEntry) -> TrainerEntry:
     """Adds a trainer to the table; a second one with the same name from another place raises TrainerError."""
-    registered = TRAINERS.get(entry.name)
+    registered = None if TRAINERS.awaits(entry) else TRAINERS.get(entry.name)
     if registered is not None and _file(registered.source_module) != _file(entry.source_module):
         raise TrainerError(
             f"two trainers are called {entry.name!r}: in {registered.source_module} and {entry.source_module}"

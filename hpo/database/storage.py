@@ -22,6 +22,7 @@ from hpo.database.embedded import restart_when_gone
 from hpo.database.explain import explained
 from hpo.database.read_trials import LAST_MARK, READ_MARKS, READ_TRIALS, Mark, frozen_trial
 from hpo.database.schema import OWN_TABLES, create_own_tables, has_own_columns, optuna_tables
+from hpo.database.schema_version import has_newest_revision, unread_revision
 from hpo.errors import StorageError
 
 # Two connections serve a worker: one for claims, reports and results, one for heartbeats.
@@ -72,9 +73,12 @@ class Storage(RDBStorage):
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             # Processes that make Optuna's tables at once would meet in the catalogue: one makes them, the others wait.
-            with _checked(address, self.address) as ours:
+            with _checked(address, self.address) as (ours, is_newest), unread_revision(skip=is_newest):
                 super().__init__(
-                    address.replace("{", "{{").replace("}", "}}"), engine_options, skip_table_creation=ours
+                    address.replace("{", "{{").replace("}", "}}"),
+                    engine_options,
+                    skip_compatibility_check=is_newest,
+                    skip_table_creation=ours,
                 )
                 if not ours:
                     create_own_tables(self.engine)
@@ -179,8 +183,11 @@ class Storage(RDBStorage):
 
 
 @contextlib.contextmanager
-def _checked(address: str, shown: str) -> Iterator[bool]:
-    """Whether the database holds our tables already; where not, others that open it wait until the block ends."""
+def _checked(address: str, shown: str) -> Iterator[tuple[bool, bool]]:
+    """Whether the database holds our tables already, and whether Optuna's have the newest revision.
+
+    Where it does not, others that open it wait until the block ends.
+    """
     engine = sa.create_engine(address, poolclass=sa.NullPool, connect_args=CONNECT_OPTIONS)
     while True:
         # The lock goes with the transaction, and nobody waits inside one: behind a pooler a session's lock would stay
@@ -188,10 +195,11 @@ def _checked(address: str, shown: str) -> Iterator[bool]:
         with engine.begin() as connection:
             ours = _is_ours(connection, shown)
             if not ours and connection.execute(sa.text("SELECT pg_try_advisory_xact_lock(7305197)")).scalar_one():
-                yield _is_ours(connection, shown)
+                yield _is_ours(connection, shown), False
                 return
+            is_newest = ours and has_newest_revision(connection)
         if ours:
-            yield True
+            yield True, is_newest
             return
         time.sleep(0.05)
 

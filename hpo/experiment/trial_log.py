@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import sqlalchemy as sa
-from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
 from hpo.database import attributes
@@ -62,7 +61,7 @@ def _log_of(held: FrozenTrial, study_key: str, settings: Settings) -> bytes | No
         functools.partial(_attached, store, artifact_id) for artifact_id in reversed(_logs(held))
     ]
     for read in (*attached, *in_folder) if held.state.is_finished() else (*in_folder, *attached):
-        with contextlib.suppress(FileNotFoundError, ArtifactNotFound):
+        with contextlib.suppress(FileNotFoundError):
             return read()
     return None
 
@@ -74,7 +73,9 @@ def _in_folder(folder: Path) -> bytes:
 
 
 def _attached(store: ArtifactFolder, artifact_id: str) -> bytes:
-    with store.open_reader(artifact_id) as file:
+    if (file := store.find(artifact_id)) is None:
+        raise FileNotFoundError(artifact_id)
+    with file:
         return file.read()
 
 

@@ -4,11 +4,12 @@ They lie beside the checkpoints: below ``--checkpoint-dir`` (a shared folder, or
 ``s3://bucket/folder``) if one is given, so that a dashboard and ``hpo delete`` on another machine reach them, else in
 the home of the worker's own machine. Older files of a home are still found when a shared place is named later, and so
 are those that a worker has not sent to the address yet (:mod:`hpo.worker.uploads`).
+
+``optuna.artifacts`` is imported only for its exception: it imports boto3 where that is installed, which takes 0.2 s.
 """
 
 import contextlib
 import csv
-import dataclasses
 import io
 import json
 import mimetypes
@@ -22,8 +23,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import optuna
-from optuna.artifacts import ArtifactMeta
-from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.storages import BaseStorage
 
 from hpo.files.store import open_place
@@ -46,14 +45,20 @@ class ArtifactFolder:
     def __init__(self, root: str | Path, *others: str | Path) -> None:
         self._places = [open_place(place) for place in dict.fromkeys((str(root), *map(str, others)))]
 
-    def open_reader(self, artifact_id: str) -> BinaryIO:
-        """Raises ArtifactNotFound if there is no such file, or for a text that is no id."""
+    def find(self, artifact_id: str) -> BinaryIO | None:
+        """The opened file; None if there is no such file, or for a text that is no id."""
         if is_artifact_id(artifact_id):
             for place in self._places:
                 with contextlib.suppress(FileNotFoundError):
                     opened: BinaryIO = place.files.open(place.path(artifact_id), "rb")
                     return opened
-        raise ArtifactNotFound(f"there is no artifact {artifact_id!r} here")
+        return None
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """As :meth:`find`; raises Optuna's ArtifactNotFound if there is none."""
+        if (opened := self.find(artifact_id)) is None:
+            raise _not_found(artifact_id)
+        return opened
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Writes the file: it appears whole or not at all. Raises OSError if it cannot be written."""
@@ -76,7 +81,7 @@ class ArtifactFolder:
     def remove(self, artifact_id: str) -> None:
         """Removes the file. Raises ArtifactNotFound if there is none, or for a text that is no id."""
         if not self.discard(artifact_id):
-            raise ArtifactNotFound(f"there is no artifact {artifact_id!r} here")
+            raise _not_found(artifact_id)
 
     def discard(self, artifact_id: str) -> bool:
         """Removes the file if it is here; returns whether it was."""
@@ -90,6 +95,12 @@ class ArtifactFolder:
                         place.files.rm_file(path)
                         removed = True
         return removed
+
+
+def _not_found(artifact_id: str) -> Exception:
+    from optuna.artifacts.exceptions import ArtifactNotFound
+
+    return ArtifactNotFound(f"there is no artifact {artifact_id!r} here")
 
 
 def _checked(artifact_id: str) -> str:
@@ -112,10 +123,10 @@ def attach(storage: BaseStorage, trial_id: int, path: Path, folder: str | Path) 
 
 
 def _note(artifact_id: str, name: str) -> str:
+    """The fields of Optuna's ``ArtifactMeta``."""
     mimetype, encoding = mimetypes.guess_type(name)
-    return json.dumps(
-        dataclasses.asdict(ArtifactMeta(artifact_id, name, mimetype or "application/octet-stream", encoding))
-    )
+    kind = mimetype or "application/octet-stream"
+    return json.dumps({"artifact_id": artifact_id, "filename": name, "mimetype": kind, "encoding": encoding})
 
 
 def attach_text(storage: BaseStorage, trial_id: int, name: str, text: str, folder: str | Path) -> str:
