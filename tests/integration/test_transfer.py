@@ -2,12 +2,14 @@
 
 import io
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import hpo
+from benchmarks.sleeping import Config as SleepingConfig
 from hpo.compare.report import compare
 from hpo.database import attributes
 from hpo.database.storage import open_storage
@@ -287,3 +289,33 @@ def test_an_objective_that_does_not_say_what_it_suggests_is_refused_with_the_men
         hpo.import_trials(table, "branching", settings=settings)
     with pytest.raises(UsageError, match=r"'new' has none; launch it with a few trials, import then"):
         launch_objective(settings, bowl, 2, "new", imports=[table])
+
+
+@hpo.trainer("two-metrics", metrics={"value": "maximize", "loss": "minimize"})
+def two_metrics(config: SleepingConfig, run: hpo.Run) -> Iterator[dict[str, float]]:
+    """Another trainer with the same parameters."""
+    yield {"value": config.lr, "loss": config.lr}
+
+
+def make(settings: hpo.Settings, name: str, **keys: Any) -> None:
+    """An experiment of which no trial has begun."""
+    create_experiment(open_storage(settings.storage), parse_study_file(study(name, **keys), "study.toml"))
+
+
+@pytest.mark.parametrize("option", ["like", "imports"])
+def test_an_earlier_experiment_that_is_of_no_use_is_refused_before_anything_is_written(
+    option: str, settings: hpo.Settings
+) -> None:
+    make(settings, "of-value", trainer="two-metrics")
+    make(settings, "of-loss", trainer="two-metrics", metric="loss")
+    make(settings, "deleted", trainer="two-metrics")
+    hpo.delete("deleted", settings=settings)
+    for earlier, keys, message in (
+        ("of-value", {}, "has the trainer 'two-metrics', and 'new' has 'sleeping'"),
+        ("of-loss", {"trainer": "two-metrics"}, "has the metric 'loss', and 'new' has 'value'"),
+        ("of-value", {"trainer": "two-metrics"}, "no trial of 'of-value' has completed yet|has no finished trial"),
+        ("deleted", {"trainer": "two-metrics"}, "there is no experiment 'deleted'"),
+    ):
+        with pytest.raises((UsageError, ExperimentError), match=message):
+            launch(settings, study("new", samplers=["tpe"], **keys), **{option: [earlier]})
+    assert sorted(hpo.status(settings=settings)) == ["of-loss", "of-value"]
