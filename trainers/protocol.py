@@ -212,11 +212,26 @@ class Trainer(Protocol):
         ...
 
     def advance(self) -> list[Event]:
-        """Trains until at least one trial ends an epoch; [] only where no slot is taken."""
+        """Trains until at least one trial ends an epoch; [] if no slot is taken, or `WorksAhead.is_wanted`."""
         ...
 
     def stop(self, key: Hashable) -> None:
         """Frees the slot of a trial that is not to go on; a key that is not running is ignored."""
+        ...
+
+
+@runtime_checkable
+class WorksAhead(Protocol):
+    """A trainer of many slots that a worker can give its next trials while others train.
+
+    Attributes:
+        is_wanted: set by the worker; if it returns true, ``advance`` returns soon, also without an event.
+    """
+
+    is_wanted: Callable[[], bool]
+
+    def prepare(self, config: Any, seed: int) -> None:
+        """Says that a fresh trial will start soon; from any thread, does not wait."""
         ...
 
 

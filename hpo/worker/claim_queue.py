@@ -27,6 +27,8 @@ SLOW_SECONDS = 0.05
 class ClaimQueue:
     """Claims trials in the name of ``worker``; ``running`` returns the trials in its ``capacity`` slots.
 
+    ``prepare_ahead`` is called with each trial as soon as its configuration is settled, on the database thread.
+
     Attributes:
         finished: nothing is left to claim, and nobody else runs a trial that could come back.
         recorded: is done when the configurations that :meth:`take` has returned are on record.
@@ -40,6 +42,7 @@ class ClaimQueue:
         worker: str,
         running: Callable[[], Iterable[RunningTrial]],
         capacity: int = 1,
+        prepare_ahead: Callable[[RunningTrial], None] = lambda trial: None,
     ) -> None:
         self.finished = False
         self.recorded: Future[None] | None = None
@@ -49,6 +52,7 @@ class ClaimQueue:
         self._worker = worker
         self._running = running
         self._is_single = capacity == 1
+        self._prepare_ahead = prepare_ahead
         self._draws_ahead = all(study.sampler.entry.draws_ahead for study in experiment.studies)
         self._most_running = {
             study.study_id: _most_running(experiment.study_file, study.sampler) for study in experiment.studies
@@ -59,12 +63,17 @@ class ClaimQueue:
         self._not_before = 0.0
         self._claim_seconds = 0.0
 
-    def take(self, free: int) -> RunningTrial | None:
-        """The next trial for one of ``free`` slots; None if there is none now."""
+    def take(self, free: int, *, wait: bool = True) -> RunningTrial | None:
+        """The next trial for one of ``free`` slots; None if there is none now.
+
+        Without ``wait`` also None while trials are claimed and prepared; :meth:`is_ready` says when that is done.
+        """
         if not self._prepared:
             if self._request is None and not self.prefetch(free):
                 return None
             assert self._request is not None
+            if not wait and not self._request.done():
+                return None
             self._prepared = self._request.result()
             self._request = None
             # Nothing can be claimed now: a retry may come, but not at once.
@@ -79,6 +88,10 @@ class ClaimQueue:
             return False
         self._request = self._db_thread.submit(self._claim, limit)
         return True
+
+    def is_ready(self) -> bool:
+        """Whether trials were claimed that :meth:`take` has not returned yet."""
+        return bool(self._prepared) or (self._request is not None and self._request.done())
 
     def prefetch_if_slow(self, trial_seconds: float) -> None:
         """Prefetches the next trial if waiting for it would cost too much of a trial's ``trial_seconds``."""
@@ -103,7 +116,11 @@ class ClaimQueue:
                 single=self._is_single,
                 num_first=len(self._experiment.study_file.first_configurations),
             )
-        prepared = [self._runners[claim.study_id].prepare(claim) for claim in self._claims]
+        prepared = []
+        for claim in self._claims:
+            trial = self._runners[claim.study_id].prepare(claim)
+            self._prepare_ahead(trial)
+            prepared.append(trial)
         self._claims = []
         if prepared:
             seconds = (time.monotonic() - started) / len(prepared)

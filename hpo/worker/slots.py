@@ -18,6 +18,7 @@ class Slots:
     Attributes:
         running: the trials in slots by their ids.
         num_started: how many trials this process has started.
+        has_many: whether trials train side by side.
         time: how much of the slots' time the trainer computes.
     """
 
@@ -26,7 +27,7 @@ class Slots:
         self.num_started = 0
         self.time = SlotTime(lambda: getattr(trainer, "host_seconds", 0.0))
         self._trainer = trainer
-        self._has_many = trainer.capacity > 1
+        self.has_many = trainer.capacity > 1
         self._charged_until = time.monotonic()
 
     @property
@@ -74,4 +75,4 @@ class Slots:
         self.charge_time()
         del self.running[trial.trial_id]
         slot_seconds = self.time.end(trial.trial_id)
-        trial.slot_seconds = slot_seconds if self._has_many else None
+        trial.slot_seconds = slot_seconds if self.has_many else None

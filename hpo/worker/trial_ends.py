@@ -82,9 +82,11 @@ class TrialEnds:
         self._leave(trial)
         self._outcomes.conclude(trial, state, reason)
         budget = self._study_file.budget
-        if budget.epochs is None and budget.time is None and not self._study_file.stop_at_target:
+        depends = budget.epochs is not None or budget.time is not None or self._study_file.stop_at_target
+        if not depends and not self._slots.has_many:
             # The slot waits for a claim, and nothing waits for the result, which the cache shows already. A claim
             # depends on this trial only if the budget is in epochs or in time, or if it may have reached the target.
+            # Many slots are claimed for together, once all trials that ended at once have left them.
             self._queue.prefetch()
         self._outcomes.finish(trial)
         if self._models.in_use and not has_model:

@@ -23,7 +23,7 @@ from hpo.experiment.trainer_version import trainer_version
 from hpo.files.checkpoints import CheckpointFolder
 from hpo.machine import trained_on
 from hpo.trainers.errors import TrainerError
-from hpo.trainers.protocol import Ended, EpochEnd, Event, Evicted, Failed, Trainer
+from hpo.trainers.protocol import Ended, EpochEnd, Event, Evicted, Failed, Trainer, WorksAhead
 from hpo.trainers.registry import TRAINERS
 from hpo.worker import failures
 from hpo.worker.best_models import BestModels
@@ -94,7 +94,10 @@ class Worker:
             self.name,
             lambda: list(self.running.values()),
             self.trainer.capacity,
+            self._prepare_ahead,
         )
+        if isinstance(self.trainer, WorksAhead):
+            self.trainer.is_wanted = self._is_wanted
         self.uploads = make_uploads(experiment, options, lambda: list(self.running.values()))
         self.saver = CheckpointSaver(
             self.folders,
@@ -221,13 +224,25 @@ class Worker:
         return EXIT_BUG
 
     def _fill_slots(self) -> None:
-        """Starts trials in the free slots; claims the next one ahead of time if claiming is slow."""
+        """Starts trials in the free slots; claims the next one ahead of time if claiming is slow.
+
+        While other slots train, nobody waits for a claim: the trainer comes back once it is there.
+        """
         free = 0 if self.steering.halt else self.slots.num_free
-        while free > 0 and (trial := self.queue.take(free)) is not None:
+        while free > 0 and (trial := self.queue.take(free, wait=not self.running)) is not None:
             free -= self._start(trial)
         has_next = bool(self.running) and not self.steering.halt
         if has_next and not self.study_file.stop_at_target and self.study_file.budget.time is None:
             self.queue.prefetch_if_slow(self.outcomes.trial_seconds)
+
+    def _is_wanted(self) -> bool:
+        """Whether the trainer is to come back before an epoch has ended: trials wait for free slots."""
+        return self.queue.is_ready() and self.slots.num_free > 0 and not self.steering.halt
+
+    def _prepare_ahead(self, trial: RunningTrial) -> None:
+        """Has a trainer that can do so make a new trial's weights on a thread of its own."""
+        if isinstance(self.trainer, WorksAhead) and trial.is_new and trial.error is None and trial.refusal is None:
+            self.trainer.prepare(trial.config, trial.seed)
 
     def _start(self, trial: RunningTrial) -> bool:
         """Starts a prepared trial; returns False if it ended instead and its slot is still free."""

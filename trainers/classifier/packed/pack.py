@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import Split, load_split
@@ -75,13 +75,14 @@ class Pack:
         """The slots whose trials go on."""
         return [slot for slot in self.slots if not slot.ended]
 
-    def add(self, key: Hashable, config: ClassifierConfig, run: Run) -> None:
-        """Puts a trial into a free slot, growing where there is none.
+    def add(self, key: Hashable, config: ClassifierConfig, run: Run, network: nn.Module | None = None) -> None:
+        """Puts a trial into a free slot, growing where there is none; ``network``: with its initial weights, if made.
 
         Raises:
             TrainerError: where the checkpoint is missing or of another configuration.
         """
-        network = new_network(config, run.seed, "cpu", self.precision)
+        if network is None:
+            network = new_network(config, run.seed, "cpu", self.precision)
         if run.start_epoch:
             if run.checkpoint is None:
                 raise TrainerError(f"cannot start at epoch {run.start_epoch}: there is no checkpoint")

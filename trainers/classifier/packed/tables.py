@@ -1,14 +1,15 @@
 """What a step reads of each slot, on the device, so that nothing is sent there between two ends of an epoch."""
 
+from collections.abc import Callable, Hashable
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from hpo.trainers.classifier.augment import draw_crops
+from hpo.trainers.classifier.packed.ahead import FEW_IMAGES, Ahead, EpochPlan, epoch_plan
 from hpo.trainers.classifier.packed.optimizers import Hyper
 from hpo.trainers.classifier.packed.shape import ROWS
 from hpo.trainers.classifier.packed.slot import Slot
-from hpo.trainers.classifier.randomness import epoch_order, generator
-from hpo.trainers.classifier.schedules import learning_rates
 
 HYPER = ("beta", "beta2", "weight_decay", "l1", "label_smoothing")
 
@@ -34,6 +35,8 @@ class Tables:
         # A static pack computes the slots that hold no trial too: their indices must be valid.
         fresh = torch.zeros if static else torch.empty
         self.num_images = num_images
+        self._on_gpu = device.type == "cuda"
+        self._ahead = Ahead[EpochPlan](2 * capacity) if self._on_gpu or num_images >= FEW_IMAGES else None
         self.order = fresh(capacity, num_images, dtype=torch.int64, device=device)
         self.crops = fresh(capacity, 3, num_images, dtype=torch.uint8, device=device) if augment else None
         self.lrs = fresh(capacity, num_images, dtype=dtype, device=device)
@@ -52,16 +55,24 @@ class Tables:
 
     def begin(self, slot: Slot) -> None:
         """What a new epoch needs."""
-        at = slot.position
-        self.order[at] = epoch_order(slot.run.seed, slot.epochs_done, self.num_images)
-        if self.crops is not None:
-            source = generator(slot.run.seed, "augment", slot.epochs_done)
-            self.crops[at] = draw_crops(self.num_images, source, pad=slot.config.pad, flip=slot.config.flip)
-        lrs = learning_rates(slot.epochs_done, slot.config, slot.num_steps)
-        slot.last_lr = lrs[-1]
-        self.lrs[at, : slot.num_steps] = torch.tensor(lrs, dtype=self.lrs.dtype)
+        at, epoch = slot.position, slot.epochs_done
+        plan = self._plan_of(slot, epoch)() if self._ahead is None else self._ahead.get(*self._planned(slot, epoch))
+        self.order[at].copy_(plan.order, non_blocking=True)
+        if self.crops is not None and plan.crops is not None:
+            self.crops[at].copy_(plan.crops, non_blocking=True)
+        slot.last_lr = plan.lrs[-1]
+        self.lrs[at, : slot.num_steps].copy_(plan.lrs_tensor, non_blocking=True)
+        if self._ahead is not None and epoch + 1 < slot.config.epochs:
+            self._ahead.prepare(*self._planned(slot, epoch + 1))
         for value in (self.step, self.loss_sum, self.norm_sum):
             value[at] = 0
+
+    def _planned(self, slot: Slot, epoch: int) -> tuple[Hashable, Callable[[], EpochPlan]]:
+        return (slot.key, slot.run.seed, epoch), self._plan_of(slot, epoch)
+
+    def _plan_of(self, slot: Slot, epoch: int) -> Callable[[], EpochPlan]:
+        given = (slot.config, slot.run.seed, epoch, self.num_images, self.lrs.dtype)
+        return partial(epoch_plan, *given, pinned=self._on_gpu)
 
     def stacked(self) -> list[Tensor]:
         """All tensors, the slot first."""

@@ -8,15 +8,18 @@ many packs as there are threads have their turn side by side.
 
 import logging
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.packed import placing, shape
+from hpo.trainers.classifier.packed.ahead import Ahead, initial_network
 from hpo.trainers.classifier.packed.memory import check_slots, is_out_of_memory
 from hpo.trainers.classifier.packed.pack import Pack
 from hpo.trainers.classifier.training import ClassifierTrainer
@@ -68,6 +71,15 @@ class PackedTrainer:
         self._reasons: set[str] = set()
         self._threads: ThreadPoolExecutor | None = None
         self.host_seconds = 0.0
+        self.is_wanted: Callable[[], bool] = lambda: False
+        self._networks = Ahead[nn.Module](2 * slots)
+
+    # Ahead of need: `protocol.WorksAhead`.
+
+    def prepare(self, config: Any, seed: int) -> None:
+        """Has the initial weights of a trial made that will start soon."""
+        if shape.why_not(config) is None:
+            self._networks.prepare((config, seed), partial(initial_network, config, seed, self.options.device))
 
     # The protocol.
 
@@ -87,6 +99,8 @@ class PackedTrainer:
             if not self._busy_parts():
                 break
             events += self._turns(self._next_parts())
+            if self.is_wanted():
+                break
         for event in events:
             if not isinstance(event, EpochEnd) or event.finished:
                 self._take_out(event.key)
@@ -180,7 +194,8 @@ class PackedTrainer:
         else:
             part = self._new_part(self._new_pack(config, run, template))
         assert part.pack is not None
-        part.pack.add(key, config, run)
+        make = partial(initial_network, config, run.seed, self.options.device)
+        part.pack.add(key, config, run, self._networks.get((config, run.seed), make))
         return part
 
     def _new_pack(self, config: ClassifierConfig, run: Run, template: ClassifierConfig | None) -> Pack:
@@ -234,7 +249,7 @@ class PackedTrainer:
         try:
             if part.pack is None:
                 return self._turn_single(), None
-            if len(self._busy_parts()) == 1:
+            if len(self._busy_parts()) == 1 and len(self._placed) == self.capacity:
                 return list(part.pack.advance(1 << 30)), None
             events: list[Event] = list(part.pack.advance(TURN_STEPS))
             if self._device_type == "cuda":

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from hpo.trainers.classifier import entry
-from hpo.trainers.classifier.packed import memory, shape
+from hpo.trainers.classifier.packed import memory, shape, tables
+from hpo.trainers.classifier.packed.ahead import Ahead
 from hpo.trainers.classifier.packed.probe import choose
 from hpo.trainers.classifier.packed.trainer import PackedTrainer
 from hpo.trainers.classifier.training import ClassifierTrainer
@@ -146,6 +147,47 @@ class TestSlots:
             assert_same(ours[index], curve, 1e-9)
         assert len(caplog.messages) == 1
         assert "many small packs" in caplog.messages[0]
+
+
+class TestAhead:
+    def test_what_is_made_ahead_is_what_would_be_made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Initial weights on the thread, and the order, crops and learning rates of each next epoch."""
+        monkeypatch.setattr(tables, "FEW_IMAGES", 0)
+        configs = [configuration(epochs=3, augment=True, pad=1, scheduler="cosine", width_1=w) for w in (9, 24, 17)]
+        plain, _ = packed(configs, 2)
+        packs = trainer(2)
+        for index, config in enumerate(configs[:2]):
+            packs.prepare(config, index)
+        packs.prepare(configs[0].model_copy(update={"network": "resnet18"}), 0)  # has no packed form: nothing to do
+        assert len(packs._networks._made) == 2
+        assert run_all(packs, configs)[0] == plain
+        assert not packs._networks._made
+
+    def test_what_nobody_asks_for_is_forgotten(self) -> None:
+        made = Ahead[int](2)
+        for key in range(5):
+            made.prepare(key, lambda key=key: key)  # type: ignore[misc]
+        assert list(made._made) == [3, 4]
+        assert (made.get(4, lambda: -1), made.get(0, lambda: -1)) == (4, -1)
+
+    def test_a_wanted_trainer_comes_back_within_an_epoch(self) -> None:
+        configs = [configuration(epochs=2, batch_size=2, precision="fp64") for _ in range(3)]  # 160 steps an epoch
+        packs, wanted = trainer(3), [True]
+        packs.is_wanted = lambda: wanted[0]
+        for key in range(2):
+            packs.start(key, configs[key], Run(seed=key))
+        assert packs.advance() == []
+        assert [slot.step for slot in packs.packs[0].slots] == [64, 64]
+        wanted[0] = False
+        packs.start(2, configs[2], Run(seed=2))
+        curves: dict[int, list[object]] = {key: [] for key in range(3)}
+        while events := packs.advance():
+            for event in events:
+                assert isinstance(event, EpochEnd)
+                curves[event.key].append(event.metrics["val_loss"])  # type: ignore[index]
+        theirs, _ = alone(configs)
+        for key, losses in curves.items():
+            assert losses == pytest.approx([metrics["val_loss"] for metrics in theirs[key]], rel=1e-9)
 
 
 class TestShape:
