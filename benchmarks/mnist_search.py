@@ -1,20 +1,25 @@
 """A search on MNIST by the clock: worker-seconds for each trained epoch, ours and plain Optuna's in the same run.
 
-24 trials of up to 4 epochs, ASHA, TPE over lr, beta, two widths, weight decay and batch size, 2 workers. Plain Optuna
+24 trials of up to 4 epochs, ASHA, over lr, beta, two widths, weight decay and batch size, 2 workers. Plain Optuna
 trains the same network the ordinary good way: tensors in memory, fp32, one thread a worker.
 
-What an epoch costs depends on the batch size and widths that are sampled, by a factor of ten between the ends of the
-space, so one run of 24 trials says little: the ratio is that of several runs together. The updates that a search made
-are counted too, since their cost varies less.
+What an epoch costs depends on the batch size and widths, by a factor of ten between the ends of the space. So both
+sides train one fixed list of configurations, in every run. What differs is which of them are pruned, and so the ratio
+is that of several runs together. The updates that a search made are counted too, and the seconds of processor time,
+which other processes on the machine change less.
 """
 
 import argparse
 import multiprocessing
+import random
+import resource
 import sys
 import tempfile
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import optuna
 
@@ -26,7 +31,7 @@ STUDY = """
 name = "mnist-search"
 trainer = "classifier"
 metric = "val_accuracy"
-samplers = ["tpe"]
+samplers = ["random"]
 budget = {{ trials = {trials} }}
 seed = {seed}
 pruner = {{ name = "asha", min_epochs = 1, reduction_factor = 3 }}
@@ -42,6 +47,25 @@ width_2 = {{ low = 64, high = 256 }}
 weight_decay = {{ low = 1e-6, high = 1e-2, log = true }}
 batch_size = [32, 64, 128, 256]
 """
+
+
+def fixed_list(num_trials: int, seed: int) -> list[dict[str, Any]]:
+    """The configurations that both sides train, in this order; another list for each ``seed``."""
+    draw = random.Random(seed)
+    # In turn, so that each list has as many of each: an epoch's cost depends on the batch size most.
+    batches = [(32, 64, 128, 256)[index % 4] for index in range(num_trials)]
+    draw.shuffle(batches)
+    return [
+        {
+            "lr": 10 ** draw.uniform(-3, 0),
+            "beta": draw.uniform(0.8, 0.99),
+            "width_1": draw.randint(256, 1024),
+            "width_2": draw.randint(64, 256),
+            "weight_decay": 10 ** draw.uniform(-6, -2),
+            "batch_size": batch,
+        }
+        for batch in batches
+    ]
 
 
 def plain_worker(address: str, data_dir: str, num_trials: int, epochs: int) -> None:
@@ -93,7 +117,8 @@ def plain_worker(address: str, data_dir: str, num_trials: int, epochs: int) -> N
 
 @dataclass(frozen=True)
 class Row:
-    """One search: ``seconds`` are those of all workers, from the first trial's start to the last one's end."""
+    """One search: ``seconds`` are those of all workers, from the first trial's start to the last one's end;
+    ``cpu``: their processor time with their start."""
 
     name: str
     trials: int
@@ -101,30 +126,43 @@ class Row:
     updates: int
     seconds: float
     best: float
+    cpu: float
 
 
-def row(name: str, study: optuna.Study, workers: int) -> Row:
+def row(name: str, study: optuna.Study, workers: int, cpu: float) -> Row:
     trials = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
     epochs = sum(len(trial.intermediate_values) for trial in trials)
     updates = sum(len(trial.intermediate_values) * -(-50_000 // trial.params["batch_size"]) for trial in trials)
     starts = min(trial.datetime_start for trial in trials if trial.datetime_start)
     ends = max(trial.datetime_complete for trial in trials if trial.datetime_complete)
-    return Row(name, len(trials), epochs, updates, workers * (ends - starts).total_seconds(), study.best_value)
+    return Row(name, len(trials), epochs, updates, workers * (ends - starts).total_seconds(), study.best_value, cpu)
+
+
+def _children_seconds() -> float:
+    """Processor time of the workers that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def one_run(options: argparse.Namespace, seed: int) -> list[Row]:
     """The search by ours and by plain Optuna, one after the other, on a fresh database."""
+    configurations = fixed_list(options.trials, options.list_seed)
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(home=Path(folder), data_dir=options.data_dir)
-        file = Path(folder) / "mnist_search.toml"
-        file.write_text(STUDY.format(trials=options.trials, epochs=options.epochs, seed=seed))
+        study_file = tomllib.loads(STUDY.format(trials=options.trials, epochs=options.epochs, seed=seed))
+        study_file["try_first"] = configurations
+        used = _children_seconds()
         loaded = hpo.launch(
-            file, settings=settings, workers=options.workers, gpus="none", progress=PlainProgress(sys.stderr)
+            study_file, settings=settings, workers=options.workers, gpus="none", progress=PlainProgress(sys.stderr)
         )
-        rows = [row("hpo", next(iter(loaded.studies.values())), options.workers)]
+        used = _children_seconds() - used
+        rows = [row("hpo", next(iter(loaded.studies.values())), options.workers, used)]
         address = loaded._experiment.storage.secret_address
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        optuna.create_study(study_name="plain", storage=address, direction="maximize")
+        plain = optuna.create_study(study_name="plain", storage=address, direction="maximize")
+        for configuration in configurations:
+            plain.enqueue_trial(configuration)
+        used = _children_seconds()
         context = multiprocessing.get_context("spawn")
         arguments = (address, str(options.data_dir), options.trials, options.epochs)
         processes = [context.Process(target=plain_worker, args=arguments) for _ in range(options.workers)]
@@ -132,7 +170,7 @@ def one_run(options: argparse.Namespace, seed: int) -> list[Row]:
             process.start()
         for process in processes:
             process.join()
-        rows.append(row("plain Optuna", optuna.load_study(study_name="plain", storage=address), options.workers))
+        rows.append(row("plain Optuna", plain, options.workers, _children_seconds() - used))
         loaded._experiment.storage.engine.dispose()
     return rows
 
@@ -143,19 +181,28 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--list-seed", type=int, default=0, help="which fixed list of configurations")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     found = [one_run(options, seed) for seed in range(options.repeats)]
-    print(f"{'':14} {'trials':>8} {'epochs':>6} {'worker-seconds an epoch':>24} {'ms an update':>13} {'best':>8}")
-    totals, of_updates = [], []
+    print(
+        f"{'':14} {'trials':>8} {'epochs':>6} {'worker-seconds an epoch':>24} {'ms an update':>13} {'best':>8} "
+        f"{'cpu s':>7}"
+    )
+    totals, of_updates, of_cpu = [], [], []
     for rows in zip(*found, strict=True):
         for each in rows:
             an_epoch, an_update = each.seconds / each.epochs, 1000 * each.seconds / each.updates
-            print(f"{each.name:14} {each.trials:8} {each.epochs:6} {an_epoch:24.2f} {an_update:13.2f} {each.best:8.4f}")
+            print(
+                f"{each.name:14} {each.trials:8} {each.epochs:6} {an_epoch:24.2f} {an_update:13.2f} {each.best:8.4f} "
+                f"{each.cpu:7.0f}"
+            )
         totals.append(sum(each.seconds for each in rows) / sum(each.epochs for each in rows))
         of_updates.append(1000 * sum(each.seconds for each in rows) / sum(each.updates for each in rows))
-    for what, (ours, plain) in {"seconds an epoch": totals, "ms an update": of_updates}.items():
+        of_cpu.append(sum(each.cpu for each in rows) / sum(each.epochs for each in rows))
+    found_rates = {"worker-seconds an epoch": totals, "ms an update": of_updates, "cpu seconds an epoch": of_cpu}
+    for what, (ours, plain) in found_rates.items():
         print(f"all runs, {what}: {ours:.2f} and {plain:.2f}, ratio {ours / plain:.2f}")
 
 

@@ -1,7 +1,8 @@
 """Trial-epochs a second: ordinary PyTorch, ours one at a time, several processes, and packed; a search; a study.
 
 (a) one process, one trial at a time, DataLoader    (b) ours, one at a time    (c) several processes of (b)
-(d) packed, at each number of slots                 then a search of mixed sizes with pruning, and a whole study
+(d) packed, at each number of slots                 then a search of mixed sizes with pruning
+then whole studies of each kind, see ``packed_studies``
 
 On a CPU a pack in single precision uses one core, so as many processes as cores are measured too, as workers are.
 
@@ -13,8 +14,6 @@ processor time, which other processes on the machine change less.
 import argparse
 import multiprocessing
 import random
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import packed_studies
 from hpo.trainers.classifier.config import ClassifierConfig
 from hpo.trainers.classifier.data import load_split
 from hpo.trainers.classifier.datasets import DATASETS
@@ -53,21 +53,6 @@ MIXED: dict[str, dict[str, list[int]]] = {
     "mnist": {"width_1": [512, 843, 1024, 2048], "width_2": [64, 256, 323, 512], "batch_size": [32, 64, 128, 256]},
     "squeeze": {"batch_size": [64, 128, 256]},
 }
-
-STUDY = """
-name = "packed-benchmark"
-trainer = "classifier"
-metric = "val_accuracy"
-samplers = ["random"]
-budget = {{ trials = {trials} }}
-pruner = {{ name = "asha", min_epochs = 1, reduction_factor = 3 }}
-[fixed]
-{fixed}
-[space]
-lr = {{ low = 1e-3, high = 0.3, log = true }}
-beta = {{ low = 0.8, high = 0.99 }}
-weight_decay = {{ low = 1e-6, high = 1e-2, log = true }}
-"""
 
 
 @dataclass(frozen=True)
@@ -251,24 +236,6 @@ def mixed_rates(setting: Setting, case: str, config: ClassifierConfig, slots: in
     return rates[0], rates[1]
 
 
-def study_seconds(setting: Setting, values: dict[str, Any], trials: int, slots: int) -> float:
-    """A whole study with Postgres, ASHA and one worker, from ``hpo.launch`` to its end."""
-    import hpo
-    from hpo.launchers.progress import PlainProgress
-    from hpo.settings import Settings
-
-    fixed = "\n".join(f"{name} = {value!r}".replace("'", '"') for name, value in values.items())
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "packed.toml"
-        file.write_text(STUDY.format(trials=trials, fixed=fixed))
-        settings = Settings(home=Path(folder), slots=slots, data_dir=setting.data_dir)
-        began = time.perf_counter()
-        loaded = hpo.launch(file, settings=settings, workers=1, progress=PlainProgress(sys.stderr))
-        seconds = time.perf_counter() - began
-        loaded._experiment.storage.engine.dispose()
-    return seconds
-
-
 def show(name: str, rate: Rate, base: Rate | None, limit: float, on_cpu: bool) -> None:
     gain = f"{rate.clock / base.clock:7.1f}" if base else f"{'':7}"
     cpu = f"{rate.cpu:11.2f}" if on_cpu and rate.cpu == rate.cpu else f"{'':11}"
@@ -322,9 +289,12 @@ def measure(setting: Setting, case: str, values: dict[str, Any], description: st
     show("mixed sizes, pruned, one at a time", mixed_alone, mixed_alone, limit, on_cpu)
     show(f"mixed sizes, pruned, {best} slots", mixed, mixed_alone, limit, on_cpu)
     if options.trials:
-        seconds = [study_seconds(setting, values, options.trials, slots) for slots in (1, best)]
-        print(f"a study of {options.trials} trials with ASHA, one worker: {seconds[0]:.1f} s one at a time, ", end="")
-        print(f"{seconds[1]:.1f} s with {best} slots ({seconds[0] / seconds[1]:.1f} times as fast)")
+        packed_studies.measure(
+            "equal networks, ASHA", packed_studies.equal(options.trials, values), [best, None], setting.data_dir
+        )
+        if case == "digits" and options.images is None:
+            table = packed_studies.digits_mlp(options.trials)
+            packed_studies.measure("studies/digits_mlp.toml, not pruned", table, [best, None])
 
 
 if __name__ == "__main__":
