@@ -2,7 +2,9 @@
 given back."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from optuna.trial import TrialState
@@ -21,6 +23,9 @@ from hpo.worker.saving import CheckpointSaver
 from hpo.worker.study_runner import StudyRunner
 from hpo.worker.training_end import end_of_training
 from hpo.worker.trial_cache import TrialCache
+
+FRESH_SECONDS = 1.0
+"""How old the other workers' trials may be on which a worker with many slots prunes."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,14 @@ class EpochEnds:
         self._limits = limits
         self._saver = saver
         self._models = models
+        self._reading: Future[None] | None = None
+        self._read_at: dict[int, float] = {}  # study id -> when its trials were read
 
     def read_others(self, events: Sequence[Event], running: Mapping[int, RunningTrial]) -> None:
-        """Reads the other workers' trials once for all pruning decisions that these events ask for."""
+        """Reads the other workers' trials once for all pruning decisions that these events ask for.
+
+        Many slots do not wait for that while what was read is younger than FRESH_SECONDS: it is read while they train.
+        """
         study_ids = {
             trial.claim.study_id
             for event in events
@@ -73,12 +83,23 @@ class EpochEnds:
             if (trial := running.get(event.key)) is not None  # type: ignore[call-overload]
             if not trial.audited and self._runners[trial.claim.study_id].decides_at(event.epoch)
         }
-        if study_ids:
-            self._db_thread.run(self._refresh, study_ids)
+        if not study_ids:
+            return
+        oldest = time.monotonic() - (FRESH_SECONDS if len(running) > 1 else 0)
+        if self._reading is None or self._reading.done():
+            if self._reading is not None:
+                self._reading.result()  # raises what went wrong
+            self._reading = self._db_thread.submit(self._refresh, study_ids)
+        while any(self._read_at.get(study_id, -math.inf) < oldest for study_id in study_ids):
+            self._reading.result()
+            if any(self._read_at.get(study_id, -math.inf) < oldest for study_id in study_ids):
+                self._reading = self._db_thread.submit(self._refresh, study_ids)
 
     def _refresh(self, study_ids: set[int]) -> None:
+        began = time.monotonic()
         for study_id in study_ids:
             self._runners[study_id].refresh_for_pruner()
+            self._read_at[study_id] = began
 
     def judge(self, trial: RunningTrial, event: EpochEnd, num_running: int) -> Ending | None:
         """Reports the epoch; returns how the trial ends, or None if it goes on, from a checkpoint that is due."""
