@@ -1,7 +1,8 @@
 """A real Slurm of one node in a folder: as root, without systemd, on the loopback alone, on ports of its own.
 
-It claims more processors than the machine has and four made-up GPUs, and has two partitions: jobs in ``high`` preempt
-those in ``low``. Needs Debian's packages ``slurm-wlm`` and ``munge``.
+It claims more processors than the machine has and four made-up GPUs. Jobs in the partition ``high`` preempt those in
+``low``, those in ``short`` may last two minutes, and one job at a time may hold the licence ``token``. Needs Debian's
+packages ``slurm-wlm`` and ``munge``.
 """
 
 import contextlib
@@ -47,9 +48,12 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
 GresTypes=gpu
+EnforcePartLimits=ALL
+Licenses=token:1
 NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=4000 Gres=gpu:4 State=UNKNOWN
 PartitionName=low Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=6
 PartitionName=high Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
+PartitionName=short Nodes=ALL MaxTime=2 State=UP PriorityTier=1 GraceTime=6
 """
 
 

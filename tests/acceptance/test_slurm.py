@@ -349,6 +349,8 @@ def test_a_worker_by_srun_is_followed_by_another(slurm: Slurm, study: Study) -> 
         (["--workers", "2", "--sbatch", "--no-such-option"], "Slurm refuses: sbatch: unrecognized option", 2),
         (["--workers", "2", "--gpus-per-worker", "9", "--gpus", "all"], "Slurm refuses: sbatch: error:", 2),
         (["--workers", "5000"], "Slurm refuses: sbatch: error: Batch job submission failed: Invalid job array", 2),
+        (["--workers", "1", "--partition", "short", "--time", "10"], "Requested time limit is invalid", 2),
+        (["--workers", "1", "--sbatch", "--licenses=token:2"], "Slurm refuses: sbatch: error:", 2),
         (["--workers", "1", "--sbatch", "--mem=9999G"], "Memory specification can not be satisfied", 2),
         ([], "--launcher slurm needs --workers", 2),
         (["--workers", "1", "--gpus", "0"], "with Slurm give --gpus-per-worker, or --gpus none", 2),
