@@ -19,8 +19,7 @@ from hpo.database.storage import open_storage
 from tests.acceptance.slurm_cluster import is_installed, running_slurm
 
 REPOSITORY = Path(__file__).parents[1]
-STUDY = (
-    """
+STUDY = """
 name = "start-{number}"
 trainer = "sleeping"
 metric = "value"
@@ -29,8 +28,6 @@ budget = {{ trials = 1 }}
 [fixed]
 epochs = 1
 """
-    + SPACE
-)
 LIMIT_SECONDS = 120.0
 
 
@@ -44,7 +41,7 @@ def srun_seconds(environment: dict[str, str]) -> float:
 def launch_seconds(environment: dict[str, str], folder: Path, number: int) -> float:
     """Seconds from the command to the start of the first epoch in a worker that Slurm has started."""
     file, log = folder / f"start-{number}.toml", folder / f"epochs-{number}"
-    file.write_text(STUDY.format(number=number))
+    file.write_text(STUDY.format(number=number) + SPACE)
     command = [sys.executable, "-m", "hpo", "launch", str(file), "--launcher", "slurm", "--workers", "1"]
     started = time.time()
     subprocess.run(
