@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import quote
 
 import optuna
-from optuna_dashboard import get_note, save_note, save_plotly_graph_object  # type: ignore[import-untyped]
 
 from hpo.compare import figures, tables
 from hpo.compare.comparison import Comparison, compare_studies
@@ -22,7 +21,7 @@ from hpo.compare.load import Loader
 from hpo.compare.records import AXES
 from hpo.database import attributes
 from hpo.database.storage import Storage
-from hpo.search.optuna_internals import dashboard_figures, storage_of, study_id_of
+from hpo.search.optuna_internals import dashboard_figures, dashboard_module, storage_of, study_id_of
 
 LARGEST_FIGURE = 50_000  # bytes
 IDS = {
@@ -57,7 +56,7 @@ def publish(storage: Storage, experiment: str | Comparison) -> list[str]:
         for key, graph_id in IDS.items():
             figure = drawn[key]
             if stored.get(graph_id) != figure.to_json():
-                save_plotly_graph_object(study, figure, graph_object_id=graph_id)
+                dashboard_module("_custom_plot_data").save_plotly_graph_object(study, figure, graph_object_id=graph_id)
         if not _write_note(study, note(comparison, name)):
             skipped.append(name)
     return skipped
@@ -65,7 +64,8 @@ def publish(storage: Storage, experiment: str | Comparison) -> list[str]:
 
 def _write_note(study: optuna.Study, text: str) -> bool:
     """Writes our note if there is none, or one of ours; returns whether the study has our note now."""
-    present = get_note(study)
+    notes = dashboard_module("_note")
+    present = notes.get_note(study)
     if present == text:
         return True
     storage, study_id = storage_of(study), study_id_of(study)
@@ -75,7 +75,7 @@ def _write_note(study: optuna.Study, text: str) -> bool:
     # The digest is recorded before the note is written, and the last one stays: a process that dies in between leaves
     # a note whose digest is recorded, whichever of the two it is.
     storage.set_study_system_attr(study_id, attributes.NOTE_DIGESTS, [*digests[-1:], _digest(text)])
-    save_note(study, text)
+    notes.save_note(study, text)
     return True
 
 

@@ -8,7 +8,12 @@ Imports inside functions keep the start quick: what they bring is not needed by 
 """
 
 import copy
+import functools
+import importlib.util
+import sys
 from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -33,6 +38,7 @@ __all__ = [
     "TPEWithScores",
     "UnitCube",
     "dashboard_figures",
+    "dashboard_module",
     "forget_cached_trials",
     "renumber",
     "set_better_group_size",
@@ -244,7 +250,20 @@ class UnitCube:
 
 def dashboard_figures(study_system_attrs: Mapping[str, Any]) -> dict[str, str]:
     """Figures that were saved on a study for the dashboard: id -> Plotly's JSON."""
-    from optuna_dashboard._custom_plot_data import get_plotly_graph_objects  # type: ignore[import-untyped]
-
-    figures: dict[str, str] = get_plotly_graph_objects(study_system_attrs)
+    figures: dict[str, str] = dashboard_module("_custom_plot_data").get_plotly_graph_objects(study_system_attrs)
     return figures
+
+
+@functools.cache
+def dashboard_module(name: str) -> ModuleType:
+    """The dashboard's ``_note`` or ``_custom_plot_data`` without its server, which imports scikit-learn for a second
+    and a half at the end of a launch; by way of the package if a file is not where it was."""
+    package = importlib.util.find_spec("optuna_dashboard")
+    if "optuna_dashboard" not in sys.modules and package is not None and package.origin is not None:
+        path = Path(package.origin).with_name(f"{name}.py")
+        spec = importlib.util.spec_from_file_location(f"hpo_optuna_dashboard{name}", path)
+        if path.is_file() and spec is not None and spec.loader is not None:
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module
+    return importlib.import_module(f"optuna_dashboard.{name}")

@@ -18,7 +18,9 @@ NOT_NEEDED = ("alembic", "boto3", "botocore", "mako", "torch", "sklearn", "optun
 def test_a_worker_and_a_launch_import_no_more_than_they_need(address: str) -> None:
     script = (
         "import sys\n"
-        "import hpo.api, hpo.worker.worker, hpo.launchers.local\n"
+        "import hpo.api, hpo.worker.worker, hpo.launchers.local, hpo.compare.publish\n"
+        "from hpo.search.optuna_internals import dashboard_figures, dashboard_module\n"
+        "assert dashboard_figures({}) == {} and dashboard_module('_note').save_note\n"
         "from hpo.database.storage import open_storage\n"
         "storage = open_storage(sys.argv[1])\n"
         f"print(sorted(set({NOT_NEEDED!r}) & set(sys.modules)))\n"
