@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from benchmarks.postgres_server import PostgresServer, free_port
-from hpo.database.storage import Storage, open_storage
+from hpo.database.storage import open_storage
 
 from .conftest import REPOSITORY
 
@@ -131,7 +131,7 @@ def test_passwords_of_any_characters(compose: dict[str, Any], tcp: PostgresServe
 
 
 @pytest.mark.release
-def test_eight_replicas_use_eight_gpus(compose: dict[str, Any], storage: Storage, address: str, tmp_path: Path) -> None:
+def test_eight_replicas_use_eight_gpus(compose: dict[str, Any], server: PostgresServer, tmp_path: Path) -> None:
     """As ``--scale worker=8``: one command and one environment, all GPUs visible, and the volume of the home shared."""
     notes = tmp_path / "notes"
     (tmp_path / "replicas.py").write_text(REPLICAS.format(notes=str(notes)))
@@ -141,7 +141,7 @@ def test_eight_replicas_use_eight_gpus(compose: dict[str, Any], storage: Storage
         "[space]\nx = { low = 0.0, high = 1.0 }\n"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HPO_")}
-    environment |= {"HPO_STORAGE": address, "HPO_HOME": str(tmp_path / "state"), "HPO_TRAINERS": "replicas"}
+    environment |= {"HPO_STORAGE": server.address, "HPO_HOME": str(tmp_path / "state"), "HPO_TRAINERS": "replicas"}
     environment |= {"PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ",".join(map(str, range(8)))}
     made = subprocess.run(
         [sys.executable, "-c", MAKE, str(file)], env=environment, cwd=tmp_path, capture_output=True, text=True
