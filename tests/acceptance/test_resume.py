@@ -233,6 +233,7 @@ def test_four_slots_of_a_machine_that_died(
     assert json.loads(hpo_command("status", "killed", "--json").stdout)["checkpoint_bytes"] == 0
 
 
+@pytest.mark.release
 def test_trials_of_three_seeds_resume_to_the_same_mean(
     hpo_command: Hpo, home: Path, start: Start, write: Callable[..., Path], tmp_path: Path
 ) -> None:
