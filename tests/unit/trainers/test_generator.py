@@ -24,10 +24,11 @@ class NoEpochs(Config):
 
 
 @pytest.fixture(autouse=True)
-def table(monkeypatch: pytest.MonkeyPatch) -> dict[str, registry.TrainerEntry]:
+def table(monkeypatch: pytest.MonkeyPatch) -> registry.TrainerTable:
     """A table of trainers of the test's own."""
     importlib.import_module("hpo.trainers.classifier.entry")  # registers in the table of all tests, not in this one
-    own = dict(registry.TRAINERS)
+    own = registry.TrainerTable({})
+    own.update(registry.TRAINERS)
     monkeypatch.setattr(registry, "TRAINERS", own)
     return own
 

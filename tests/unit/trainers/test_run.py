@@ -186,7 +186,7 @@ class Plain:
 
 
 def test_a_dataclass_is_a_configuration(monkeypatch: pytest.MonkeyPatch):
-    table: dict[str, registry.TrainerEntry] = {}
+    table = registry.TrainerTable({})
     monkeypatch.setattr(registry, "TRAINERS", table)
 
     @trainer("plain", max_epochs="num_epochs")
