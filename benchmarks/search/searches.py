@@ -8,7 +8,7 @@ import datetime
 import heapq
 import itertools
 import warnings
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection, Container
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -60,10 +60,20 @@ class _Memory:
         self.ended: dict[int, FrozenTrial] = {}
 
     def read_trials(
-        self, study_id: int, states: Container[TrialState] | None, wanted: set[int], after: int
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        wanted: set[int],
+        after: int,
+        ended_of: Collection[int] = (),
     ) -> list[FrozenTrial]:
         fresh = itertools.takewhile(lambda item: item[0] > after, reversed(self.ended.items()))
-        return [*(trial for _, trial in fresh), *(self.ended[one] for one in wanted if one in self.ended)]
+        earlier = wanted.union(ended_of)
+        return [*(trial for _, trial in fresh), *(self.ended[one] for one in earlier if one in self.ended)]
+
+    def read_marks(self, study_id: int, after: int | None) -> tuple[list[Any], int]:
+        """None: all trials are this worker's own, whose marks it has already."""
+        return [], after or 0
 
 
 class OurSearch:
