@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TextIO
 
-from hpo.worker.failures import normalise
+from hpo.worker.failures import describe, normalise
 
 MOST_WARNINGS = 3
 MOST_NAMES = 3
@@ -62,7 +62,7 @@ class LogLines:
         ``name`` is the trial that has it now. Errors that differ in numbers, addresses or paths alone are the same.
         """
         frames = tuple((frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__))
-        key = (type(error), normalise(str(error)), frames)
+        key = (type(error), normalise(describe(error)), frames)
         if key in self._seen:
             return self._seen[key]
         self._seen[key] = name

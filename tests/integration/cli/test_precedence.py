@@ -84,10 +84,11 @@ def test_slots(launch: Launch) -> None:
 
 def test_slots_of_a_trainer_that_has_fewer(launch: Launch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "hpo")
+    ignored = "the trainer narrow trains 2 at a time; slots = 5 is ignored"
     assert launch(trainer="narrow", keys="slots = 2").slots == 2
-    assert caplog.messages == []
+    assert ignored not in caplog.messages
     assert launch("--slots", "5", trainer="narrow").slots == 2
-    assert caplog.messages == ["the trainer narrow trains 2 at a time; slots = 5 is ignored"]
+    assert ignored in caplog.messages
     assert launch(trainer="narrow").slots is None
 
 

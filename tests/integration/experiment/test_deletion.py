@@ -84,6 +84,7 @@ def test_a_claim_that_waited_for_the_deletion(storage: Storage) -> None:
         while connection.execute(sa.text(waiting)).scalar_one() == 0:
             assert time.monotonic() < deadline
             time.sleep(0.01)
+            connection.execute(sa.text("SELECT pg_stat_clear_snapshot()"))  # kept to a transaction's end otherwise
         connection.execute(sa.text("DELETE FROM study_directions WHERE study_id = :s"), {"s": study_id})
         connection.execute(sa.text("DELETE FROM studies WHERE study_id = :s"), {"s": study_id})
     thread.join(60)

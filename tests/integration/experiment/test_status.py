@@ -76,6 +76,7 @@ def test_all_keys_and_their_values(experiment: Experiment, tmp_path: Path) -> No
     assert json.loads(json.dumps(status)) == {
         "experiment": "e",
         "direction": "minimize",
+        "warnings": [],
         "running": [{"study": "random/0", "trial": running.number, "worker": "here:1", "epochs": 0}],
         "studies": [
             {

@@ -189,7 +189,8 @@ def test_children_in_the_background_end_with_their_program(tmp_path: Path):
     """In its process group, in a session of their own, and writing all the time."""
     code = """
     for session in (False, True):
-        subprocess.Popen([sys.executable, "-c", "while True: print('child')"], start_new_session=session)
+        child = "import os\\nwhile True: os.write(1, b'child\\\\n')"  # whole lines, which both write at once
+        subprocess.Popen([sys.executable, "-c", child], start_new_session=session)
     print('{"acc": 1}', flush=True)
     """
     trial = Trial(tmp_path, code)

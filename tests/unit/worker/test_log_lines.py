@@ -71,3 +71,13 @@ def test_the_same_error_from_the_same_lines_is_recognized() -> None:
     assert lines.first_of(caught(failing, 3), "trial 1 of e/tpe/0") is None
     assert lines.first_of(caught(failing, 4), "trial 17 of e/tpe/0") == "trial 1 of e/tpe/0"
     assert lines.first_of(caught(other, 3), "trial 18 of e/tpe/0") is None  # from elsewhere
+
+
+def test_an_error_whose_message_cannot_be_made_is_known_again() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    lines = LogLines()
+    assert lines.first_of(Mute(), "trial 1 of s") is None
+    assert lines.first_of(Mute(), "trial 2 of s") == "trial 1 of s"
