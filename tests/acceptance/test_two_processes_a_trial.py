@@ -64,7 +64,7 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-@pytest.mark.parametrize("victim", ["rank", "worker"])
+@pytest.mark.parametrize("victim", [pytest.param("rank", marks=pytest.mark.release), "worker"])
 def test_killed(victim: str, hpo_command: Hpo, environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "ranks.py").write_text(TRAIN)
     in_file = victim == "rank"  # else the option goes before the file
