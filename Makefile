@@ -39,7 +39,7 @@ optuna-next: install
 	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(SITE)')')" > "$$($(NEXT)/bin/python -c '$(SITE)')/behind.pth"
 	$(NEXT)/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade optuna optuna-dashboard
 	$(NEXT)/bin/python -c 'import optuna; print("optuna", optuna.__version__, "from", optuna.__path__[0])'
-	$(NEXT)/bin/python -m pytest -q --no-header tests/unit/search
+	$(NEXT)/bin/python -m pytest -q --no-header tests/unit/search tests/integration/test_start.py
 
 # The documentation site, in site/; needs no network. A broken link or an unknown table fails the build.
 docs: install

@@ -60,7 +60,10 @@ def export_model(experiment: Experiment, best: BestTrial, settings: Settings, pa
         if experiment.trainer == CLASSIFIER:
             # Of another seed of the same configuration, or of a version that kept none.
             name = shlex.quote(experiment.name)
-            why = why if kept.where is None and not folder.is_dir() else "its weights were not kept"
+            if experiment.study_file.num_seeds > 1:
+                why = "of a trial that is the mean over several seeds no weights are kept"
+            elif kept.where is not None or folder.is_dir():
+                why = "its weights were not kept"
             why += "; train it again:\n"
             why += f"  hpo export {name} --output best.toml && hpo train best.toml --model {shlex.quote(str(path))}"
         raise ExperimentError(f"{what}: {why}")

@@ -71,3 +71,11 @@ def test_a_trial_that_violates_a_constraint_keeps_none(home: Path, address: str)
     assert list(home.glob("checkpoints/*/trials/*/model.pt")) == []
     with pytest.raises(ExperimentError):
         loaded.best()
+
+
+def test_a_trial_of_several_seeds_keeps_none_and_says_so(home: Path, address: str, tmp_path: Path) -> None:
+    loaded = searched(home, address, 4, budget={"trials": 2}, seeds_per_trial=2)
+    with pytest.raises(
+        ExperimentError, match=r"mean over several seeds no weights are kept; train it again:\n  hpo exp"
+    ):
+        loaded.export_model(tmp_path / "model.pt")
