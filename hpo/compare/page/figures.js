@@ -14,6 +14,7 @@
     const narrow = innerWidth < 600;
     return Object.assign({}, layout, {
       font: { family: getComputedStyle(document.body).fontFamily, color: text, size: narrow ? 11 : 13 },
+      modebar: { bgcolor: "rgba(0, 0, 0, 0)", color: text, activecolor: text },
       hoverlabel: { bgcolor: color("--card"), bordercolor: line, font: { color: text } },
       xaxis: Object.assign({}, axis, layout.xaxis),
       yaxis: Object.assign({}, axis, layout.yaxis),
